@@ -1,0 +1,271 @@
+//! The command line: what may be said, and what is refused with exit code 2.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::workload::Workload;
+
+/// Arguments of the program.
+#[derive(Debug, Parser)]
+#[command(
+    name = "redex-bench",
+    version,
+    about = "Measures RedEX on this machine, and checks that a crash loses nothing",
+    long_about = "Measures RedEX on this machine beside the bare device and a plain file (`run`, the default), and \
+                  checks that a killed process loses nothing it acknowledged (`crash`).",
+    args_conflicts_with_subcommands = true
+)]
+pub(crate) struct Cli {
+    /// What to do; `run` if nothing is said.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// Arguments of the default subcommand.
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Measure throughput and latency (the default); at most 60 s
+    Run(RunArgs),
+    /// Kill a writing process again and again; compare what was acknowledged with what is recovered
+    Crash(CrashArgs),
+    /// The process that `crash` kills.
+    #[command(hide = true)]
+    CrashChild(CrashChildArgs),
+    /// The process that fills a store for `reopen`, and is killed.
+    #[command(hide = true)]
+    FillChild(FillChildArgs),
+}
+
+/// Arguments of `run`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RunArgs {
+    /// Workloads to run, separated by commas; all if not given
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_enum)]
+    pub(crate) only: Vec<Workload>,
+    /// Measured seconds of each row, shared with what it is compared to
+    #[arg(long, value_name = "S", value_parser = seconds, conflicts_with = "quick")]
+    pub(crate) seconds: Option<f64>,
+    /// Each row in under 2 s; smaller logs, one payload size for `durable`
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Adds an open loop of R events a second to `durable`, and paces `tail` by it
+    #[arg(long, value_name = "R", value_parser = rate)]
+    pub(crate) rate: Option<f64>,
+    /// Where the stores are made; a fresh directory within it is used and removed [default: the current directory]
+    #[arg(long, value_name = "DIR", value_parser = existing_dir)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Writes one JSON object a row to this file as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Where results.jsonl, the HDR logs and report.html go
+    #[arg(long, value_name = "DIR", default_value = "bench-out")]
+    pub(crate) out: PathBuf,
+    /// The engine's way to the kernel [default: the engine's own choice]
+    #[arg(long, value_enum)]
+    pub(crate) backend: Option<Backend>,
+    /// Every workload's data comes from this number
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+/// Arguments of `crash`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CrashArgs {
+    /// How often to kill
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rounds: u32,
+    /// never, every=N, interval=MS or durable
+    #[arg(long, value_name = "P", default_value = "durable")]
+    pub(crate) policy: Policy,
+    /// Payloads and the moments of the kills come from this number
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Where the store is made; a fresh directory within it is used, removed if nothing was lost [default: the current directory]
+    #[arg(long, value_name = "DIR", value_parser = existing_dir)]
+    pub(crate) dir: Option<PathBuf>,
+    /// The engine's way to the kernel [default: the engine's own choice]
+    #[arg(long, value_enum)]
+    pub(crate) backend: Option<Backend>,
+}
+
+/// Arguments of the process that `crash` kills.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CrashChildArgs {
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    #[arg(long)]
+    pub(crate) policy: Policy,
+    #[arg(long)]
+    pub(crate) seed: u64,
+    #[arg(long)]
+    pub(crate) round: u32,
+    #[arg(long, value_enum)]
+    pub(crate) backend: Option<Backend>,
+}
+
+/// Arguments of the process that fills a store and is killed.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct FillChildArgs {
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    #[arg(long)]
+    pub(crate) seed: u64,
+    /// Events to append and sync before the process says that it is ready.
+    #[arg(long)]
+    pub(crate) events: u64,
+    #[arg(long, value_enum)]
+    pub(crate) backend: Option<Backend>,
+}
+
+/// The engine's way to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Backend {
+    /// io_uring
+    Uring,
+    /// plain system calls
+    Posix,
+}
+
+impl Backend {
+    /// The value as it is written on a command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Uring => "uring",
+            Self::Posix => "posix",
+        }
+    }
+}
+
+/// When an append of the crash test counts as acknowledged, and what a kill may take back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Policy {
+    /// `append` under `FsyncPolicy::Never`; a kill may take the last 10 ms.
+    Never,
+    /// `append` under `FsyncPolicy::EveryN`; a kill may take n - 1 events of each channel.
+    Every(u64),
+    /// `append` under `FsyncPolicy::Interval`; a kill may take the last period.
+    Interval(Duration),
+    /// `append_durable`; nothing may be lost.
+    Durable,
+}
+
+impl FromStr for Policy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |digits: &str| match digits.parse::<u64>() {
+            Ok(n) if n >= 1 => Ok(n),
+            _ => Err(format!("`{digits}` is not a number of at least 1")),
+        };
+        match text.split_once('=') {
+            None if text == "never" => Ok(Self::Never),
+            None if text == "durable" => Ok(Self::Durable),
+            Some(("every", n)) => Ok(Self::Every(number(n)?)),
+            Some(("interval", ms)) => Ok(Self::Interval(Duration::from_millis(number(ms)?))),
+            _ => Err("expected never, every=N, interval=MS or durable".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Never => f.write_str("never"),
+            Self::Every(n) => write!(f, "every={n}"),
+            Self::Interval(period) => write!(f, "interval={}", period.as_millis()),
+            Self::Durable => f.write_str("durable"),
+        }
+    }
+}
+
+/// An argument that only turned out to be wrong when it was used; exit code 2.
+#[derive(Debug)]
+pub(crate) struct UsageError(pub(crate) String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    in_range(text, 0.01, 3600.0)
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    in_range(text, 1.0, 1e9)
+}
+
+fn in_range(text: &str, least: f64, most: f64) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value >= least && value <= most => Ok(value),
+        _ => Err(format!("expected a number from {least} to {most}")),
+    }
+}
+
+fn existing_dir(text: &str) -> Result<PathBuf, String> {
+    match std::fs::metadata(text) {
+        Ok(metadata) if metadata.is_dir() => Ok(PathBuf::from(text)),
+        Ok(_) => Err("not a directory".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// The definition of the command line holds together; clap checks it.
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_the_default_and_takes_its_arguments_without_being_named() {
+        let cli = Cli::try_parse_from(["redex-bench", "--quick", "--only", "durable,tail"]).unwrap();
+        assert!(cli.command.is_none());
+        assert!(cli.run.quick);
+        assert_eq!(cli.run.only, [Workload::Durable, Workload::Tail]);
+    }
+
+    /// Tries one wrong value for each argument; each is a usage error, which clap ends with exit code 2.
+    #[test]
+    fn wrong_values_are_refused_with_exit_code_2() {
+        for wrong in [
+            &["--only", "nothing"][..],
+            &["--seconds", "0"],
+            &["--seconds", "NaN"],
+            &["--seconds", "1", "--quick"],
+            &["--rate", "-1"],
+            &["--dir", "/nonexistent/place"],
+            &["--dir", "/proc/self/stat"],
+            &["--backend", "magic"],
+            &["--seed", "x"],
+            &["crash", "--rounds", "0"],
+            &["crash", "--policy", "every=0"],
+            &["crash", "--policy", "sometimes"],
+        ] {
+            let args = std::iter::once("redex-bench").chain(wrong.iter().copied());
+            let error = Cli::try_parse_from(args).expect_err(&format!("{wrong:?} is wrong"));
+            assert_eq!(error.exit_code(), 2, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_policy_reads_back_as_it_is_written() {
+        for text in ["never", "every=100", "interval=25", "durable"] {
+            assert_eq!(text.parse::<Policy>().unwrap().to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! One round: starts the child, listens, kills it at a random moment.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use super::pipe::{self, Acknowledged, Message};
+use super::{CHANNEL_COUNT, NEVER_WINDOW};
+use crate::args::{CrashArgs, Policy};
+use crate::load::splitmix64;
+
+/// One round in this many is killed while it opens the store, if opening takes long enough.
+const KILL_IN_OPENING: u64 = 4;
+
+/// Longest life before a kill in opening, us; longest time of writing before a kill, us.
+const OPENING_US: u64 = 80_000;
+const WRITING_US: u64 = 250_000;
+
+/// An opening takes no longer than this.
+const OPENING_MAX: Duration = Duration::from_secs(60);
+
+/// What the child said before it was killed.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// Next sequences when the store was open; `None` if it did not come to that.
+    pub(crate) opened: Option<Vec<u64>>,
+    /// Every report, in order.
+    reports: Vec<Acknowledged>,
+    /// Just before the kill, since the Unix epoch.
+    killed_at: Duration,
+    /// From the start of the process to the kill.
+    pub(crate) lived: Duration,
+}
+
+impl Told {
+    /// Events acknowledged in this round.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        let (Some(first), Some(last)) = (&self.opened, self.reports.last()) else { return 0 };
+        last.ends.iter().zip(first).map(|(end, first)| end - first).sum()
+    }
+
+    /// Exclusive upper bounds of what must be there after the kill.
+    pub(crate) fn required(&self, policy: Policy) -> Vec<u64> {
+        let before = |window: Duration| {
+            let kept = self.reports.iter().rev().find(|report| report.at + window < self.killed_at);
+            kept.map(|report| report.ends.clone()).unwrap_or_default()
+        };
+        match policy {
+            Policy::Never => before(NEVER_WINDOW),
+            Policy::Interval(period) => before(period),
+            Policy::Durable => self.reports.last().map(|report| report.ends.clone()).unwrap_or_default(),
+            Policy::Every(n) => {
+                let ends = self.reports.last().map(|report| report.ends.as_slice()).unwrap_or_default();
+                ends.iter().map(|end| end.saturating_sub(n - 1)).collect()
+            }
+        }
+    }
+
+    /// Acknowledged events that are not below `next`, and how long before the kill the oldest of them had been reported.
+    pub(crate) fn lost(&self, next: &[u64]) -> (u64, Duration) {
+        let over = |report: &Acknowledged| {
+            report.ends.iter().zip(next).map(|(end, next)| end.saturating_sub(*next)).sum::<u64>()
+        };
+        let lost = self.reports.last().map_or(0, over);
+        let oldest = self.reports.iter().find(|report| over(report) > 0);
+        (lost, oldest.map_or(Duration::ZERO, |report| self.killed_at.saturating_sub(report.at)))
+    }
+}
+
+/// Starts a child on the store in `dir` and kills it.
+pub(crate) fn kill_once(args: &CrashArgs, dir: &Path, round: u32, random: &mut u64) -> anyhow::Result<Told> {
+    let start = Instant::now();
+    let mut child = command(args, dir, round)?.spawn().context("starting the writing process")?;
+    let out = child.stdout.take().expect("standard output is piped");
+    let (opened_sender, opened_receiver) = mpsc::channel();
+    let listener = std::thread::spawn(move || listen(out, &opened_sender));
+
+    let in_opening = splitmix64(random).is_multiple_of(KILL_IN_OPENING);
+    let delay = Duration::from_micros(splitmix64(random) % if in_opening { OPENING_US } else { WRITING_US });
+    if !in_opening && opened_receiver.recv_timeout(OPENING_MAX).is_err() {
+        let _ = child.kill();
+        bail!("the writing process did not open the store ({})", child.wait()?);
+    }
+    std::thread::sleep(delay);
+    let killed_at = pipe::now();
+    let lived = start.elapsed();
+    child.kill().context("killing the writing process")?;
+    ended_by_kill(child.wait()?)?;
+    let (opened, reports) = listener.join().expect("the listener does not panic");
+    Ok(Told { opened, reports, killed_at, lived })
+}
+
+fn command(args: &CrashArgs, dir: &Path, round: u32) -> anyhow::Result<Command> {
+    let mut command = Command::new(std::env::current_exe().context("finding this program")?);
+    command.arg("crash-child").arg("--dir").arg(dir);
+    command.args([
+        "--policy",
+        &args.policy.to_string(),
+        "--seed",
+        &args.seed.to_string(),
+        "--round",
+        &round.to_string(),
+    ]);
+    if let Some(backend) = args.backend {
+        command.args(["--backend", backend.name()]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    Ok(command)
+}
+
+/// A child that ended by itself has failed; it has said why on standard error.
+fn ended_by_kill(status: ExitStatus) -> anyhow::Result<()> {
+    match status.code() {
+        None => Ok(()),
+        Some(_) => bail!("the writing process ended by itself ({status})"),
+    }
+}
+
+/// Reads what the child says until its end of the pipe closes.
+fn listen(out: impl Read, opened_sender: &mpsc::Sender<()>) -> (Option<Vec<u64>>, Vec<Acknowledged>) {
+    let (mut opened, mut reports) = (None, Vec::new());
+    let mut out = BufReader::new(out);
+    let mut line = String::new();
+    while matches!(out.read_line(&mut line), Ok(1..)) {
+        match pipe::parse(&line, CHANNEL_COUNT) {
+            Some(Message::Opened(next)) => {
+                opened = Some(next);
+                let _ = opened_sender.send(());
+            }
+            Some(Message::Acknowledged(report)) => reports.push(report),
+            None => {}
+        }
+        line.clear();
+    }
+    (opened, reports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told() -> Told {
+        let report = |ms, end| Acknowledged { at: Duration::from_millis(ms), ends: vec![end, 100] };
+        let reports = vec![report(100, 10), report(140, 20), report(145, 30)];
+        Told { opened: Some(vec![5, 100]), reports, killed_at: Duration::from_millis(150), lived: Duration::ZERO }
+    }
+
+    #[test]
+    fn each_policy_requires_what_it_promises() {
+        let required = |policy| told().required(policy)[0];
+        assert_eq!(required(Policy::Durable), 30);
+        assert_eq!(required(Policy::Every(1)), 30);
+        assert_eq!(required(Policy::Every(8)), 23);
+        assert_eq!(required(Policy::Never), 10, "a report of exactly 10 ms before the kill is within the window");
+        assert_eq!(required(Policy::Interval(Duration::from_millis(7))), 20);
+        assert!(told().required(Policy::Interval(Duration::from_secs(1))).is_empty());
+        assert_eq!(told().acknowledged(), 25);
+    }
+
+    #[test]
+    fn the_age_of_the_oldest_loss_is_that_of_the_first_report_beyond_the_end() {
+        assert_eq!(told().lost(&[15, 100]), (15, Duration::from_millis(10)));
+        assert_eq!(told().lost(&[30, 100]), (0, Duration::ZERO));
+    }
+
+    /// A line that was cut off by the kill is not believed.
+    #[test]
+    fn the_listener_ignores_a_cut_line() {
+        let zeros = [0; CHANNEL_COUNT];
+        let text = pipe::opened(&zeros) + &pipe::acknowledged(&zeros) + "A 12 1 2";
+        let (sender, receiver) = mpsc::channel();
+        let (opened, reports) = listen(text.as_bytes(), &sender);
+        assert_eq!((opened, reports.len()), (Some(zeros.to_vec()), 1));
+        assert!(receiver.try_recv().is_ok());
+    }
+}

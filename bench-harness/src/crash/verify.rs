@@ -1,0 +1,111 @@
+//! Reopens the store after a kill and compares every event that was not compared yet, and some that were.
+
+use std::path::Path;
+
+use anyhow::Context;
+use redex::RedexFile;
+
+use super::ledger::Ledger;
+use super::{open_channels, open_store, payload};
+use crate::args::CrashArgs;
+use crate::load::splitmix64;
+use crate::store;
+
+/// Events compared again in each channel.
+const SAMPLE_COUNT: u64 = 50;
+
+/// Wrong events that are described; the rest is counted.
+const DESCRIBED_MAX: u64 = 10;
+
+/// What an opening found.
+#[derive(Debug, Default)]
+pub(crate) struct Verified {
+    /// Next sequence of each channel.
+    pub(crate) next: Vec<u64>,
+    /// Events compared.
+    pub(crate) compared: u64,
+    /// Payload bytes compared.
+    pub(crate) bytes: u64,
+    /// Events that should be there and are not.
+    pub(crate) missing: u64,
+    /// Events that are not what was appended.
+    pub(crate) wrong: u64,
+}
+
+/// Opens the store in `dir`, compares, and closes it. With `all`, every event is compared, else only new ones and a sample.
+pub(crate) fn reopen(
+    args: &CrashArgs,
+    dir: &Path,
+    ledger: &mut Ledger,
+    all: bool,
+    random: u64,
+) -> anyhow::Result<Verified> {
+    let redex = open_store(dir, args.backend).context("reopening after the kill")?;
+    let files = open_channels(&redex, args.policy)?;
+    let next: Vec<u64> = files.iter().map(RedexFile::next_seq).collect();
+    let missing = ledger.opened(&next, None);
+    let mut comparison = Comparison {
+        seed: args.seed,
+        ledger,
+        expected: Vec::new(),
+        found: Verified { next, missing, ..Verified::default() },
+    };
+    for (channel, file) in files.iter().enumerate() {
+        comparison.channel(channel, file, all, random)?;
+    }
+    let found = comparison.found;
+    drop(files);
+    store::close(redex)?;
+    Ok(found)
+}
+
+struct Comparison<'a> {
+    seed: u64,
+    ledger: &'a mut Ledger,
+    expected: Vec<u8>,
+    found: Verified,
+}
+
+impl Comparison<'_> {
+    fn channel(&mut self, channel: usize, file: &RedexFile, all: bool, mut random: u64) -> anyhow::Result<()> {
+        let end = self.found.next[channel];
+        let first = if all { 0 } else { self.ledger.compared(channel) };
+        let mut seq = first;
+        let mut scan = file.scan(first..end);
+        while let Some(event) = scan.next_wait() {
+            let event = event.with_context(|| format!("reading channel {channel}, event {seq}"))?;
+            self.event(channel, seq, Some((event.seq, &event.payload)));
+            seq += 1;
+        }
+        (seq..end).for_each(|seq| self.event(channel, seq, None));
+        for _ in 0..if first == 0 { 0 } else { SAMPLE_COUNT } {
+            let seq = splitmix64(&mut random) % first;
+            let event = file.read_one(seq).wait().with_context(|| format!("reading channel {channel}, event {seq}"))?;
+            self.event(channel, seq, event.as_ref().map(|event| (event.seq, &event.payload[..])));
+        }
+        self.ledger.set_compared(channel, end);
+        Ok(())
+    }
+
+    /// Compares one event with what its round appended.
+    fn event(&mut self, channel: usize, seq: u64, found: Option<(u64, &[u8])>) {
+        self.found.compared += 1;
+        let round = self.ledger.round(channel, seq);
+        payload::make(&mut self.expected, self.seed, round.unwrap_or(0), channel, seq);
+        let why = match found {
+            None => "cannot be found",
+            Some((at, _)) if at != seq => "comes under another sequence",
+            Some(_) if round.is_none() => "was never appended",
+            Some((_, bytes)) if bytes.len() != self.expected.len() => "has another size than what was appended",
+            Some((_, bytes)) if bytes != self.expected => "has other bytes than what was appended",
+            Some((_, bytes)) => {
+                self.found.bytes += bytes.len() as u64;
+                return;
+            }
+        };
+        self.found.wrong += 1;
+        if self.found.wrong <= DESCRIBED_MAX {
+            eprintln!("channel {channel}, event {seq} {why}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Throughput, latency and crash harness of RedEX.
+//!
+//! `run` (the default) measures the engine beside the bare device and a plain file, in turns, on the same file system;
+//! `crash` kills a writing process again and again, and checks that nothing acknowledged is lost. Everything goes
+//! through the engine's public API. What a row measures is told by its module in [`workload`].
+//!
+//! Exit codes: 0 fine, 1 failed (or an event was lost or wrong), 2 wrong arguments.
+
+mod args;
+mod budget;
+mod counters;
+mod crash;
+mod fill;
+mod load;
+mod machine;
+mod mounts;
+mod pace;
+mod plain_file;
+mod progress;
+mod raw;
+mod raw_loop;
+mod readback;
+mod report;
+mod row;
+mod run;
+mod sample;
+mod scratch;
+mod store;
+mod workload;
+
+use std::process::ExitCode;
+
+use args::{Cli, Command, UsageError};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        None => run::run(&cli.run),
+        Some(Command::Run(args)) => run::run(&args),
+        Some(Command::Crash(args)) => crash::run(&args),
+        Some(Command::CrashChild(args)) => crash::child::run(&args),
+        Some(Command::FillChild(args)) => fill::child(&args),
+    }
+}

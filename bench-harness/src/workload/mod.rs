@@ -1,0 +1,102 @@
+//! The workloads, one module each. Their names are fixed: scripts and charts refer to them.
+
+mod channels;
+mod closed_loop;
+mod durable;
+mod nondurable;
+mod reopen;
+mod scan;
+mod tail;
+mod tasks;
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use crate::run::Session;
+
+/// Slices of time that contestants of one row take in turn.
+const TURN_COUNT: u32 = 5;
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Workload {
+    /// Durable append, 1 to 4096 in flight, beside the raw loop and the plain file
+    Durable,
+    /// Non-durable append, single and in batches of 1000
+    Nondurable,
+    /// From an append to a subscriber, spinning and parked
+    Tail,
+    /// Reading a whole log
+    Scan,
+    /// Opening a store, after a clean close and after a kill
+    Reopen,
+    /// 1000 in flight over one channel and over 1,000
+    Channels,
+    /// 256 tasks on a runtime beside 256 threads with a plain file
+    Tasks,
+}
+
+impl Workload {
+    /// All, in the order in which they run.
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Durable, Self::Nondurable, Self::Tail, Self::Scan, Self::Reopen, Self::Channels, Self::Tasks];
+
+    /// The fixed name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Durable => "durable",
+            Self::Nondurable => "nondurable",
+            Self::Tail => "tail",
+            Self::Scan => "scan",
+            Self::Reopen => "reopen",
+            Self::Channels => "channels",
+            Self::Tasks => "tasks",
+        }
+    }
+
+    /// Measured time that a row would like to have.
+    pub(crate) fn row_wish(self) -> Duration {
+        Duration::from_millis(match self {
+            Self::Durable | Self::Channels => 1600,
+            Self::Nondurable | Self::Scan | Self::Reopen => 800,
+            Self::Tail | Self::Tasks => 1500,
+        })
+    }
+
+    /// Measured rows; rows of the plain file come for free.
+    pub(crate) fn rows(self, quick: bool, open_loop: bool) -> u32 {
+        match self {
+            Self::Durable => durable::row_count(quick, open_loop),
+            Self::Nondurable => nondurable::ROW_COUNT,
+            Self::Tail | Self::Channels | Self::Tasks => 2,
+            Self::Scan => 1,
+            Self::Reopen => reopen::ROW_COUNT,
+        }
+    }
+
+    /// Measures it.
+    pub(crate) fn run(self, session: &mut Session) -> anyhow::Result<()> {
+        match self {
+            Self::Durable => durable::run(session),
+            Self::Nondurable => nondurable::run(session),
+            Self::Tail => tail::run(session),
+            Self::Scan => scan::run(session),
+            Self::Reopen => reopen::run(session),
+            Self::Channels => channels::run(session),
+            Self::Tasks => tasks::run(session),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_on_the_command_line_are_the_fixed_names() {
+        for workload in Workload::ALL {
+            assert_eq!(workload.to_possible_value().unwrap().get_name(), workload.name());
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Waiting for a watermark, by a task or on a thread.
+//!
+//! A thread that waits alone spins for about one device time before it sleeps: the hand-off through the kernel costs as
+//! much as the device (design D16). A second one that comes meanwhile sleeps at once, so there is never more than one.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use crate::channel::Channel;
+use crate::ids::Seq;
+use crate::tail::waiters::Waiters;
+
+/// Longest spin of a lone waiter: a durable commit and the hand-offs around it, on the slower of our devices.
+const SPIN: Duration = Duration::from_micros(200);
+
+/// Remembers with which waker a future has registered, so that polling again does not register again.
+#[derive(Debug, Default)]
+pub struct Registration(Option<(Waker, u64)>);
+
+impl Registration {
+    /// Registers unless the same waker waits for the same position already. One-shot wake-ups (`position` 0) register
+    /// every time.
+    pub fn register(&mut self, waiters: &Waiters, position: u64, waker: &Waker) {
+        let same = self.0.as_ref().is_some_and(|(w, at)| *at == position && position != 0 && w.will_wake(waker));
+        if !same {
+            waiters.register(position, waker);
+            self.0 = Some((waker.clone(), position));
+        }
+    }
+}
+
+/// The mark will not come to what was waited for: the channel was closed or its shard has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone;
+
+/// Whether the durable mark has reached `below`, or never will.
+#[inline]
+fn durable_now(channel: &Channel, below: Seq) -> Option<Result<(), Gone>> {
+    if channel.durable() >= below {
+        return Some(Ok(()));
+    }
+    let shard = &channel.persistence.as_ref()?.shard;
+    // The mark moves before the shard says that it has ended: so the mark is looked at again.
+    (shard.poisoned().is_some() || shard.is_closed())
+        .then(|| if channel.durable() >= below { Ok(()) } else { Err(Gone) })
+}
+
+/// Polls until events below `below` are durable.
+pub fn poll_durable(
+    channel: &Channel,
+    below: Seq,
+    registration: &mut Registration,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), Gone>> {
+    if let Some(result) = durable_now(channel, below) {
+        return Poll::Ready(result);
+    }
+    registration.register(&channel.durable_waiters, below.0 - 1, cx.waker());
+    channel.want_durable(below);
+    channel.ring();
+    match durable_now(channel, below) {
+        Some(result) => Poll::Ready(result),
+        None => Poll::Pending,
+    }
+}
+
+/// Waits on this thread until events below `below` are durable.
+pub fn wait_durable(channel: &Channel, below: Seq) -> Result<(), Gone> {
+    if let Some(result) = durable_now(channel, below) {
+        return result;
+    }
+    channel.want_durable(below);
+    channel.ring();
+    if let Some(result) = spin_alone(|| durable_now(channel, below)) {
+        return result;
+    }
+    let mut registration = Registration::default();
+    block_on(Duration::MAX, |cx| poll_durable(channel, below, &mut registration, cx))
+}
+
+/// Spins for a while, if no other thread of the process does.
+fn spin_alone<T>(mut ready: impl FnMut() -> Option<T>) -> Option<T> {
+    static SPINNING: AtomicBool = AtomicBool::new(false);
+    if SPINNING.swap(true, Ordering::Acquire) {
+        return None;
+    }
+    let until = Instant::now() + SPIN;
+    let result = loop {
+        for _ in 0..64 {
+            if let Some(result) = ready() {
+                SPINNING.store(false, Ordering::Release);
+                return Some(result);
+            }
+            std::hint::spin_loop();
+        }
+        if Instant::now() >= until {
+            break None;
+        }
+    };
+    SPINNING.store(false, Ordering::Release);
+    result
+}
+
+struct Unpark {
+    thread: Thread,
+    notified: AtomicBool,
+}
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.notified.swap(true, Ordering::Release) {
+            self.thread.unpark();
+        }
+    }
+}
+
+thread_local! {
+    /// One waker per thread, so that waiting allocates nothing.
+    static THREAD_WAKER: RefCell<Option<(Arc<Unpark>, Waker)>> = const { RefCell::new(None) };
+}
+
+/// Polls on this thread until ready. Looks again at least every `look_again`.
+pub fn block_on<T>(look_again: Duration, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
+    let (unpark, waker) = THREAD_WAKER.with_borrow_mut(|cached| {
+        let (unpark, waker) = cached.get_or_insert_with(|| {
+            let unpark = Arc::new(Unpark { thread: std::thread::current(), notified: AtomicBool::new(false) });
+            let waker = Waker::from(unpark.clone());
+            (unpark, waker)
+        });
+        (unpark.clone(), waker.clone())
+    });
+    let mut cx = Context::from_waker(&waker);
+    loop {
+        unpark.notified.store(false, Ordering::Relaxed);
+        if let Poll::Ready(result) = poll(&mut cx) {
+            return result;
+        }
+        while !unpark.notified.swap(false, Ordering::Acquire) {
+            if look_again == Duration::MAX {
+                std::thread::park();
+            } else {
+                std::thread::park_timeout(look_again);
+                break;
+            }
+        }
+    }
+}

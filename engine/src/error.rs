@@ -1,0 +1,385 @@
+//! Errors, one type per operation. Each says what is true now and what to do next; all convert into [`RedexError`].
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::channel_name::{ChannelName, ChannelNameError};
+use crate::ids::ShardId;
+use crate::journal::scan::JournalError;
+use crate::segment::block::BlockError;
+use crate::segment::record::RecordError;
+use crate::store::checkpoint::CheckpointError;
+use crate::store::superblock::SuperblockError;
+
+/// A write or flush that failed. The shard takes no more; what was in flight is unknown until the next open.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("shard {shard} stopped after a failed {what} of {file}; reopen the store to recover")]
+pub struct Poisoned {
+    /// Whose I/O failed.
+    pub shard: ShardId,
+    /// What failed, e.g. `journal write`.
+    pub what: &'static str,
+    /// The file.
+    pub file: String,
+    /// The first cause.
+    #[source]
+    pub cause: Arc<io::Error>,
+}
+
+/// Why a store could not be opened. Nothing of it was changed, but for a recovery that was under way: that starts anew
+/// with the next open.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process has the store open. Wait for it to end, or open read-only.
+    #[error("store {path} is in use by {holder}")]
+    InUse {
+        /// Base directory.
+        path: PathBuf,
+        /// Process and host of the holder, as far as known.
+        holder: String,
+    },
+    /// The base directory is not a directory. Name another.
+    #[error("{path} is not a directory")]
+    NotADirectory {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// The operating system refused something.
+    #[error("cannot {what} {path}")]
+    Io {
+        /// What was tried, e.g. `create`.
+        what: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Its answer.
+        #[source]
+        source: io::Error,
+    },
+    /// STORE is damaged or of a newer format.
+    #[error("{path}: {source}")]
+    Superblock {
+        /// Path of STORE.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: SuperblockError,
+    },
+    /// The journal is damaged below what was acknowledged. Restore from a copy, or salvage what is intact.
+    #[error("the journal of shard {shard} is damaged: {source}")]
+    Journal {
+        /// Whose journal.
+        shard: ShardId,
+        /// What is wrong, with file and offset.
+        #[source]
+        source: JournalError,
+    },
+    /// A checkpoint file is damaged. Restore from a copy, or salvage what is intact.
+    #[error("a checkpoint of shard {shard} is damaged: {source}")]
+    Checkpoint {
+        /// Whose checkpoint.
+        shard: ShardId,
+        /// What is wrong, with file and offset.
+        #[source]
+        source: CheckpointError,
+    },
+    /// The journal and the checkpoint contradict each other.
+    #[error("channel {channel:?} cannot be recovered: {why}")]
+    Inconsistent {
+        /// Which channel; its id if the name is unknown.
+        channel: String,
+        /// What does not fit.
+        why: &'static str,
+    },
+    /// A setting is out of range.
+    #[error("{setting} is {value}, it must be {allowed}")]
+    Setting {
+        /// Which setting.
+        setting: &'static str,
+        /// What was given.
+        value: u64,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+}
+
+/// Why a channel could not be opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenFileError {
+    /// The name breaks a rule.
+    #[error(transparent)]
+    Name(#[from] ChannelNameError),
+    /// A persistent channel needs a base directory: use `with_persistent_dir`.
+    #[error("channel {channel} is persistent, but this Redex has no base directory")]
+    NoBaseDirectory {
+        /// Which channel.
+        channel: ChannelName,
+    },
+    /// The channel is there with another configuration. Open it with that one.
+    #[error("channel {channel} has {setting} {present}, not {wanted}")]
+    ConfigConflict {
+        /// Which channel.
+        channel: ChannelName,
+        /// Which setting differs.
+        setting: &'static str,
+        /// Its value.
+        present: String,
+        /// The value that was asked for.
+        wanted: String,
+    },
+    /// A setting is out of range.
+    #[error("channel {channel}: {setting} is {value}, it must be {allowed}")]
+    Setting {
+        /// Which channel.
+        channel: ChannelName,
+        /// Which setting.
+        setting: &'static str,
+        /// What was given.
+        value: u64,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// The store, opened by the first persistent channel, could not be.
+    #[error(transparent)]
+    Store(#[from] Arc<OpenError>),
+    /// The shard of the channel has failed.
+    #[error(transparent)]
+    Poisoned(#[from] Poisoned),
+    /// The channel's newest block could not be read from its checkpoint.
+    #[error("channel {channel} is damaged: {source}")]
+    Damaged {
+        /// Which channel.
+        channel: ChannelName,
+        /// What is wrong.
+        #[source]
+        source: CheckpointError,
+    },
+    /// `close` was called.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// Why an append was refused. The channel is as it was before the call, but for [`AppendError::Poisoned`] of an append that
+/// was already published: whether it survives is unknown until the next open.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// Split the payload, or store it as a blob and append its reference.
+    #[error("payload is {size} bytes, the limit is {limit}")]
+    TooLarge {
+        /// Payload size, bytes.
+        size: usize,
+        /// Largest payload, bytes.
+        limit: usize,
+    },
+    /// Split the batch.
+    #[error("batch has {size} bytes in {count} events, the limits are {limit} bytes and {count_limit} events")]
+    BatchTooLarge {
+        /// Payload bytes of the batch.
+        size: usize,
+        /// Events of the batch.
+        count: usize,
+        /// Most bytes a batch may have.
+        limit: usize,
+        /// Most events a batch may have.
+        count_limit: usize,
+    },
+    /// An inline payload has at most 8 bytes; use `append`.
+    #[error("inline payload is {size} bytes, the limit is 8")]
+    NotInline {
+        /// Payload size, bytes.
+        size: usize,
+    },
+    /// Only from `try_append`: memory for events that wait to be written is used up. Try again.
+    #[error("channel {channel} has no room for more events that wait to be written")]
+    Full {
+        /// Which channel.
+        channel: ChannelName,
+    },
+    /// The disk is full. Make room; appends then work again by themselves. What was acknowledged is safe.
+    #[error("no space left to write channel {channel}; make room and append again")]
+    NoSpace {
+        /// Which channel.
+        channel: ChannelName,
+    },
+    /// The channel or the store was closed.
+    #[error("channel {channel} is closed")]
+    Closed {
+        /// Which channel.
+        channel: ChannelName,
+    },
+    /// An earlier write or flush failed.
+    #[error(transparent)]
+    Poisoned(#[from] Poisoned),
+}
+
+/// Why events could not be read. Reading again may help only after [`ReadError::Io`].
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The range ends before it begins.
+    #[error("range {start}..{end} ends before it begins")]
+    BadRange {
+        /// First sequence.
+        start: u64,
+        /// End, exclusive.
+        end: u64,
+    },
+    /// An index block is damaged.
+    #[error("channel {channel}, events {from}..{to}: {file} at byte {offset} is damaged: {source}")]
+    Index {
+        /// Which channel.
+        channel: ChannelName,
+        /// First event affected.
+        from: u64,
+        /// End of the events affected, exclusive.
+        to: u64,
+        /// Which file.
+        file: String,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong.
+        #[source]
+        source: BlockError,
+    },
+    /// An index record makes no sense.
+    #[error("channel {channel}, event {seq}: its record is damaged: {source}")]
+    Record {
+        /// Which channel.
+        channel: ChannelName,
+        /// Which event.
+        seq: u64,
+        /// What is wrong.
+        #[source]
+        source: RecordError,
+    },
+    /// A payload does not have the checksum of its record.
+    #[error("channel {channel}, event {seq}: {file} at byte {offset} is damaged: the payload of {len} bytes has another checksum")]
+    Payload {
+        /// Which channel.
+        channel: ChannelName,
+        /// Which event.
+        seq: u64,
+        /// Which file.
+        file: String,
+        /// Where in it.
+        offset: u64,
+        /// Payload size, bytes.
+        len: u32,
+    },
+    /// The operating system refused to read.
+    #[error("channel {channel}: cannot read {file} at byte {offset}")]
+    Io {
+        /// Which channel.
+        channel: ChannelName,
+        /// Which file.
+        file: String,
+        /// Where in it.
+        offset: u64,
+        /// Its answer.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// The file is shorter than the channel's state says.
+    #[error("channel {channel}: {file} ends at byte {offset}, but events {from}..{to} should follow")]
+    Missing {
+        /// Which channel.
+        channel: ChannelName,
+        /// Which file.
+        file: String,
+        /// Where it ends.
+        offset: u64,
+        /// First event missing.
+        from: u64,
+        /// End of the events missing, exclusive.
+        to: u64,
+    },
+}
+
+/// Why a subscription could not begin.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// The cursor points at events that a crash took back, or that `truncate_suffix` removed. Go on at `from`: what was
+    /// seen between is not in the log.
+    #[error("channel {channel}: events {from}..{to} that the cursor has seen were lost in a crash; go on at {from}")]
+    LostEvents {
+        /// Which channel.
+        channel: ChannelName,
+        /// First event that is gone.
+        from: u64,
+        /// End of those that are gone, exclusive, as far as the cursor knows.
+        to: u64,
+    },
+    /// The cursor is of an epoch that this store has not had.
+    #[error("channel {channel}: the cursor is of epoch {epoch}, the store is at {present}: it is of another store")]
+    UnknownEpoch {
+        /// Which channel.
+        channel: ChannelName,
+        /// The cursor's epoch.
+        epoch: u32,
+        /// The store's epoch.
+        present: u32,
+    },
+}
+
+/// Why events are not known to be durable.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyncError {
+    /// A write or flush failed.
+    #[error(transparent)]
+    Poisoned(#[from] Poisoned),
+    /// The store was closed before the event became durable; what was published before the close is durable.
+    #[error("channel {channel} was closed before event {seq} was appended")]
+    Closed {
+        /// Which channel.
+        channel: ChannelName,
+        /// Which event was waited for.
+        seq: u64,
+    },
+}
+
+/// Why a close did not end cleanly. Everything acknowledged as durable stays so; the next open recovers the rest.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloseError {
+    /// A write or flush failed.
+    #[error(transparent)]
+    Poisoned(#[from] Poisoned),
+    /// STORE could not be written: the next open recovers as after a crash.
+    #[error("cannot write the store's end to STORE")]
+    Store(#[source] Arc<io::Error>),
+}
+
+/// Any error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RedexError {
+    /// See [`OpenError`].
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// See [`OpenFileError`].
+    #[error(transparent)]
+    OpenFile(#[from] OpenFileError),
+    /// See [`AppendError`].
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// See [`ReadError`].
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// See [`SubscribeError`].
+    #[error(transparent)]
+    Subscribe(#[from] SubscribeError),
+    /// See [`SyncError`].
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+    /// See [`CloseError`].
+    #[error(transparent)]
+    Close(#[from] CloseError),
+    /// See [`ChannelNameError`].
+    #[error(transparent)]
+    Name(#[from] ChannelNameError),
+}

@@ -1,0 +1,113 @@
+//! What readers get: events, and payloads that keep their memory alive.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::segment::record::INLINE_SIZE_MAX;
+use crate::tail::page::Page;
+
+/// One event of a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedexEvent {
+    /// Position in the channel: dense, the first event is 0.
+    pub seq: u64,
+    /// The bytes that were appended.
+    pub payload: Payload,
+    /// When it was appended.
+    pub time: EventTime,
+}
+
+/// Wall clock of an append: microseconds since the Unix epoch, at the resolution of the kernel's tick. Never decreases
+/// within a channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventTime(pub(crate) u64);
+
+impl EventTime {
+    /// Microseconds since the Unix epoch.
+    #[must_use]
+    pub fn as_micros(self) -> u64 {
+        self.0
+    }
+
+    /// As the standard library's time.
+    #[must_use]
+    pub fn to_system_time(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_micros(self.0)
+    }
+}
+
+/// Bytes of an event: derefs to `[u8]`. A cheap clone.
+///
+/// It keeps the memory that it lies in alive, which may be a page of many events; [`Payload::to_vec`] copies.
+#[derive(Clone)]
+pub struct Payload(Bytes);
+
+#[derive(Clone)]
+enum Bytes {
+    Inline { bytes: [u8; INLINE_SIZE_MAX], len: u8 },
+    Page { page: Arc<Page>, from: u32, len: u32 },
+    Shared(bytes::Bytes),
+}
+
+impl Payload {
+    pub(crate) fn inline(payload: &[u8]) -> Self {
+        let mut bytes = [0; INLINE_SIZE_MAX];
+        bytes[..payload.len()].copy_from_slice(payload);
+        Self(Bytes::Inline { bytes, len: payload.len() as u8 })
+    }
+
+    pub(crate) fn in_page(page: Arc<Page>, range: std::ops::Range<usize>) -> Self {
+        Self(Bytes::Page { page, from: range.start as u32, len: range.len() as u32 })
+    }
+
+    pub(crate) fn shared(bytes: bytes::Bytes) -> Self {
+        Self(Bytes::Shared(bytes))
+    }
+
+    /// As a [`bytes::Bytes`]; without a copy unless the payload lies in a page or in the record itself.
+    #[must_use]
+    pub fn into_bytes(self) -> bytes::Bytes {
+        match self.0 {
+            Bytes::Shared(bytes) => bytes,
+            Bytes::Inline { .. } | Bytes::Page { .. } => bytes::Bytes::copy_from_slice(&self),
+        }
+    }
+}
+
+impl Deref for Payload {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Bytes::Inline { bytes, len } => &bytes[..usize::from(*len)],
+            Bytes::Page { page, from, len } => page.published_bytes(*from as usize..(from + len) as usize),
+            Bytes::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Payload {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Eq for Payload {}
+
+impl<T: AsRef<[u8]>> PartialEq<T> for Payload {
+    fn eq(&self, other: &T) -> bool {
+        **self == *other.as_ref()
+    }
+}
+
+impl fmt::Debug for Payload {
+    /// Shows the length and the first bytes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 16;
+        let rest = if self.len() > SHOWN { ".." } else { "" };
+        write!(f, "Payload({} bytes: {:02x?}{rest})", self.len(), &self[..self.len().min(SHOWN)])
+    }
+}

@@ -1,0 +1,322 @@
+//! The door to one channel.
+
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use crate::append::wait::{Gone, Registration, block_on, poll_durable, wait_durable};
+use crate::append::{Append, AppendBatch, try_one};
+use crate::channel::Channel;
+use crate::channel_name::ChannelName;
+use crate::config::RedexFileConfig;
+use crate::error::{AppendError, SyncError};
+use crate::ids::Seq;
+use crate::read::range::{ReadOne, ReadRange, Scan};
+use crate::read::subscribe::{Cursor, From, Subscribe};
+
+/// A channel: a named, append-only log. A cheap clone; all clones are the same channel.
+///
+/// Appends are made by the call itself; the future that it returns only waits for what the policy asks, and dropping it
+/// cancels nothing. Every future also has `.wait()`, for threads without a runtime.
+///
+/// ```
+/// # fn main() -> Result<(), redex::RedexError> {
+/// use redex::{Redex, RedexFileConfig};
+/// let redex = Redex::in_memory();
+/// let file = redex.open_file("sensors/lidar/front", RedexFileConfig::default())?;
+/// let seq = file.append(b"a point cloud").wait()?;
+/// assert_eq!(file.read_one(seq).wait()?.unwrap().payload, b"a point cloud");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct RedexFile {
+    channel: Arc<Channel>,
+    generation: u32,
+}
+
+impl RedexFile {
+    pub(crate) fn new(channel: Arc<Channel>) -> Self {
+        let generation = channel.open_generation();
+        Self { channel, generation }
+    }
+
+    fn closed(&self) -> Option<AppendError> {
+        self.channel
+            .is_closed(self.generation)
+            .then(|| AppendError::Closed { channel: self.channel.name.clone() })
+    }
+
+    /// The channel's name.
+    #[must_use]
+    pub fn name(&self) -> &ChannelName {
+        &self.channel.name
+    }
+
+    /// The configuration that it was opened with.
+    #[must_use]
+    pub fn config(&self) -> &RedexFileConfig {
+        &self.channel.config
+    }
+
+    /// Appends one event, and resolves to its sequence as the channel's policy says.
+    ///
+    /// A payload of up to 8 bytes is kept inside its index record.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`]; the channel is as it was, unless the shard failed while the future waited.
+    #[inline]
+    pub fn append(&self, payload: impl AsRef<[u8]>) -> Append<'_> {
+        match self.closed() {
+            None => Append::one(&self.channel, payload.as_ref(), false),
+            Some(error) => Append::failed(&self.channel, error),
+        }
+    }
+
+    /// Appends one event, and resolves when it is durable, under any policy.
+    #[inline]
+    pub fn append_durable(&self, payload: impl AsRef<[u8]>) -> Append<'_> {
+        match self.closed() {
+            None => Append::one(&self.channel, payload.as_ref(), true),
+            Some(error) => Append::failed(&self.channel, error),
+        }
+    }
+
+    /// Appends one event of up to 8 bytes, which lies inside its index record. [`RedexFile::append`] does the same by
+    /// itself; this one refuses a longer payload.
+    pub fn append_inline(&self, payload: impl AsRef<[u8]>) -> Append<'_> {
+        match self.closed() {
+            None => Append::inline(&self.channel, payload.as_ref()),
+            Some(error) => Append::failed(&self.channel, error),
+        }
+    }
+
+    /// Appends several events, all or none, with consecutive sequences, visible together.
+    ///
+    /// At most 64 MiB of payload and 1,048,575 events. They share one commit or consecutive ones of the journal; a power
+    /// cut may keep a prefix of a batch that was not yet durable.
+    pub fn append_batch<P: AsRef<[u8]>>(&self, payloads: &[P]) -> AppendBatch<'_> {
+        match self.closed() {
+            None => AppendBatch::new(&self.channel, payloads, false),
+            Some(error) => AppendBatch::failed(&self.channel, error),
+        }
+    }
+
+    /// Appends several events as [`RedexFile::append_batch`] does, and resolves when all are durable.
+    pub fn append_batch_durable<P: AsRef<[u8]>>(&self, payloads: &[P]) -> AppendBatch<'_> {
+        match self.closed() {
+            None => AppendBatch::new(&self.channel, payloads, true),
+            Some(error) => AppendBatch::failed(&self.channel, error),
+        }
+    }
+
+    /// Appends one event without ever waiting: returns its sequence once it is published, or [`AppendError::Full`].
+    ///
+    /// Where the policy would make `append` wait, the flush is started and not waited for.
+    pub fn try_append(&self, payload: impl AsRef<[u8]>) -> Result<u64, AppendError> {
+        match self.closed() {
+            None => try_one(&self.channel, payload.as_ref()),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// Reads the events of `start..end` that are there: from the head, below the published mark.
+    pub fn read_range(&self, start: u64, end: u64) -> ReadRange {
+        ReadRange::new(&self.channel, start..end)
+    }
+
+    /// Reads one event; `None` if it is not there (yet, or any more).
+    pub fn read_one(&self, seq: u64) -> ReadOne {
+        ReadOne::new(&self.channel, seq)
+    }
+
+    /// Streams the events of a range, with bounded memory.
+    pub fn scan(&self, range: Range<u64>) -> Scan {
+        Scan::new(&self.channel, range)
+    }
+
+    /// Streams from `seq` to the present end, with bounded memory.
+    pub fn read_from(&self, seq: u64) -> Scan {
+        Scan::new(&self.channel, seq..self.next_seq().max(seq))
+    }
+
+    /// Subscribes to what comes from now on.
+    pub fn subscribe_tail(&self) -> Subscribe {
+        Subscribe::from(&self.channel, self.generation, From::Seq(self.next_seq()))
+    }
+
+    /// Subscribes from a sequence (inclusive: so at least once), or from a [`Cursor`].
+    pub fn subscribe_from(&self, from: impl Into<From>) -> Subscribe {
+        Subscribe::from(&self.channel, self.generation, from.into())
+    }
+
+    /// Makes everything durable that is published now, under any policy.
+    pub fn sync(&self) -> Durable<'_> {
+        Durable::new(&self.channel, self.channel.tail.published())
+    }
+
+    /// Makes everything durable that is published now, and ends this handle and its clones: appends are refused, tails end
+    /// when they have delivered everything. The channel can be opened again.
+    pub fn close(&self) -> Durable<'_> {
+        self.channel.close(self.generation);
+        self.sync()
+    }
+
+    /// Resolves when the event `seq` itself is durable. Asks for the flush.
+    pub fn wait_durable(&self, seq: u64) -> Durable<'_> {
+        Durable::new(&self.channel, Seq(seq.saturating_add(1)))
+    }
+
+    /// Resolves when the event `seq` itself is published.
+    pub fn wait_published(&self, seq: u64) -> PublishedWait<'_> {
+        PublishedWait { channel: &self.channel, generation: self.generation, below: Seq(seq.saturating_add(1)) }
+    }
+
+    /// Sequence that the next event will get, if nobody else appends: one more than that of the last published event.
+    #[must_use]
+    pub fn next_seq(&self) -> u64 {
+        self.published()
+    }
+
+    /// Sequence of the first event that is there.
+    #[must_use]
+    pub fn head_seq(&self) -> u64 {
+        self.channel.head.load(Ordering::Acquire)
+    }
+
+    /// How many events are there.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.published().saturating_sub(self.head_seq())
+    }
+
+    /// Whether no event is there.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Events below this can be read. One load.
+    #[inline]
+    #[must_use]
+    pub fn published(&self) -> u64 {
+        self.channel.tail.published().0
+    }
+
+    /// Events below this survive a power cut. One load. In memory: those that are published.
+    #[inline]
+    #[must_use]
+    pub fn durable(&self) -> u64 {
+        self.channel.durable().0
+    }
+
+    /// The present end as a [`Cursor`].
+    #[must_use]
+    pub fn cursor(&self) -> Cursor {
+        Cursor { epoch: self.channel.epoch.0, seq: self.next_seq() }
+    }
+}
+
+/// The future of [`RedexFile::sync`], [`RedexFile::close`] and [`RedexFile::wait_durable`].
+#[derive(Debug)]
+#[must_use = "only the future tells whether the events are durable"]
+pub struct Durable<'f> {
+    channel: &'f Channel,
+    below: Seq,
+    registration: Registration,
+}
+
+impl<'f> Durable<'f> {
+    fn new(channel: &'f Channel, below: Seq) -> Self {
+        channel.want_durable(below);
+        Self { channel, below, registration: Registration::default() }
+    }
+
+    /// Waits on this thread, without a runtime.
+    pub fn wait(self) -> Result<(), SyncError> {
+        if self.channel.persistence.is_none() {
+            return wait_in_memory(self.channel, self.below);
+        }
+        wait_durable(self.channel, self.below).map_err(|gone| why(self.channel, self.below, gone))
+    }
+}
+
+/// In memory an event is as durable as it gets when it is published.
+fn wait_in_memory(channel: &Channel, below: Seq) -> Result<(), SyncError> {
+    block_on(std::time::Duration::MAX, |cx| poll_in_memory(channel, below, cx))
+}
+
+fn poll_in_memory(channel: &Channel, below: Seq, cx: &mut Context<'_>) -> Poll<Result<(), SyncError>> {
+    if channel.tail.published() < below {
+        channel.tail.wait_published(cx.waker());
+        if channel.tail.published() < below {
+            return Poll::Pending;
+        }
+    }
+    Poll::Ready(Ok(()))
+}
+
+fn why(channel: &Channel, below: Seq, _: Gone) -> SyncError {
+    match channel.persistence.as_ref().and_then(|persistence| persistence.shard.poisoned()) {
+        Some(poisoned) => SyncError::Poisoned(poisoned.clone()),
+        None => SyncError::Closed { channel: channel.name.clone(), seq: below.0.saturating_sub(1) },
+    }
+}
+
+impl Future for Durable<'_> {
+    type Output = Result<(), SyncError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if this.channel.persistence.is_none() {
+            return poll_in_memory(this.channel, this.below, cx);
+        }
+        poll_durable(this.channel, this.below, &mut this.registration, cx)
+            .map_err(|gone| why(this.channel, this.below, gone))
+    }
+}
+
+/// The future of [`RedexFile::wait_published`].
+#[derive(Debug)]
+#[must_use = "nothing is waited for before the future is polled or waited for"]
+pub struct PublishedWait<'f> {
+    channel: &'f Channel,
+    generation: u32,
+    below: Seq,
+}
+
+impl PublishedWait<'_> {
+    /// Waits on this thread, without a runtime.
+    pub fn wait(self) -> Result<(), SyncError> {
+        block_on(std::time::Duration::MAX, |cx| self.poll_published(cx))
+    }
+
+    fn poll_published(&self, cx: &mut Context<'_>) -> Poll<Result<(), SyncError>> {
+        let channel = self.channel;
+        if channel.tail.published() >= self.below {
+            return Poll::Ready(Ok(()));
+        }
+        channel.tail.wait_published(cx.waker());
+        let over = channel.is_closed(self.generation)
+            || channel.persistence.as_ref().is_some_and(|p| p.shard.poisoned().is_some() || p.shard.is_closed());
+        if channel.tail.published() >= self.below {
+            Poll::Ready(Ok(()))
+        } else if over {
+            Poll::Ready(Err(why(channel, self.below, Gone)))
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
+impl Future for PublishedWait<'_> {
+    type Output = Result<(), SyncError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_published(cx)
+    }
+}

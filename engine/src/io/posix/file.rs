@@ -1,0 +1,101 @@
+//! An open file of a real disk.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::syscall;
+use crate::io::{BLOCK_SIZE, File, FileHandle};
+
+/// A file, closed with the last reference.
+#[derive(Debug)]
+pub(super) struct PosixFile {
+    file: fs::File,
+    closed_files: Arc<AtomicU64>,
+}
+
+impl PosixFile {
+    pub(super) fn new(file: fs::File, closed_files: Arc<AtomicU64>) -> Self {
+        Self { file, closed_files }
+    }
+}
+
+impl Drop for PosixFile {
+    fn drop(&mut self) {
+        // Tells drivers that hold this file in a table to let it go.
+        self.closed_files.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// The contract of every read and write, direct or not.
+pub(in crate::io) fn assert_aligned(buf: &[u8], offset: u64) {
+    assert!(
+        buf.as_ptr().align_offset(BLOCK_SIZE) == 0
+            && buf.len().is_multiple_of(BLOCK_SIZE)
+            && offset.is_multiple_of(BLOCK_SIZE as u64),
+        "I/O of {} bytes at {offset}, from {:p}: not of whole blocks",
+        buf.len(),
+        buf.as_ptr(),
+    );
+}
+
+impl File for PosixFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        assert_aligned(buf, offset);
+        let mut done = 0;
+        while done < buf.len() {
+            match self.file.read_at(&mut buf[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+            // Within a block a read stops only at the end of the file; going on from there would not be aligned.
+            if !done.is_multiple_of(BLOCK_SIZE) {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        assert_aligned(buf, offset);
+        self.file.write_all_at(buf, offset)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn set_size(&self, size: u64) -> io::Result<()> {
+        self.file.set_len(size)
+    }
+
+    fn allocate(&self, size: u64) -> io::Result<()> {
+        if size == 0 {
+            return Ok(());
+        }
+        match syscall::allocate(self.file.as_fd(), size) {
+            // Nothing can be set aside here, so the size is all there is to do.
+            Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                if self.size()? < size {
+                    self.set_size(size)
+                } else {
+                    Ok(())
+                }
+            }
+            result => result,
+        }
+    }
+
+    fn handle(&self) -> FileHandle {
+        FileHandle::Fd(self.file.as_raw_fd())
+    }
+}

@@ -1,0 +1,193 @@
+//! Files and directories by plain system calls, and a driver that makes them at submit.
+//!
+//! [`PosixDisk`] is the file half of the `uring` backend too; only the driver differs. Where io_uring is forbidden it is
+//! all there is: same guarantees, a blocking call for each operation.
+//!
+//! Promises: names stay beneath the base directory (`tree`); files are for the owner alone; a durable write is
+//! durable when it completes, by `RWF_DSYNC` or by a flush after it, as [`DurableWrite`] says.
+//!
+//! What it leaves to others: who holds the store (the lock file is opened here, locked elsewhere).
+
+mod driver;
+mod file;
+pub(crate) mod syscall;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod tests;
+mod tree;
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::probe::{self, DurableWrite};
+use super::{DirEntry, Disk, Driver, File, IoFacts, OpenMode};
+use driver::PosixDriver;
+use file::PosixFile;
+pub(super) use file::assert_aligned;
+use tree::Tree;
+
+/// Name of the lock file in the base directory.
+pub const LOCK_FILE: &str = "LOCK";
+
+/// A directory on a real file system, with blocking writes.
+#[derive(Debug)]
+pub struct PosixDisk {
+    tree: Tree,
+    facts: IoFacts,
+    durable_write: DurableWrite,
+    direct: AtomicBool,
+    closed_files: Arc<AtomicU64>,
+    lock: Mutex<Option<Arc<fs::File>>>,
+}
+
+impl PosixDisk {
+    /// Opens the base directory, made if there is none, and asks the machine what it offers. A durable write is done
+    /// as `durable_write` says, or as the machine allows.
+    ///
+    /// # Errors
+    ///
+    /// What opening, making and probing the directory answer; `Unsupported` when `durable_write` asks for what the
+    /// file system refuses.
+    pub fn open(base: &Path, durable_write: Option<DurableWrite>) -> io::Result<Self> {
+        let tree = Tree::open(base)?;
+        let probe = probe::probe(tree.base());
+        if durable_write == Some(DurableWrite::Dsync) && probe.durable_write != DurableWrite::Dsync
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the file system refuses RWF_DSYNC",
+            ));
+        }
+        let durable_write = durable_write.unwrap_or(probe.durable_write);
+        let facts = IoFacts {
+            backend: "posix",
+            durable_write: durable_write.name(),
+            ..probe.facts
+        };
+        Ok(Self {
+            tree,
+            direct: AtomicBool::new(facts.direct),
+            facts,
+            durable_write,
+            closed_files: Arc::default(),
+            lock: Mutex::default(),
+        })
+    }
+
+    /// The base directory, for `*at` calls.
+    #[must_use]
+    pub fn base_dir_fd(&self) -> BorrowedFd<'_> {
+        self.tree.base()
+    }
+
+    /// How durable writes are done.
+    #[must_use]
+    pub fn durable_write(&self) -> DurableWrite {
+        self.durable_write
+    }
+
+    /// Opens the file `LOCK` for reading and writing, buffered; made if there is none. Does not lock it.
+    ///
+    /// # Errors
+    ///
+    /// Those of open(2).
+    pub fn lock_file(&self) -> io::Result<fs::File> {
+        Ok(self
+            .tree
+            .open_file(LOCK_FILE, libc::O_RDWR | libc::O_CREAT)?
+            .into())
+    }
+
+    /// Has every driver that is made from now on hold the locked file (design D13). The lock then lasts until `LOCK_UN`,
+    /// or until the disk and its drivers are gone and what they had in flight has landed.
+    pub fn set_lock_file(&self, file: Arc<fs::File>) {
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+    }
+
+    /// The locked file, if one was set.
+    pub(super) fn locked_file(&self) -> Option<Arc<fs::File>> {
+        self.lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// How many files of this disk were closed so far. Drivers that hold files in a table look at it.
+    pub(super) fn closed_files(&self) -> Arc<AtomicU64> {
+        self.closed_files.clone()
+    }
+
+    fn open_raw(&self, path: &str, flags: i32) -> io::Result<fs::File> {
+        if !self.direct.load(Ordering::Relaxed) {
+            return Ok(self.tree.open_file(path, flags)?.into());
+        }
+        match self.tree.open_file(path, flags | libc::O_DIRECT) {
+            // Some file systems make the file before they refuse O_DIRECT. So a create is never tried again, but then the
+            // probe has tried one.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) && flags & libc::O_CREAT == 0 => {
+                let file = self.tree.open_file(path, flags)?;
+                self.direct.store(false, Ordering::Relaxed);
+                Ok(file.into())
+            }
+            result => Ok(result?.into()),
+        }
+    }
+}
+
+impl Disk for PosixDisk {
+    fn open(&self, path: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let flags = match mode {
+            OpenMode::Read => libc::O_RDONLY,
+            OpenMode::Write => libc::O_RDWR,
+            OpenMode::Create => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
+        };
+        let file = self.open_raw(path, flags)?;
+        Ok(Arc::new(PosixFile::new(file, self.closed_files.clone())))
+    }
+
+    fn create_dir(&self, path: &str) -> io::Result<()> {
+        self.tree.make_dir(path)
+    }
+
+    fn list(&self, path: &str) -> io::Result<Vec<DirEntry>> {
+        let mut entries = syscall::list(self.tree.open_dir(path)?)?;
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.tree.rename(from, to)
+    }
+
+    fn unlink(&self, path: &str) -> io::Result<()> {
+        self.tree.unlink(path, 0)
+    }
+
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        self.tree.unlink(path, libc::AT_REMOVEDIR)
+    }
+
+    fn sync_dir(&self, path: &str) -> io::Result<()> {
+        fs::File::from(self.tree.open_dir(path)?).sync_all()
+    }
+
+    fn driver(&self) -> io::Result<Box<dyn Driver>> {
+        Ok(Box::new(PosixDriver::new(self.durable_write)?))
+    }
+
+    fn facts(&self) -> IoFacts {
+        IoFacts {
+            direct: self.direct.load(Ordering::Relaxed),
+            ..self.facts.clone()
+        }
+    }
+}
+
+impl AsFd for PosixDisk {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.base_dir_fd()
+    }
+}

@@ -1,0 +1,257 @@
+//! What the machine offers: direct I/O, its alignment, durable writes, the device and its cache, io_uring.
+//!
+//! Promises: asking changes nothing that stays; what cannot be found out is left empty or at the usual value, and
+//! never an error. A file that has no name is made to try things on.
+//!
+//! What it leaves to others: what to do about it.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::posix::syscall;
+use super::{AlignedBuf, BLOCK_SIZE, IoFacts};
+
+/// How a driver makes a write durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DurableWrite {
+    /// One call with `RWF_DSYNC`.
+    Dsync,
+    /// The write, then fdatasync.
+    WriteThenFlush,
+}
+
+impl DurableWrite {
+    /// As shown in [`IoFacts::durable_write`].
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dsync => "RWF_DSYNC",
+            Self::WriteThenFlush => "write+fdatasync",
+        }
+    }
+}
+
+/// Alignment of memory and of offsets, bytes, where the kernel does not say.
+const USUAL_ALIGNMENT: (usize, usize) = (512, 4096);
+
+/// What [`probe`] found.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    /// All but the backend and the chosen durable write.
+    pub(crate) facts: IoFacts,
+    /// The better durable write of those that work.
+    pub(crate) durable_write: DurableWrite,
+}
+
+/// Asks about the file system of a directory.
+pub(crate) fn probe(dir: BorrowedFd<'_>) -> Probe {
+    let (device, cache) = device_of(dir).map_or_else(Default::default, |d| (d.name(), d.cache()));
+    let mut facts = IoFacts {
+        file_system: file_system(dir),
+        device,
+        write_cache: cache.write_cache,
+        fua: cache.fua,
+        direct: true,
+        ..IoFacts::default()
+    };
+    (facts.memory_align, facts.offset_align) = USUAL_ALIGNMENT;
+    let mut durable_write = DurableWrite::Dsync;
+    // Where no file can be made (a store opened read-only) nothing will be written either.
+    if let Ok((file, direct)) = nameless_file(dir) {
+        let alignment = syscall::direct_alignment(file.as_fd());
+        (facts.memory_align, facts.offset_align) =
+            alignment.filter(|a| a.0 > 0).unwrap_or(USUAL_ALIGNMENT);
+        let fits = facts.memory_align <= BLOCK_SIZE && facts.offset_align <= BLOCK_SIZE;
+        facts.direct = direct && fits && alignment.is_none_or(|a| a.0 > 0);
+        if !can_dsync(&file) {
+            durable_write = DurableWrite::WriteThenFlush;
+        }
+    }
+    Probe {
+        facts,
+        durable_write,
+    }
+}
+
+/// A file to try things on, and whether it could be opened for direct I/O.
+fn nameless_file(dir: BorrowedFd<'_>) -> io::Result<(OwnedFd, bool)> {
+    match nameless_file_with(dir, libc::O_DIRECT) {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+            Ok((nameless_file_with(dir, 0)?, false))
+        }
+        result => Ok((result?, true)),
+    }
+}
+
+fn nameless_file_with(dir: BorrowedFd<'_>, flags: i32) -> io::Result<OwnedFd> {
+    match syscall::open_at(dir, c".", libc::O_TMPFILE | libc::O_RDWR | flags, 0o600) {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
+            unlinked_file(dir, flags)
+        }
+        result => result,
+    }
+}
+
+/// For file systems without `O_TMPFILE`: a file that loses its name at once.
+fn unlinked_file(dir: BorrowedFd<'_>, flags: i32) -> io::Result<OwnedFd> {
+    let name = CString::new(format!(".probe-{}", std::process::id()))?;
+    let file = syscall::open_at(
+        dir,
+        &name,
+        libc::O_CREAT | libc::O_EXCL | libc::O_RDWR | flags,
+        0o600,
+    );
+    let unlinked = syscall::unlink_at(dir, &name, 0);
+    let file = file?;
+    unlinked?;
+    Ok(file)
+}
+
+fn can_dsync(file: &OwnedFd) -> bool {
+    let block = AlignedBuf::new(BLOCK_SIZE);
+    matches!(syscall::write_durable(file.as_fd(), &block, 0), Ok(n) if n == BLOCK_SIZE)
+}
+
+/// File systems by the number that statfs(2) gives.
+const FILE_SYSTEMS: &[(u32, &str)] = &[
+    (0xef53, "ext4"),
+    (0x5846_5342, "xfs"),
+    (0x9123_683e, "btrfs"),
+    (0x0102_1994, "tmpfs"),
+    (0x8584_58f6, "ramfs"),
+    (0x794c_7630, "overlay"),
+    (0x2fc1_2fc1, "zfs"),
+    (0xf2f5_2010, "f2fs"),
+    (0xca45_1a4e, "bcachefs"),
+    (0x6969, "nfs"),
+    (0xff53_4d42, "cifs"),
+    (0x6573_5546, "fuse"),
+    (0x0102_1997, "9p"),
+    (0x4d44, "vfat"),
+    (0x2011_bab0, "exfat"),
+];
+
+fn file_system(dir: BorrowedFd<'_>) -> String {
+    let Ok(magic) = syscall::file_system_magic(dir) else {
+        return String::new();
+    };
+    match FILE_SYSTEMS.iter().find(|(number, _)| *number == magic) {
+        Some((_, name)) => (*name).to_owned(),
+        None => format!("{magic:#x}"),
+    }
+}
+
+/// Whether a file system keeps nothing over a power cut, by its name in [`IoFacts::file_system`].
+#[must_use]
+pub fn is_memory_fs(file_system: &str) -> bool {
+    matches!(file_system, "tmpfs" | "ramfs")
+}
+
+/// A whole block device, by its directory in sysfs.
+struct Device(PathBuf);
+
+#[derive(Default)]
+struct DeviceCache {
+    write_cache: Option<bool>,
+    fua: Option<bool>,
+}
+
+/// The device under a directory; none for file systems without one of their own (tmpfs, btrfs, overlay).
+fn device_of(dir: BorrowedFd<'_>) -> Option<Device> {
+    let number = fs::File::from(dir.try_clone_to_owned().ok()?)
+        .metadata()
+        .ok()?
+        .dev();
+    let link = format!(
+        "/sys/dev/block/{}:{}",
+        libc::major(number),
+        libc::minor(number)
+    );
+    let path = fs::canonicalize(link).ok()?;
+    let whole = if path.join("partition").exists() {
+        path.parent()?.to_owned()
+    } else {
+        path
+    };
+    Some(Device(whole))
+}
+
+impl Device {
+    fn name(&self) -> String {
+        self.0
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default()
+    }
+
+    fn cache(&self) -> DeviceCache {
+        let setting =
+            |name: &str| fs::read_to_string(Path::new(&self.0).join("queue").join(name)).ok();
+        DeviceCache {
+            write_cache: setting("write_cache").map(|text| text.trim() == "write back"),
+            fua: setting("fua").map(|text| text.trim() == "1"),
+        }
+    }
+}
+
+/// Whether io_uring may be used, by making a small ring.
+///
+/// # Errors
+///
+/// The kernel's refusal: `EPERM` where a seccomp profile or `kernel.io_uring_disabled` forbids it, `ENOSYS` where it is
+/// missing; `Unsupported` where it is too old (before Linux 5.11).
+pub fn uring_available() -> io::Result<()> {
+    let ring = io_uring::IoUring::new(4)?;
+    if ring.params().is_feature_ext_arg() && ring.params().is_feature_nodrop() {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "io_uring here cannot wait with a timeout (Linux 5.11 can)",
+    ))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// A directory's probe leaves nothing behind and finds plausible facts.
+    #[test]
+    fn probe_leaves_nothing_behind() {
+        let dir = crate::io::posix::tests::temp_dir();
+        let found = probe(fs::File::open(dir.path()).unwrap().as_fd());
+        assert!(!found.facts.file_system.is_empty());
+        assert!(
+            found.facts.memory_align.is_power_of_two()
+                && found.facts.offset_align.is_power_of_two()
+        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    /// A file without a name can be made the other way too.
+    #[test]
+    fn unlinked_file_has_no_name() {
+        let dir = crate::io::posix::tests::temp_dir();
+        let base = fs::File::open(dir.path()).unwrap();
+        let file = fs::File::from(unlinked_file(base.as_fd(), 0).unwrap());
+        assert_eq!(file.metadata().unwrap().nlink(), 0);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    /// Memory file systems are known for what they are.
+    #[test]
+    fn memory_file_systems_are_told_apart() {
+        assert!(is_memory_fs("tmpfs") && is_memory_fs("ramfs"));
+        assert!(!is_memory_fs("ext4"));
+        if let Ok(dir) = fs::File::open("/dev/shm") {
+            let found = probe(dir.as_fd());
+            if is_memory_fs(&found.facts.file_system) {
+                assert_eq!(found.facts.device, "");
+            }
+        }
+    }
+}

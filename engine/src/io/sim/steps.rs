@@ -1,0 +1,157 @@
+//! What the engine was doing at a step, for counting power cuts by kind.
+//!
+//! The disk tells it from path and operation; what it cannot know (an extent, a checkpoint's entry, a seal, a
+//! recovery) the test says by a label, see [`SimDisk::set_phase`](super::SimDisk::set_phase).
+
+use std::fmt;
+
+/// What the engine was doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StepKind {
+    /// A write of a journal segment in use.
+    JournalWrite,
+    /// A flush of any file.
+    Flush,
+    /// A write of a big batch straight to a dat file; by label only.
+    Extent,
+    /// A write, or growing, of a channel's file.
+    Destage,
+    /// Making or writing a checkpoint file.
+    CheckpointFile,
+    /// The commit that names the checkpoint files; by label only.
+    CheckpointEntry,
+    /// Taking a journal segment into use.
+    Roll,
+    /// Sealing a segment: cutting a channel's file to its size.
+    Seal,
+    /// Giving up, or preparing, a journal segment; removing a checkpoint file.
+    Recycle,
+    /// A rename that is neither roll nor recycle.
+    Rename,
+    /// Making a directory's entries durable.
+    DirSync,
+    /// Anything done by a recovery; by label only.
+    Recovery,
+    /// All else: `STORE`, `META`, making directories, removing a channel's files.
+    Other,
+}
+
+impl StepKind {
+    /// Every kind.
+    pub const ALL: [Self; 13] = [
+        Self::JournalWrite,
+        Self::Flush,
+        Self::Extent,
+        Self::Destage,
+        Self::CheckpointFile,
+        Self::CheckpointEntry,
+        Self::Roll,
+        Self::Seal,
+        Self::Recycle,
+        Self::Rename,
+        Self::DirSync,
+        Self::Recovery,
+        Self::Other,
+    ];
+
+    /// Name of the kind; also the label that stands for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::JournalWrite => "journal write",
+            Self::Flush => "flush",
+            Self::Extent => "extent",
+            Self::Destage => "destage",
+            Self::CheckpointFile => "checkpoint file",
+            Self::CheckpointEntry => "checkpoint entry",
+            Self::Roll => "roll",
+            Self::Seal => "seal",
+            Self::Recycle => "recycle",
+            Self::Rename => "rename",
+            Self::DirSync => "dir sync",
+            Self::Recovery => "recovery",
+            Self::Other => "other",
+        }
+    }
+
+    /// The kind of that name, if there is one.
+    #[must_use]
+    pub fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == label)
+    }
+
+    /// What doing `action` to `path` looks like from here.
+    pub(super) fn of(path: &str, action: Action<'_>) -> Self {
+        let place = Place::of(path);
+        match action {
+            Action::Flush => Self::Flush,
+            Action::SyncDir => Self::DirSync,
+            Action::Rename(to) => match (place, Place::of(to)) {
+                (Place::Spare, Place::Journal) => Self::Roll,
+                (Place::Journal, Place::Spare) => Self::Recycle,
+                _ => Self::Rename,
+            },
+            Action::Unlink if matches!(place, Place::Journal | Place::Spare | Place::Checkpoint) => Self::Recycle,
+            Action::Unlink | Action::Dir => Self::Other,
+            Action::Cut if place == Place::Channel => Self::Seal,
+            Action::Create | Action::Write | Action::Cut => place.change(),
+        }
+    }
+}
+
+impl fmt::Display for StepKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What is done to a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action<'a> {
+    Create,
+    Write,
+    /// A smaller size.
+    Cut,
+    Flush,
+    /// To this path.
+    Rename(&'a str),
+    Unlink,
+    SyncDir,
+    /// Making or removing a directory.
+    Dir,
+}
+
+/// Which part of the store a path belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Journal,
+    Spare,
+    Checkpoint,
+    Channel,
+    Other,
+}
+
+impl Place {
+    fn of(path: &str) -> Self {
+        if path.starts_with("journal/") {
+            if path.contains("/spare/") { Self::Spare } else { Self::Journal }
+        } else if path.starts_with("checkpoint/") {
+            Self::Checkpoint
+        } else if path.starts_with("channels/") && (path.ends_with(".idx") || path.ends_with(".dat")) {
+            Self::Channel
+        } else {
+            Self::Other
+        }
+    }
+
+    /// The kind of a write here.
+    fn change(self) -> StepKind {
+        match self {
+            Self::Journal => StepKind::JournalWrite,
+            Self::Spare => StepKind::Recycle,
+            Self::Checkpoint => StepKind::CheckpointFile,
+            Self::Channel => StepKind::Destage,
+            Self::Other => StepKind::Other,
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! What only the ring promises: an orderly end, tables that let go, the lock held by the ring.
+
+use std::fs;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::UringDisk;
+use super::ring::Ring;
+use crate::io::posix::tests::{finish, temp_dir, write};
+use crate::io::probe::uring_available;
+use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, Durability, File, FileHandle, OpenMode, Operation};
+
+/// A disk in a directory of its own; `None` where io_uring is forbidden.
+fn disk() -> Option<(tempfile::TempDir, UringDisk)> {
+    uring_available().ok()?;
+    let dir = temp_dir();
+    let disk = UringDisk::open(dir.path(), None).unwrap();
+    Some((dir, disk))
+}
+
+/// A driver dropped with everything in flight, handed over or not, has ended it all: the bytes are there.
+#[test]
+fn a_drop_waits_for_what_is_in_flight() {
+    let Some((_dir, disk)) = disk() else { return };
+    let file = disk.open("a", OpenMode::Create).unwrap();
+    let mut driver = disk.driver().unwrap();
+    for i in 0..600 {
+        let mut buf = AlignedBuf::new(BLOCK_SIZE);
+        buf.fill(i as u8);
+        driver.submit(i, write(&file, i, buf, Durability::Written));
+        if i == 100 {
+            driver.kick().unwrap();
+        }
+    }
+    driver.submit(600, Operation::Flush { file: file.clone() });
+    drop(driver);
+    assert_eq!(Arc::strong_count(&file), 1);
+    let mut buf = AlignedBuf::new(600 * BLOCK_SIZE);
+    assert_eq!(file.read_at(&mut buf, 0).unwrap(), buf.len());
+    assert!(
+        buf.chunks(BLOCK_SIZE)
+            .enumerate()
+            .all(|(i, block)| block.iter().all(|&b| b == i as u8))
+    );
+}
+
+/// A driver that sleeps on an armed doorbell can be dropped.
+#[test]
+fn a_drop_ends_the_read_of_the_doorbell() {
+    let Some((_dir, disk)) = disk() else { return };
+    let mut driver = disk.driver().unwrap();
+    driver.wait(Some(Duration::from_millis(1))).unwrap();
+    let doorbell = driver.doorbell();
+    drop(driver);
+    assert_eq!(Arc::strong_count(&doorbell), 1);
+}
+
+/// A buffer that comes back is registered at its second write, and is written right from then on.
+#[test]
+fn a_buffer_that_comes_back_is_registered() {
+    let Some((_dir, disk)) = disk() else { return };
+    let file = disk.open("a", OpenMode::Create).unwrap();
+    let mut driver = disk.driver().unwrap();
+    let mut buf = AlignedBuf::new(2 * BLOCK_SIZE);
+    for round in 0..4u8 {
+        buf.fill(round);
+        driver.submit(
+            1,
+            write(&file, 2 * u64::from(round), buf, Durability::Durable),
+        );
+        let done = finish(&mut *driver).pop().unwrap();
+        done.result.unwrap();
+        buf = done.buf.unwrap();
+        assert_eq!(buf.registration().is_some(), round > 0, "round {round}");
+    }
+    let mut read = AlignedBuf::new(8 * BLOCK_SIZE);
+    file.read_at(&mut read, 0).unwrap();
+    assert!(
+        read.chunks(2 * BLOCK_SIZE)
+            .enumerate()
+            .all(|(i, part)| part.iter().all(|&b| b == i as u8))
+    );
+    // A buffer of one ring is a plain one to another.
+    let mut other = disk.driver().unwrap();
+    other.submit(1, write(&file, 0, buf, Durability::Written));
+    finish(&mut *other).pop().unwrap().result.unwrap();
+}
+
+/// More pooled buffers than the table has places, dropped and made again: places come back, and none is mistaken.
+#[test]
+fn places_of_buffers_come_back() {
+    let Some((_dir, disk)) = disk() else { return };
+    let file = disk.open("a", OpenMode::Create).unwrap();
+    let mut driver = disk.driver().unwrap();
+    for round in 0..3u64 {
+        let mut bufs: Vec<_> = (0..80).map(|_| AlignedBuf::new(BLOCK_SIZE)).collect();
+        for pass in 0..2u64 {
+            for (i, mut buf) in bufs.drain(..).enumerate() {
+                buf.fill((round * 100 + pass * 7 + i as u64) as u8);
+                driver.submit(i as u64, write(&file, i as u64, buf, Durability::Written));
+            }
+            let mut done = finish(&mut *driver);
+            done.sort_unstable_by_key(|c| c.token);
+            assert!(done.iter().all(|c| c.result.is_ok()));
+            bufs = done.into_iter().filter_map(|c| c.buf).collect();
+        }
+        assert_eq!(
+            bufs.iter().filter(|b| b.registration().is_some()).count(),
+            64
+        );
+        let mut read = AlignedBuf::new(80 * BLOCK_SIZE);
+        file.read_at(&mut read, 0).unwrap();
+        let byte = |i: usize| (round * 100 + 7 + i as u64) as u8;
+        assert!(
+            read.chunks(BLOCK_SIZE)
+                .enumerate()
+                .all(|(i, block)| block.iter().all(|&b| b == byte(i)))
+        );
+        drop(bufs);
+        driver.wait(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+/// A file that was closed is let go by the ring too, at the next wait: a lock on it ends. Files that follow, under the same
+/// descriptor, are told apart.
+#[test]
+fn closed_files_are_let_go() {
+    let Some((dir, disk)) = disk() else { return };
+    let mut driver = disk.driver().unwrap();
+    for round in 0..20u8 {
+        let name = format!("{round}");
+        let file = disk.open(&name, OpenMode::Create).unwrap();
+        lock(&file);
+        let mut buf = AlignedBuf::new(BLOCK_SIZE);
+        buf.fill(round);
+        driver.submit(1, write(&file, 0, buf, Durability::Written));
+        finish(&mut *driver).pop().unwrap().result.unwrap();
+        drop(file);
+        let written = fs::read(dir.path().join(&name)).unwrap();
+        assert!(written.len() == BLOCK_SIZE && written.iter().all(|&b| b == round));
+        let again = fs::File::open(dir.path().join(&name)).unwrap();
+        assert!(matches!(
+            again.try_lock(),
+            Err(fs::TryLockError::WouldBlock)
+        ));
+        // Only now and then, so that some files meet the stale place of the one before.
+        if round % 2 == 0 {
+            driver.wait(Some(Duration::ZERO)).unwrap();
+            again.try_lock().unwrap();
+        }
+    }
+}
+
+/// Locks an open file for as long as anybody, the ring included, has it open.
+#[allow(unsafe_code)]
+fn lock(file: &Arc<dyn File>) {
+    let FileHandle::Fd(fd) = file.handle() else {
+        panic!("a real file")
+    };
+    // SAFETY: the descriptor is open while `file` is borrowed.
+    let same = unsafe { BorrowedFd::borrow_raw(fd) }
+        .try_clone_to_owned()
+        .unwrap();
+    fs::File::from(same).lock().unwrap();
+}
+
+/// The ring holds the lock after the store's descriptor is closed, and lets it go when the driver is dropped.
+#[test]
+fn the_ring_holds_the_lock() {
+    let Some((dir, disk)) = disk() else { return };
+    let lock = Arc::new(disk.posix().lock_file().unwrap());
+    lock.lock().unwrap();
+    disk.posix().set_lock_file(lock);
+    let driver = disk.driver().unwrap();
+    drop(disk);
+    let other = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(dir.path().join("LOCK"))
+        .unwrap();
+    assert!(matches!(
+        other.try_lock(),
+        Err(fs::TryLockError::WouldBlock)
+    ));
+    drop(driver);
+    other.try_lock().unwrap();
+}
+
+/// A thread makes more rings, one after the other, than it may have registered at once.
+#[test]
+fn rings_are_unregistered() {
+    if uring_available().is_err() {
+        return;
+    }
+    for _ in 0..40 {
+        assert!(Ring::new().unwrap().is_registered());
+    }
+}

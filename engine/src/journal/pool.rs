@@ -1,0 +1,138 @@
+//! Journal segments that are ready for use: written with zeros once, and recycled by rename.
+//!
+//! Appending to extents that exist is 1.5 to 1.9 times faster than extending a file (design D2). Every rename is made
+//! durable before the file is used, so that after a crash no file is known by two names.
+
+use std::io;
+use std::sync::Arc;
+
+use super::{journal_dir, segment_path, spare_dir};
+use crate::ids::{Epoch, SegmentNo, ShardId};
+use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode};
+
+/// Zeros written at once.
+pub const ZEROS_BYTES: usize = 1 << 20;
+
+/// The ready segments of one shard.
+#[derive(Debug)]
+pub struct SegmentPool {
+    disk: Arc<dyn Disk>,
+    shard: ShardId,
+    epoch: Epoch,
+    segment_bytes: u64,
+    /// Names in the spare directory of files that are whole.
+    ready: Vec<String>,
+    made: u32,
+}
+
+impl SegmentPool {
+    /// A pool that knows of no file yet. The directories exist.
+    pub fn new(disk: Arc<dyn Disk>, shard: ShardId, epoch: Epoch, segment_bytes: u64) -> Self {
+        Self { disk, shard, epoch, segment_bytes, ready: Vec::new(), made: 0 }
+    }
+
+    /// How many are ready.
+    pub fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Size of each, bytes.
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    /// Looks through the spare directory: files of the right size are ready, others (of another size, or whose making
+    /// was cut off) are removed.
+    pub fn find(&mut self) -> io::Result<()> {
+        let dir = spare_dir(self.shard);
+        let mut removed = false;
+        for entry in self.disk.list(&dir)? {
+            let path = format!("{dir}/{}", entry.name);
+            // A file gets the ending once it is whole; its zeros are flushed before.
+            let whole =
+                entry.name.ends_with(".wal") && self.disk.open(&path, OpenMode::Read)?.size()? == self.segment_bytes;
+            if whole {
+                self.ready.push(entry.name);
+            } else if entry.name.ends_with(".wal") || entry.name.ends_with(".new") {
+                self.disk.unlink(&path)?;
+                removed = true;
+            }
+        }
+        if removed { self.disk.sync_dir(&dir) } else { Ok(()) }
+    }
+
+    /// Begins a new file. It is written with zeros by the caller, flushed, and then given to [`SegmentPool::finish`].
+    pub fn begin(&mut self) -> io::Result<(String, Arc<dyn File>)> {
+        let name = format!("{:010}-{:010}", self.epoch.0, self.made);
+        self.made += 1;
+        let path = format!("{}/{name}.new", spare_dir(self.shard));
+        let file = self.disk.open(&path, OpenMode::Create)?;
+        match file.allocate(self.segment_bytes) {
+            Ok(()) => Ok((name, file)),
+            Err(error) => {
+                drop(file);
+                self.disk.unlink(&path)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// The file that [`SegmentPool::begin`] gave is whole and flushed: it is ready from now on.
+    pub fn finish(&mut self, name: &str) -> io::Result<()> {
+        let dir = spare_dir(self.shard);
+        let ready = format!("{name}.wal");
+        self.disk.rename(&format!("{dir}/{name}.new"), &format!("{dir}/{ready}"))?;
+        self.disk.sync_dir(&dir)?;
+        self.ready.push(ready);
+        Ok(())
+    }
+
+    /// Gives up the file that [`SegmentPool::begin`] gave.
+    pub fn abandon(&mut self, name: &str) -> io::Result<()> {
+        self.disk.unlink(&format!("{}/{name}.new", spare_dir(self.shard)))
+    }
+
+    /// Makes a file here and now, by blocking calls.
+    pub fn make(&mut self) -> io::Result<()> {
+        let (name, file) = self.begin()?;
+        let zeros = AlignedBuf::new(ZEROS_BYTES.min(self.segment_bytes as usize).max(BLOCK_SIZE));
+        let mut at = 0;
+        while at < self.segment_bytes {
+            let len = (self.segment_bytes - at).min(zeros.len() as u64);
+            file.write_at(&zeros[..len as usize], at)?;
+            at += len;
+        }
+        file.flush()?;
+        self.finish(&name)
+    }
+
+    /// Takes a ready file as segment `number`: its name is durable when this returns. Its content is old.
+    pub fn take(&mut self, number: SegmentNo) -> io::Result<Option<Arc<dyn File>>> {
+        let Some(name) = self.ready.last() else { return Ok(None) };
+        let spare = spare_dir(self.shard);
+        let path = segment_path(self.shard, number);
+        self.disk.rename(&format!("{spare}/{name}"), &path)?;
+        self.ready.pop();
+        self.disk.sync_dir(&journal_dir(self.shard))?;
+        self.disk.sync_dir(&spare)?;
+        self.disk.open(&path, OpenMode::Write).map(Some)
+    }
+
+    /// Takes back a file of the journal's directory that nothing needs any more; keeps at most `keep` ready.
+    pub fn recycle(&mut self, name: &str, keep: usize) -> io::Result<()> {
+        let dir = journal_dir(self.shard);
+        let path = format!("{dir}/{name}");
+        let right_size = self.disk.open(&path, OpenMode::Read)?.size()? == self.segment_bytes;
+        if right_size && self.ready.len() < keep {
+            let spare = format!("{:010}-{:010}.wal", self.epoch.0, self.made);
+            self.made += 1;
+            self.disk.rename(&path, &format!("{}/{spare}", spare_dir(self.shard)))?;
+            self.disk.sync_dir(&spare_dir(self.shard))?;
+            self.disk.sync_dir(&dir)?;
+            self.ready.push(spare);
+            return Ok(());
+        }
+        self.disk.unlink(&path)?;
+        self.disk.sync_dir(&dir)
+    }
+}

@@ -1,0 +1,244 @@
+//! Why a shard's journal cannot be recovered. Each error says what is wrong, in which file and where.
+
+use std::fmt;
+use std::io;
+
+use crate::ids::{Epoch, Lsn, SegmentNo, ShardId, StoreUuid};
+use crate::journal::format::{CommitError, EntryError, HeaderError, PayloadError};
+
+/// Why a shard's journal cannot be recovered. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// A file or a part of it cannot be read. Try again when the device answers; what it has lost, salvage goes around.
+    #[error("{path} at offset {offset} cannot be read: {error}")]
+    Io {
+        /// The file or directory.
+        path: String,
+        /// Where, bytes.
+        offset: u64,
+        /// The cause.
+        #[source]
+        error: io::Error,
+    },
+    /// Newer software wrote the journal. Use that, or a later one.
+    #[error("{path} has format version {version}, which this software does not know; use the software that wrote it")]
+    Newer {
+        /// The file.
+        path: String,
+        /// Version found.
+        version: u16,
+    },
+    /// A whole commit has an entry of a kind that this software does not know. Use the software that wrote it.
+    #[error(
+        "commit {lsn} in {path} at offset {offset} has an entry of the unknown kind {kind}; \
+         use the software that wrote it"
+    )]
+    NewerEntry {
+        /// The file.
+        path: String,
+        /// Where the commit begins, bytes.
+        offset: u64,
+        /// The commit.
+        lsn: Lsn,
+        /// The kind.
+        kind: u8,
+    },
+    /// The header of a segment that is needed is damaged. Only salvage can go on.
+    #[error("header of {path} at offset 0 is bad, and {named_by} names it: {fault}; run salvage")]
+    BadHeader {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        fault: HeaderFault,
+        /// Why it is needed.
+        named_by: NamedBy,
+    },
+    /// A segment that is needed is missing. Put it back, or run salvage.
+    #[error("{path} is missing, and {named_by} names it; put it back or run salvage")]
+    Lost {
+        /// The file.
+        path: String,
+        /// Why it is needed.
+        named_by: NamedBy,
+    },
+    /// A commit that was durable is damaged. Only salvage can go on.
+    #[error("commit {lsn} in {path} at offset {offset} was durable and is damaged: {fault}; {witness}; run salvage")]
+    Corrupt {
+        /// The file.
+        path: String,
+        /// Where the commit begins, bytes.
+        offset: u64,
+        /// The commit.
+        lsn: Lsn,
+        /// What is wrong with it.
+        fault: CommitFault,
+        /// What says that it was durable.
+        witness: Box<Witness>,
+    },
+    /// A commit whose checksums are right contradicts itself. Report it; salvage goes on.
+    #[error("commit {lsn} in {path} at offset {offset} is whole, but contradicts itself: {fault}; run salvage")]
+    Contradiction {
+        /// The file.
+        path: String,
+        /// Where the commit begins, bytes.
+        offset: u64,
+        /// The commit.
+        lsn: Lsn,
+        /// The contradiction.
+        fault: CommitFault,
+    },
+    /// The next segment is whole, but does not go on where this one ends.
+    #[error("segment {next} does not go on where {path} ends, with commit {lsn} at offset {offset}; run salvage")]
+    BrokenChain {
+        /// The file.
+        path: String,
+        /// Where the commit begins, bytes.
+        offset: u64,
+        /// The commit: a roll, or one that the next segment makes void.
+        lsn: Lsn,
+        /// The next segment.
+        next: SegmentNo,
+    },
+    /// The journal is whole, but does not end where STORE says that it was closed.
+    #[error(
+        "{path} reaches commit {lsn} at offset {offset}, but STORE says that the journal was closed \
+         at another place; run salvage"
+    )]
+    WrongEnd {
+        /// The file.
+        path: String,
+        /// Where reading ended, bytes.
+        offset: u64,
+        /// LSN behind the last commit read.
+        lsn: Lsn,
+    },
+}
+
+/// What is wrong with a segment's header.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeaderFault {
+    /// It cannot be read.
+    #[error("it cannot be read: {0}")]
+    Unreadable(#[source] io::Error),
+    /// It is damaged.
+    #[error(transparent)]
+    Damaged(HeaderError),
+    /// It is whole, and another store's.
+    #[error("it belongs to store {0}")]
+    OtherStore(StoreUuid),
+    /// It is whole, and another shard's.
+    #[error("it belongs to shard {0}")]
+    OtherShard(ShardId),
+    /// It is whole, and has another number than the file.
+    #[error("it has the number {0}")]
+    OtherNumber(SegmentNo),
+    /// It is whole, and of another run of the store.
+    #[error("it was written in epoch {0}, by another run of the store")]
+    OtherRun(Epoch),
+}
+
+impl HeaderFault {
+    /// The same fault for another error; of the cause only kind and text stay.
+    pub(super) fn copy(&self) -> Self {
+        match self {
+            Self::Unreadable(error) => Self::Unreadable(io::Error::new(error.kind(), error.to_string())),
+            Self::Damaged(error) => Self::Damaged(*error),
+            Self::OtherStore(uuid) => Self::OtherStore(*uuid),
+            Self::OtherShard(shard) => Self::OtherShard(*shard),
+            Self::OtherNumber(number) => Self::OtherNumber(*number),
+            Self::OtherRun(epoch) => Self::OtherRun(*epoch),
+        }
+    }
+}
+
+/// What is wrong with a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitFault {
+    /// Header or entries.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// It is whole, and another commit.
+    #[error("it is commit {0}")]
+    OtherLsn(Lsn),
+    /// Its epoch is not one of the run.
+    #[error("it has epoch {0}, which STORE or its segment does not know")]
+    OtherEpoch(Epoch),
+    /// An entry.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// The header counts other entries or payload bytes than there are.
+    #[error("its header counts other entries or bytes than it has")]
+    Count,
+    /// An event.
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
+    /// Bytes that were written straight to dat.
+    #[error("an extent of it does not match its records")]
+    Extent,
+}
+
+/// Why a segment is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NamedBy {
+    /// STORE says that the journal begins or ends in it.
+    Store,
+    /// A roll entry says that the journal goes on in it.
+    Roll {
+        /// The file of the entry's commit.
+        path: String,
+        /// Where that commit begins, bytes.
+        offset: u64,
+    },
+    /// It comes before a segment that is there, and no checkpoint makes it needless.
+    Successor {
+        /// The file of the segment behind it.
+        path: String,
+    },
+}
+
+impl fmt::Display for NamedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store => f.write_str("STORE"),
+            Self::Roll { path, offset } => write!(f, "the commit in {path} at offset {offset}"),
+            Self::Successor { path } => write!(f, "its successor {path}"),
+        }
+    }
+}
+
+/// What says that a commit was durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Witness {
+    /// A later commit, which was written when all commits below `durable_lsn` were known to be durable.
+    Commit {
+        /// Its file.
+        path: String,
+        /// Where it begins, bytes.
+        offset: u64,
+        /// Its position in the journal.
+        lsn: Lsn,
+        /// What it says.
+        durable_lsn: Lsn,
+    },
+    /// STORE, which says that the journal was closed behind it.
+    CleanEnd {
+        /// LSN behind the last commit.
+        next_lsn: Lsn,
+    },
+}
+
+impl fmt::Display for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Commit { path, offset, lsn, durable_lsn } => {
+                write!(f, "commit {lsn} in {path} at offset {offset} says that all below {durable_lsn} were durable")
+            }
+            Self::CleanEnd { next_lsn } => write!(f, "STORE was closed with {next_lsn} to come next"),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! RedEX: durable, append-only, named logs for programs that link it. Linux, io_uring, O_DIRECT.
+//!
+//! A [`Redex`] is a store of channels; a [`RedexFile`] is one channel: append events, read ranges, follow its tail. An event
+//! that was acknowledged as durable survives a power cut. Reading the folders in the order of an event's path is reading the
+//! system: `append`, `tail`, `shard`, `journal`, `segment`; `docs/architecture.md` shows the whole on one page.
+//!
+//! ```
+//! # fn main() -> Result<(), redex::RedexError> {
+//! # let dir = tempfile::tempdir_in(".").unwrap();
+//! use redex::{Redex, RedexFileConfig};
+//!
+//! let redex = Redex::open(dir.path())?;
+//! let file = redex.open_file("sensors/lidar/front", RedexFileConfig::default().with_persistent(true))?;
+//! let seq = file.append_durable(b"survives a power cut").wait()?;
+//! for event in file.read_range(seq, seq + 1).wait()? {
+//!     assert_eq!(event.payload, b"survives a power cut");
+//! }
+//! redex.close().wait()?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod append;
+mod channel;
+mod channel_name;
+mod clock;
+mod config;
+mod error;
+mod event;
+mod file;
+mod ids;
+#[cfg_attr(feature = "sim", allow(unreachable_pub))]
+mod io;
+mod journal;
+mod options;
+mod random;
+mod read;
+mod redex;
+mod segment;
+mod shard;
+#[cfg(feature = "sim")]
+pub mod sim;
+mod store;
+mod sync;
+mod tail;
+
+pub use append::{Append, AppendBatch};
+pub use channel_name::{CHANNEL_NAME_SIZE_MAX, ChannelName, ChannelNameError, IntoChannelName};
+pub use config::{FsyncPolicy, RedexFileConfig};
+pub use error::{
+    AppendError, CloseError, OpenError, OpenFileError, Poisoned, ReadError, RedexError, SubscribeError, SyncError,
+};
+pub use event::{EventTime, Payload, RedexEvent};
+pub use file::{Durable, PublishedWait, RedexFile};
+pub use ids::ShardId;
+pub use io::IoFacts;
+pub use options::Backend;
+pub use read::range::{ReadOne, ReadRange, Scan};
+pub use read::subscribe::{Cursor, From, Subscribe, Tail, TailEnd, TailResults};
+pub use redex::{ChannelInfo, Close, Redex, RedexBuilder};
+pub use shard::stats::Stats;

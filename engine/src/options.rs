@@ -1,0 +1,99 @@
+//! What a store is opened with.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::error::OpenError;
+use crate::io::BLOCK_SIZE;
+
+/// How I/O is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Backend {
+    /// By io_uring; by plain calls, with one warning, where it is forbidden.
+    #[default]
+    Auto,
+    /// By io_uring, or an error.
+    Uring,
+    /// By plain calls.
+    Posix,
+}
+
+/// Settings of a store; see [`crate::RedexBuilder`] for each.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Base directory.
+    pub persistent_dir: Option<PathBuf>,
+    /// Shards of a new store.
+    pub shards: Option<usize>,
+    /// Bind threads to cores.
+    pub pin_cores: bool,
+    /// Size of a journal segment.
+    pub journal_segment_bytes: u64,
+    /// Journal bytes between checkpoints.
+    pub checkpoint_bytes: u64,
+    /// Memory for pages.
+    pub page_budget_bytes: usize,
+    /// How I/O is done.
+    pub backend: Backend,
+    /// How long an event may stay unwritten.
+    pub write_behind: Duration,
+    /// How long a shard has nothing to commit before it leaves a witness.
+    pub idle_witness: Duration,
+    /// Commits in flight.
+    pub commit_depth: usize,
+    /// Largest payload.
+    pub payload_size_max: usize,
+    /// Whole blocks that go around the journal.
+    pub extent_bytes: usize,
+    /// Unflushed bytes above which a shard flushes by itself.
+    pub unflushed_bytes_max: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            persistent_dir: None,
+            shards: None,
+            pin_cores: false,
+            journal_segment_bytes: 64 << 20,
+            checkpoint_bytes: 64 << 20,
+            page_budget_bytes: 256 << 20,
+            backend: Backend::Auto,
+            write_behind: Duration::from_millis(10),
+            idle_witness: Duration::from_millis(2),
+            commit_depth: 1,
+            payload_size_max: 16 << 20,
+            extent_bytes: 256 << 10,
+            unflushed_bytes_max: 64 << 20,
+        }
+    }
+}
+
+impl Options {
+    /// Refuses what makes no sense.
+    pub fn check(&self) -> Result<(), OpenError> {
+        let check = |ok: bool, setting, value: u64, allowed| {
+            if ok { Ok(()) } else { Err(OpenError::Setting { setting, value, allowed }) }
+        };
+        let segment = self.journal_segment_bytes;
+        let whole = segment.is_multiple_of(BLOCK_SIZE as u64);
+        let segment_ok = whole && (64 << 10..=1 << 30).contains(&segment);
+        check(segment_ok, "journal_segment_bytes", segment, "64 KiB to 1 GiB, whole blocks of 4096")?;
+        let shards = self.shards.unwrap_or(1);
+        check((1..=64).contains(&shards), "shards", shards as u64, "1 to 64")?;
+        check((1..=8).contains(&self.commit_depth), "commit_depth", self.commit_depth as u64, "1 to 8")?;
+        let budget = self.page_budget_bytes;
+        check(budget >= 1 << 20, "page_budget_bytes", budget as u64, "at least 1 MiB")?;
+        check(self.checkpoint_bytes >= 64 << 10, "checkpoint_bytes", self.checkpoint_bytes, "at least 64 KiB")?;
+        let payload = self.payload_size_max;
+        check((1..=64 << 20).contains(&payload), "payload_size_max", payload as u64, "1 byte to 64 MiB")?;
+        check(self.extent_bytes >= BLOCK_SIZE, "extent_bytes", self.extent_bytes as u64, "at least 4096 bytes")
+    }
+
+    /// Shards of a store that is made now.
+    pub fn shards_of_new_store(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.shards.unwrap_or_else(|| cores.saturating_sub(1).clamp(1, 64))
+    }
+}

@@ -1,0 +1,312 @@
+//! Subscriptions: a cursor on the read path, and a wake-up.
+//!
+//! No queue and no copy per subscriber: a slow one is never cut off and never holds memory back; it reads from disk what
+//! has left memory, and is in step again when it has caught up.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::Stream;
+
+use super::{EventReader, after_damage};
+use crate::append::wait::{Registration, block_on};
+use crate::channel::Channel;
+use crate::error::{Poisoned, ReadError, SubscribeError};
+use crate::event::RedexEvent;
+use crate::ids::{Epoch, Seq};
+
+/// A position in a channel that survives crashes: the epoch that gave it, and the sequence.
+///
+/// A sequence that a crash took back is given again, to another event; the epoch tells the two apart (design D11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cursor {
+    /// Epoch of the store in which the position was taken.
+    pub epoch: u32,
+    /// Sequence of the next event to deliver.
+    pub seq: u64,
+}
+
+/// Where a subscription begins: a plain sequence, or a [`Cursor`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// This sequence, whatever it is now.
+    Seq(u64),
+    /// This position, or an error if a crash took it back.
+    Cursor(Cursor),
+}
+
+impl std::convert::From<u64> for From {
+    fn from(seq: u64) -> Self {
+        Self::Seq(seq)
+    }
+}
+
+impl std::convert::From<Cursor> for From {
+    fn from(cursor: Cursor) -> Self {
+        Self::Cursor(cursor)
+    }
+}
+
+/// Why a subscription has ended.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TailEnd {
+    /// The channel or the store was closed, and everything was delivered.
+    #[error("the channel was closed")]
+    Closed,
+    /// Events could not be read. `results()` reports this and goes on where it can.
+    #[error(transparent)]
+    Unreadable(#[from] ReadError),
+    /// The shard failed; everything that is readable was delivered.
+    #[error(transparent)]
+    Poisoned(#[from] Poisoned),
+}
+
+/// The future of a subscription; resolves at once.
+#[derive(Debug)]
+#[must_use = "a subscription begins when this is awaited or waited for"]
+pub struct Subscribe(Option<Result<Tail, SubscribeError>>);
+
+impl Subscribe {
+    pub(crate) fn from(channel: &Arc<Channel>, generation: u32, from: From) -> Self {
+        let start = match from {
+            From::Seq(seq) => Ok(Seq(seq)),
+            From::Cursor(cursor) => check_cursor(channel, cursor),
+        };
+        Self(Some(start.map(|seq| Tail::new(channel, generation, seq))))
+    }
+
+    /// The subscription.
+    pub fn wait(mut self) -> Result<Tail, SubscribeError> {
+        self.0.take().expect("not taken before")
+    }
+}
+
+impl Future for Subscribe {
+    type Output = Result<Tail, SubscribeError>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(self.get_mut().0.take().expect("a future is not polled after it has resolved"))
+    }
+}
+
+/// A cursor of an epoch points at what that epoch appended: up to where the next one began.
+fn check_cursor(channel: &Channel, cursor: Cursor) -> Result<Seq, SubscribeError> {
+    if cursor.epoch > channel.epoch.0 {
+        let (epoch, present) = (cursor.epoch, channel.epoch.0);
+        return Err(SubscribeError::UnknownEpoch { channel: channel.name.clone(), epoch, present });
+    }
+    let epochs = channel.epochs.lock().expect("no panic while the lock is held");
+    let next_epoch = epochs.iter().find(|(epoch, _)| *epoch > Epoch(cursor.epoch));
+    match next_epoch {
+        Some((_, first)) if cursor.seq > first.0 => {
+            Err(SubscribeError::LostEvents { channel: channel.name.clone(), from: first.0, to: cursor.seq })
+        }
+        _ => Ok(Seq(cursor.seq)),
+    }
+}
+
+/// A subscription: a stream of events, in order, without a gap, from history into the present.
+///
+/// It ends only at `close` or at something that it cannot deliver; [`Tail::ended`] then says which.
+#[derive(Debug)]
+pub struct Tail {
+    reader: EventReader,
+    /// Of the handle that it was made from.
+    generation: u32,
+    durable_only: bool,
+    ended: Option<TailEnd>,
+    registration: Registration,
+}
+
+impl Tail {
+    fn new(channel: &Arc<Channel>, generation: u32, from: Seq) -> Self {
+        let head = Seq(channel.head.load(Ordering::Acquire));
+        let reader = EventReader::new(channel.clone(), from.max(head));
+        Self { reader, generation, durable_only: false, ended: None, registration: Registration::default() }
+    }
+
+    /// Delivers events only once they are durable. Asks for no flush itself: the channel's policy and its writers do.
+    #[must_use]
+    pub fn durable_only(mut self) -> Self {
+        self.durable_only = true;
+        self
+    }
+
+    /// The same stream as `Result`, which reports damage and poison as items and goes on where it can.
+    #[must_use]
+    pub fn results(self) -> TailResults {
+        TailResults { tail: self }
+    }
+
+    /// Why the stream has ended; `None` while it has not.
+    #[must_use]
+    pub fn ended(&self) -> Option<&TailEnd> {
+        self.ended.as_ref()
+    }
+
+    /// Where the subscription stands: the next event to deliver, with the store's epoch.
+    #[must_use]
+    pub fn cursor(&self) -> Cursor {
+        Cursor { epoch: self.reader.channel().epoch.0, seq: self.reader.next_seq().0 }
+    }
+
+    fn mark(&self) -> Seq {
+        let channel = self.reader.channel();
+        if self.durable_only { channel.durable() } else { channel.tail.published() }
+    }
+
+    /// Whether no event will come any more, and why.
+    fn over(&self) -> Option<TailEnd> {
+        let channel = self.reader.channel();
+        let shard = channel.persistence.as_ref().map(|persistence| &persistence.shard);
+        if let Some(poisoned) = shard.and_then(|shard| shard.poisoned()) {
+            return Some(TailEnd::Poisoned(poisoned.clone()));
+        }
+        let closed = channel.is_closed(self.generation) || shard.is_some_and(|shard| shard.is_closed());
+        closed.then_some(TailEnd::Closed)
+    }
+
+    /// The next event if it is there and in memory. Never blocks, never waits: for a thread that spins.
+    ///
+    /// An event that has left memory is not found this way; use the stream, or [`Tail::next_wait`].
+    #[inline]
+    pub fn try_next(&mut self) -> Option<RedexEvent> {
+        let mark = self.mark();
+        match self.reader.try_next(mark)? {
+            Ok(event) => Some(event),
+            Err(error) => {
+                self.ended = Some(error.into());
+                None
+            }
+        }
+    }
+
+    /// The next event, waited for on this thread; `None` when the stream has ended.
+    pub fn next_wait(&mut self) -> Option<RedexEvent> {
+        match self.next_result_wait()? {
+            Ok(event) => Some(event),
+            Err(end) => {
+                self.ended = Some(end);
+                None
+            }
+        }
+    }
+
+    fn next_result_wait(&mut self) -> Option<Result<RedexEvent, TailEnd>> {
+        if self.ended.is_some() {
+            return None;
+        }
+        loop {
+            let mark = self.mark();
+            if let Some(next) = self.reader.next_blocking(mark) {
+                return Some(next.map_err(TailEnd::from));
+            }
+            if !block_on(Duration::MAX, |cx| self.poll_mark(cx)) {
+                return Some(Err(self.over().expect("nothing comes any more")));
+            }
+        }
+    }
+
+    /// Waits until there is something above the cursor (`true`), or nothing will come any more (`false`).
+    fn poll_mark(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let next = self.reader.next_seq();
+        if self.mark() > next {
+            return Poll::Ready(true);
+        }
+        let channel = self.reader.channel().clone();
+        if self.durable_only {
+            self.registration.register(&channel.durable_waiters, next.0, cx.waker());
+        }
+        // The end of a channel wakes those who wait for events, whichever mark they follow.
+        channel.tail.wait_published(cx.waker());
+        let over = self.over().is_some();
+        match self.mark() > next {
+            true => Poll::Ready(true),
+            false if over => Poll::Ready(false),
+            false => Poll::Pending,
+        }
+    }
+
+    fn poll_result(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<RedexEvent, TailEnd>>> {
+        if self.ended.is_some() {
+            return Poll::Ready(None);
+        }
+        loop {
+            let mark = self.mark();
+            if let Some(next) = std::task::ready!(self.reader.poll_next(mark, cx)) {
+                return Poll::Ready(Some(next.map_err(TailEnd::from)));
+            }
+            if !std::task::ready!(self.poll_mark(cx)) {
+                return Poll::Ready(Some(Err(self.over().expect("nothing comes any more"))));
+            }
+        }
+    }
+}
+
+impl Stream for Tail {
+    type Item = RedexEvent;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<RedexEvent>> {
+        let this = self.get_mut();
+        Poll::Ready(match std::task::ready!(this.poll_result(cx)) {
+            None => None,
+            Some(Ok(event)) => Some(event),
+            Some(Err(end)) => {
+                this.ended = Some(end);
+                None
+            }
+        })
+    }
+}
+
+/// A subscription that reports what it cannot deliver, and goes on behind it.
+#[derive(Debug)]
+pub struct TailResults {
+    tail: Tail,
+}
+
+impl TailResults {
+    /// Why the stream has ended; `None` while it has not.
+    #[must_use]
+    pub fn ended(&self) -> Option<&TailEnd> {
+        self.tail.ended()
+    }
+
+    /// The next item, waited for on this thread; `None` when the stream has ended.
+    pub fn next_wait(&mut self) -> Option<Result<RedexEvent, TailEnd>> {
+        let result = self.tail.next_result_wait()?;
+        self.settle(result)
+    }
+
+    fn settle(&mut self, result: Result<RedexEvent, TailEnd>) -> Option<Result<RedexEvent, TailEnd>> {
+        let end = match result {
+            Ok(event) => return Some(Ok(event)),
+            Err(end) => end,
+        };
+        let next = self.tail.reader.next_seq();
+        let go_on = match &end {
+            TailEnd::Unreadable(error) => after_damage(error, next),
+            TailEnd::Closed | TailEnd::Poisoned(_) => None,
+        };
+        match go_on {
+            Some(seq) => self.tail.reader.seek(seq),
+            None => self.tail.ended = Some(end.clone()),
+        }
+        if matches!(end, TailEnd::Closed) { None } else { Some(Err(end)) }
+    }
+}
+
+impl Stream for TailResults {
+    type Item = Result<RedexEvent, TailEnd>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let result = std::task::ready!(this.tail.poll_result(cx));
+        Poll::Ready(result.and_then(|result| this.settle(result)))
+    }
+}

@@ -1,0 +1,420 @@
+//! The door to a store: its channels.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::append::wait::block_on;
+use crate::channel::{Channel, ChannelParts};
+use crate::channel_name::{ChannelName, IntoChannelName};
+use crate::clock::Clock;
+use crate::config::{RedexFileConfig, SEGMENT_BYTES_RANGE};
+use crate::error::{CloseError, OpenError, OpenFileError};
+use crate::file::RedexFile;
+use crate::ids::{ChannelId, Epoch, Seq};
+use crate::options::{Backend, Options};
+use crate::shard::stats::Stats;
+use crate::store::Store;
+use crate::tail::pool::PagePool;
+use crate::tail::{Tail, TailLimits, TailStart};
+
+/// A store of channels, on disk or in memory. A cheap clone; all clones are the same store.
+///
+/// ```
+/// # fn main() -> Result<(), redex::RedexError> {
+/// # let dir = tempfile::tempdir_in(".").unwrap();
+/// # let dir = dir.path();
+/// use redex::{FsyncPolicy, Redex, RedexFileConfig};
+/// let redex = Redex::new().with_persistent_dir(dir);
+/// let config = RedexFileConfig::default().with_persistent(true).with_fsync_policy(FsyncPolicy::EveryN(100));
+/// let file = redex.open_file("orders", config)?;
+/// let seq = file.append_durable(b"an order that survives a power cut").wait()?;
+/// assert!(file.durable() > seq);
+/// redex.close().wait()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Redex {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    options: Options,
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    store: Option<Arc<Store>>,
+    channels: HashMap<ChannelName, Arc<Channel>>,
+    closed: bool,
+}
+
+/// What [`Redex::channels`] tells of a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChannelInfo {
+    /// Its name.
+    pub name: ChannelName,
+    /// Whether it is kept on disk.
+    pub persistent: bool,
+    /// Whether it has been opened since the store was.
+    pub open: bool,
+    /// Sequence of its first event.
+    pub head_seq: u64,
+    /// Sequence of its next event.
+    pub next_seq: u64,
+}
+
+impl Default for Redex {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Redex {
+    /// A store without a base directory: its channels live in memory. Add one by [`Redex::with_persistent_dir`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self::from_options(Options::default(), Clock::system())
+    }
+
+    /// A store in memory: the same calls, nothing on disk.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self::new()
+    }
+
+    /// Sets the base directory. Touches no disk: the first persistent channel opens the store, and returns its errors.
+    ///
+    /// Panics if channels have been opened already.
+    #[must_use]
+    pub fn with_persistent_dir(self, dir: impl Into<PathBuf>) -> Self {
+        let untouched = self.inner.state.lock().expect("no panic while the lock is held").channels.is_empty();
+        assert!(untouched, "the base directory is set before the first channel is opened");
+        let mut options = self.inner.options.clone();
+        options.persistent_dir = Some(dir.into());
+        Self::from_options(options, self.inner.clock.clone())
+    }
+
+    /// Opens the store in this directory at once, and makes it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]: in use, damaged, or refused by the operating system.
+    pub fn open(dir: impl Into<PathBuf>) -> Result<Self, OpenError> {
+        Self::builder().persistent_dir(dir).build()
+    }
+
+    /// For everything that can be set.
+    #[must_use]
+    pub fn builder() -> RedexBuilder {
+        RedexBuilder { options: Options::default() }
+    }
+
+    fn from_options(options: Options, clock: Clock) -> Self {
+        Self { inner: Arc::new(Inner { options, clock, state: Mutex::default() }) }
+    }
+
+    /// A store over one that was opened by hand, for the simulator.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn over(store: Arc<Store>, options: Options, clock: Clock) -> Self {
+        let redex = Self::from_options(options, clock);
+        redex.state().store = Some(store);
+        redex
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.inner.state.lock().expect("no panic while the lock is held")
+    }
+
+    /// Opens a channel, and makes it if there is none. Not asynchronous; the first persistent channel opens the store.
+    ///
+    /// A channel that is open already is the same one, if the configuration is the same.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenFileError`]; nothing was changed.
+    pub fn open_file(&self, name: impl IntoChannelName, config: RedexFileConfig) -> Result<RedexFile, OpenFileError> {
+        let name = name.into_channel_name()?;
+        check_settings(&name, &config)?;
+        let mut state = self.state();
+        if state.closed {
+            return Err(OpenFileError::Closed);
+        }
+        if let Some(channel) = state.channels.get(&name) {
+            check_conflict(channel, &config)?;
+            return Ok(RedexFile::new(channel.clone()));
+        }
+        let channel = if config.persistent() {
+            let store = self.store(&mut state, &name)?;
+            store.open_channel(&name, config, &self.inner.options)?
+        } else {
+            if state.store.as_ref().is_some_and(|store| store.contains(&name)) {
+                let (present, wanted) = ("true".to_owned(), "false".to_owned());
+                return Err(OpenFileError::ConfigConflict { channel: name, setting: "persistent", present, wanted });
+            }
+            Arc::new(self.memory_channel(&name, config))
+        };
+        state.channels.insert(name, channel.clone());
+        Ok(RedexFile::new(channel))
+    }
+
+    fn store(&self, state: &mut State, name: &ChannelName) -> Result<Arc<Store>, OpenFileError> {
+        if let Some(store) = &state.store {
+            return Ok(store.clone());
+        }
+        if self.inner.options.persistent_dir.is_none() {
+            return Err(OpenFileError::NoBaseDirectory { channel: name.clone() });
+        }
+        let store = Store::open(&self.inner.options, self.inner.clock.clone()).map_err(Arc::new)?;
+        state.store = Some(store.clone());
+        Ok(store)
+    }
+
+    fn memory_channel(&self, name: &ChannelName, config: RedexFileConfig) -> Channel {
+        let limits = TailLimits { segment_bytes: config.segment_bytes() as u32, bounded: false };
+        // What is kept in memory for good is the user's own decision: no budget.
+        let pool = PagePool::new(usize::MAX / 2, self.inner.options.page_budget_bytes);
+        Channel::new(ChannelParts {
+            name: name.clone(),
+            id: ChannelId::default(),
+            config,
+            tail: Tail::new(TailStart::default(), limits, pool),
+            epochs: Vec::new(),
+            head: Seq(0),
+            epoch: Epoch(1),
+            payload_size_max: self.inner.options.payload_size_max,
+            persistence: None,
+            clock: self.inner.clock.clone(),
+        })
+    }
+
+    /// All channels: those that were opened, and those that lie in the store. Sorted by name.
+    #[must_use]
+    pub fn channels(&self) -> Vec<ChannelInfo> {
+        let state = self.state();
+        let mut infos: Vec<ChannelInfo> = state
+            .channels
+            .values()
+            .map(|channel| ChannelInfo {
+                name: channel.name.clone(),
+                persistent: channel.persistence.is_some(),
+                open: true,
+                head_seq: channel.head.load(std::sync::atomic::Ordering::Acquire),
+                next_seq: channel.tail.published().0,
+            })
+            .collect();
+        if let Some(store) = &state.store {
+            infos.extend(store.closed_channels(|name| state.channels.contains_key(name)));
+        }
+        infos.sort_by(|a, b| a.name.cmp(&b.name));
+        infos
+    }
+
+    /// What the store has counted since it was opened; all zero without one.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let state = self.state();
+        state.store.as_ref().map_or_else(Stats::empty, |store| store.stats())
+    }
+
+    /// Makes everything durable, takes a checkpoint and ends the store: the next open has nothing to recover. Handles refuse
+    /// appends from now on; tails end when they have delivered everything.
+    ///
+    /// Dropping the last clone does the same, without saying whether it went well.
+    pub fn close(&self) -> Close {
+        let mut state = self.state();
+        state.closed = true;
+        for channel in state.channels.values().filter(|channel| channel.persistence.is_none()) {
+            channel.close(u32::MAX - 1);
+        }
+        let store = state.store.clone();
+        drop(state);
+        if let Some(store) = &store {
+            store.begin_close();
+        }
+        Close { store }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().expect("no panic while the lock is held");
+        if let Some(store) = &state.store {
+            store.begin_close();
+            if let Err(error) = store.finish_close() {
+                tracing::error!(%error, "the store was not closed cleanly");
+            }
+        }
+    }
+}
+
+fn check_settings(name: &ChannelName, config: &RedexFileConfig) -> Result<(), OpenFileError> {
+    if SEGMENT_BYTES_RANGE.contains(&config.segment_bytes()) {
+        return Ok(());
+    }
+    Err(OpenFileError::Setting {
+        channel: name.clone(),
+        setting: "segment_bytes",
+        value: config.segment_bytes(),
+        allowed: "16 KiB to 3.75 GiB",
+    })
+}
+
+/// An open channel has one configuration.
+fn check_conflict(channel: &Channel, wanted: &RedexFileConfig) -> Result<(), OpenFileError> {
+    let present = &channel.config;
+    let conflict = |setting, present: &dyn std::fmt::Debug, wanted: &dyn std::fmt::Debug| {
+        let (present, wanted) = (format!("{present:?}"), format!("{wanted:?}"));
+        Err(OpenFileError::ConfigConflict { channel: channel.name.clone(), setting, present, wanted })
+    };
+    if present.persistent() != wanted.persistent() {
+        return conflict("persistent", &present.persistent(), &wanted.persistent());
+    }
+    if present.fsync_policy() != wanted.fsync_policy() {
+        return conflict("fsync_policy", &present.fsync_policy(), &wanted.fsync_policy());
+    }
+    if present.segment_bytes() != wanted.segment_bytes() {
+        return conflict("segment_bytes", &present.segment_bytes(), &wanted.segment_bytes());
+    }
+    Ok(())
+}
+
+/// The future of [`Redex::close`].
+#[derive(Debug)]
+#[must_use = "only the future tells whether the close went well"]
+pub struct Close {
+    store: Option<Arc<Store>>,
+}
+
+impl Close {
+    /// Waits on this thread, without a runtime.
+    pub fn wait(self) -> Result<(), CloseError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        block_on(Duration::MAX, |cx| store.poll_closed(cx));
+        store.finish_close()
+    }
+}
+
+impl Future for Close {
+    type Output = Result<(), CloseError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let Some(store) = &this.store else { return Poll::Ready(Ok(())) };
+        std::task::ready!(store.poll_closed(cx));
+        Poll::Ready(store.finish_close())
+    }
+}
+
+/// Everything that can be set of a store; see each call. [`RedexBuilder::build`] opens it.
+#[derive(Clone, Debug)]
+pub struct RedexBuilder {
+    options: Options,
+}
+
+impl RedexBuilder {
+    /// Base directory; without one the store is in memory.
+    #[must_use]
+    pub fn persistent_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.options.persistent_dir = Some(dir.into());
+        self
+    }
+
+    /// Shards of a store that is made anew: 1 to 64; as many as cores less one unless set, at least one. A store that is
+    /// there keeps its number.
+    #[must_use]
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.options.shards = Some(shards);
+        self
+    }
+
+    /// Whether each shard's thread is bound to one core. Off unless set.
+    #[must_use]
+    pub fn pin_cores(mut self, pin: bool) -> Self {
+        self.options.pin_cores = pin;
+        self
+    }
+
+    /// Size of a journal segment, bytes: 64 KiB to 1 GiB, whole blocks; 64 MiB unless set.
+    #[must_use]
+    pub fn journal_segment_bytes(mut self, bytes: u64) -> Self {
+        self.options.journal_segment_bytes = bytes;
+        self
+    }
+
+    /// Journal bytes after which a checkpoint is taken: 64 MiB unless set. More makes reopening after a crash slower.
+    #[must_use]
+    pub fn checkpoint_bytes(mut self, bytes: u64) -> Self {
+        self.options.checkpoint_bytes = bytes;
+        self
+    }
+
+    /// Memory for events that are not yet on disk, over all channels, bytes: at least 1 MiB; 256 MiB unless set. Appends
+    /// wait above it.
+    #[must_use]
+    pub fn page_budget_bytes(mut self, bytes: usize) -> Self {
+        self.options.page_budget_bytes = bytes;
+        self
+    }
+
+    /// How I/O is done: by io_uring if the kernel allows it, unless set.
+    #[must_use]
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.options.backend = backend;
+        self
+    }
+
+    /// How long an event may stay in memory before it is written, though not flushed: 10 ms unless set. What a killed
+    /// process can lose under [`crate::FsyncPolicy::Never`].
+    #[must_use]
+    pub fn write_behind(mut self, delay: Duration) -> Self {
+        self.options.write_behind = delay;
+        self
+    }
+
+    /// Commits in flight at the most: 1 to 8; 1 unless set.
+    #[must_use]
+    pub fn commit_depth(mut self, depth: usize) -> Self {
+        self.options.commit_depth = depth;
+        self
+    }
+
+    /// Largest payload, bytes: up to 64 MiB; 16 MiB unless set.
+    #[must_use]
+    pub fn payload_size_max(mut self, bytes: usize) -> Self {
+        self.options.payload_size_max = bytes;
+        self
+    }
+
+    /// Bytes of whole blocks that a channel must have to commit for them to go straight to its segment, around the
+    /// journal: 256 KiB unless set.
+    #[must_use]
+    pub fn extent_bytes(mut self, bytes: usize) -> Self {
+        self.options.extent_bytes = bytes;
+        self
+    }
+
+    /// Opens the store, if there is a base directory.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Setting`] for a value out of range; the others if the store cannot be opened.
+    pub fn build(self) -> Result<Redex, OpenError> {
+        self.options.check()?;
+        let redex = Redex::from_options(self.options, Clock::system());
+        if redex.inner.options.persistent_dir.is_some() {
+            let store = Store::open(&redex.inner.options, redex.inner.clock.clone())?;
+            redex.state().store = Some(store);
+        }
+        Ok(redex)
+    }
+}

@@ -1,0 +1,359 @@
+//! Reads events from a channel's segments.
+//!
+//! An event that has left memory has its record in an index block on disk, or, as long as its block is not full, in the
+//! *stub*: the records of the unfinished index block and, after a reopen, the bytes of the unfinished dat block. A reader
+//! looks in the pages, then in the stub, then on disk; what it looks for moves only in that direction.
+//!
+//! Promises: every block and every payload is checked before it is shown; damage names the file, the place and the
+//! events. The shard's thread tells what is on disk; nothing here writes.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use super::block::{BlockPlace, RECORDS_PER_BLOCK, decode_block};
+use super::path::{dat_path, idx_path};
+use super::record::{IndexRecord, RecordPlace};
+use crate::channel_name::ChannelName;
+use crate::error::ReadError;
+use crate::event::{EventTime, Payload, RedexEvent};
+use crate::ids::{ChannelId, Seq};
+use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode};
+
+/// Index blocks read at once.
+const IDX_BLOCKS_PER_READ: usize = 16;
+/// Payload bytes read at once, unless one event has more.
+const DAT_BYTES_PER_READ: usize = 1 << 20;
+
+/// One segment as readers see it.
+#[derive(Debug)]
+struct SegmentRef {
+    first: Seq,
+    /// End of its events, once no more come.
+    end: Option<Seq>,
+    idx: Option<Arc<dyn File>>,
+    dat: Option<Arc<dyn File>>,
+}
+
+/// What is on disk only in part; see the module's text.
+#[derive(Debug, Default)]
+struct Stub {
+    base: Seq,
+    records: VecDeque<IndexRecord>,
+    dat_offset: u32,
+    dat: Arc<Vec<u8>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    segments: Vec<SegmentRef>,
+    stub: Stub,
+}
+
+/// A channel's segments, shared by its shard and its readers.
+#[derive(Debug)]
+pub struct OnDisk {
+    disk: Arc<dyn Disk>,
+    channel: ChannelId,
+    name: ChannelName,
+    inner: Mutex<Inner>,
+}
+
+/// What one step of a read goes by.
+struct Plan {
+    segment_first: Seq,
+    idx: Option<Arc<dyn File>>,
+    dat: Option<Arc<dyn File>>,
+    records: Vec<IndexRecord>,
+    to: Seq,
+    dat_tail: (u32, Arc<Vec<u8>>),
+}
+
+impl OnDisk {
+    /// The segments `(first, end if sealed)` in order, and the stub: records from `base` on, and the bytes from
+    /// `dat_offset` on, of the last segment.
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        channel: ChannelId,
+        name: ChannelName,
+        segments: &[(Seq, Option<Seq>)],
+        base: Seq,
+        records: &[IndexRecord],
+        dat_tail: (u32, Vec<u8>),
+    ) -> Self {
+        let segments =
+            segments.iter().map(|(first, end)| SegmentRef { first: *first, end: *end, idx: None, dat: None }).collect();
+        let stub = Stub {
+            base,
+            records: records.iter().copied().collect(),
+            dat_offset: dat_tail.0,
+            dat: Arc::new(dat_tail.1),
+        };
+        Self { disk, channel, name, inner: Mutex::new(Inner { segments, stub }) }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no panic while the lock is held")
+    }
+
+    /// A segment was begun. Files that the shard has open are handed over; readers open others themselves.
+    pub fn add_segment(&self, first: Seq) {
+        let mut inner = self.lock();
+        assert!(inner.segments.last().is_none_or(|last| last.first < first), "segments come in order");
+        inner.segments.push(SegmentRef { first, end: None, idx: None, dat: None });
+    }
+
+    /// No more events come to the segment that began with `first`.
+    pub fn end_segment(&self, first: Seq, end: Seq) {
+        let mut inner = self.lock();
+        if let Some(segment) = inner.segments.iter_mut().find(|segment| segment.first == first) {
+            segment.end = Some(end);
+        }
+    }
+
+    /// Adds the records of a page that is about to leave memory, `first` being the sequence of the first.
+    pub fn push_stub(&self, first: Seq, records: impl Iterator<Item = IndexRecord>) {
+        let mut inner = self.lock();
+        if inner.stub.records.is_empty() {
+            inner.stub.base = first;
+        }
+        assert_eq!(inner.stub.base.0 + inner.stub.records.len() as u64, first.0, "the stub has no gap");
+        inner.stub.records.extend(records);
+    }
+
+    /// Records below `seq` are on disk now.
+    pub fn trim_stub(&self, seq: Seq) {
+        let mut inner = self.lock();
+        let stub = &mut inner.stub;
+        let gone = usize::try_from(seq.0.saturating_sub(stub.base.0)).map_or(stub.records.len(), |n| n.min(stub.records.len()));
+        stub.records.drain(..gone);
+        stub.base = Seq(stub.base.0 + gone as u64);
+    }
+
+    /// Record of an event in the stub.
+    pub fn stub_record(&self, seq: Seq) -> Option<IndexRecord> {
+        let inner = self.lock();
+        let index = usize::try_from(seq.0.checked_sub(inner.stub.base.0)?).ok()?;
+        inner.stub.records.get(index).copied()
+    }
+
+    /// The block of dat that was unfinished at the reopen is on disk now.
+    pub fn drop_dat_tail(&self) {
+        self.lock().stub.dat = Arc::default();
+    }
+
+    /// Reads events of `from..to`, as many as one step takes; at least one. Returns the next sequence.
+    pub fn read(&self, from: Seq, to: Seq, out: &mut VecDeque<RedexEvent>) -> Result<Seq, ReadError> {
+        assert!(from < to, "the caller reads something");
+        let mut plan = self.plan(from, to)?;
+        if plan.records.is_empty() {
+            self.read_records(from, &mut plan)?;
+        }
+        for (i, record) in plan.records.iter().enumerate() {
+            let seq = from.0 + i as u64;
+            record.check().map_err(|source| ReadError::Record { channel: self.name.clone(), seq, source })?;
+        }
+        let count = records_within(&plan.records, DAT_BYTES_PER_READ);
+        let bytes = self.read_dat(&plan, from, count)?;
+        let shown = self.emit(&plan, from, count, &bytes, out)?;
+        Ok(Seq(from.0 + shown as u64))
+    }
+
+    /// Finds the segment and what of the records is in the stub.
+    fn plan(&self, from: Seq, to: Seq) -> Result<Plan, ReadError> {
+        let mut inner = self.lock();
+        let Inner { segments, stub } = &mut *inner;
+        let index = segments.partition_point(|segment| segment.first <= from);
+        let Some(index) = index.checked_sub(1) else { return Err(self.missing(from, to, from)) };
+        let next_first = segments.get(index + 1).map(|segment| segment.first);
+        let segment = &mut segments[index];
+        let end = segment.end.or(next_first).unwrap_or(Seq(u64::MAX));
+        let mut to = to.min(end);
+        if from >= to {
+            return Err(self.missing(segment.first, to, from));
+        }
+        let mut records = Vec::new();
+        let stub_end = stub.base.0 + stub.records.len() as u64;
+        if from >= stub.base && from.0 < stub_end {
+            let range = (from.0 - stub.base.0) as usize..(to.0.min(stub_end) - stub.base.0) as usize;
+            records.extend(stub.records.range(range));
+        } else if from < stub.base {
+            to = to.min(stub.base);
+        }
+        let is_last = next_first.is_none();
+        let dat_tail = if is_last { (stub.dat_offset, stub.dat.clone()) } else { (0, Arc::default()) };
+        if records.is_empty() && segment.idx.is_none() {
+            segment.idx = Some(self.open(&idx_path(self.channel, segment.first))?);
+        }
+        let on_disk = |record: &IndexRecord| matches!(record.place(), RecordPlace::Dat { .. });
+        let needs_dat = records.is_empty() || records.iter().any(on_disk);
+        let dat_path = dat_path(self.channel, segment.first);
+        if needs_dat && segment.dat.is_none() {
+            // A channel without a payload on disk has no dat file: then no record will ask for it.
+            segment.dat = match self.disk.open(&dat_path, OpenMode::Read) {
+                Ok(file) => Some(file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(self.io(&dat_path, 0, error)),
+            };
+        }
+        Ok(Plan {
+            segment_first: segment.first,
+            idx: segment.idx.clone(),
+            dat: segment.dat.clone(),
+            records,
+            to,
+            dat_tail,
+        })
+    }
+
+    fn open(&self, path: &str) -> Result<Arc<dyn File>, ReadError> {
+        self.disk.open(path, OpenMode::Read).map_err(|error| self.io(path, 0, error))
+    }
+
+    fn io(&self, path: &str, offset: u64, error: io::Error) -> ReadError {
+        ReadError::Io { channel: self.name.clone(), file: path.to_owned(), offset, source: Arc::new(error) }
+    }
+
+    fn missing(&self, segment_first: Seq, to: Seq, from: Seq) -> ReadError {
+        let file = idx_path(self.channel, segment_first);
+        ReadError::Missing { channel: self.name.clone(), file, offset: 0, from: from.0, to: to.0 }
+    }
+
+    /// Reads and checks the index blocks of some events.
+    fn read_records(&self, from: Seq, plan: &mut Plan) -> Result<(), ReadError> {
+        let idx = plan.idx.as_ref().expect("opened when no record is in the stub");
+        let path = idx_path(self.channel, plan.segment_first);
+        let place = BlockPlace { channel: self.channel, segment_first: plan.segment_first };
+        let in_segment = from.0 - plan.segment_first.0;
+        let block = in_segment / RECORDS_PER_BLOCK as u64;
+        let last = (plan.to.0 - 1 - plan.segment_first.0) / RECORDS_PER_BLOCK as u64;
+        let blocks = usize::try_from(last - block + 1).map_or(IDX_BLOCKS_PER_READ, |n| n.min(IDX_BLOCKS_PER_READ));
+        let offset = block * BLOCK_SIZE as u64;
+        let mut buf = AlignedBuf::new(blocks * BLOCK_SIZE);
+        let read = idx.read_at(&mut buf[..blocks * BLOCK_SIZE], offset).map_err(|error| self.io(&path, offset, error))?;
+        let mut skip = (in_segment % RECORDS_PER_BLOCK as u64) as usize;
+        for (i, bytes) in buf[..read].chunks_exact(BLOCK_SIZE).enumerate() {
+            let base = Seq(plan.segment_first.0 + (block + i as u64) * RECORDS_PER_BLOCK as u64);
+            let records = decode_block(bytes, place, base).map_err(|source| ReadError::Index {
+                channel: self.name.clone(),
+                from: base.0.max(from.0),
+                to: (base.0 + RECORDS_PER_BLOCK as u64).min(plan.to.0),
+                file: path.clone(),
+                offset: offset + (i * BLOCK_SIZE) as u64,
+                source,
+            });
+            let records = match records {
+                Ok(records) => records,
+                // What lies before the damage is shown first.
+                Err(_) if !plan.records.is_empty() => break,
+                Err(error) => return Err(error),
+            };
+            plan.records.extend(records.iter().skip(skip));
+            skip = 0;
+            if records.len() < RECORDS_PER_BLOCK {
+                break;
+            }
+        }
+        plan.records.truncate(usize::try_from(plan.to.0 - from.0).unwrap_or(usize::MAX));
+        if plan.records.is_empty() {
+            let end = offset + read as u64;
+            let to = plan.to.0;
+            return Err(ReadError::Missing { channel: self.name.clone(), file: path, offset: end, from: from.0, to });
+        }
+        Ok(())
+    }
+
+    /// Reads the payload bytes of the first `count` records in one go. Returns them with their offset in dat.
+    fn read_dat(&self, plan: &Plan, from: Seq, count: usize) -> Result<(u32, bytes::Bytes), ReadError> {
+        let Some((start, end)) = dat_range(&plan.records[..count]) else { return Ok((0, bytes::Bytes::new())) };
+        let path = dat_path(self.channel, plan.segment_first);
+        let (tail_offset, tail) = &plan.dat_tail;
+        let first_block = start / BLOCK_SIZE as u32 * BLOCK_SIZE as u32;
+        let len = (end - u64::from(first_block)) as usize;
+        let mut buf = AlignedBuf::new(len);
+        let rounded = len.next_multiple_of(BLOCK_SIZE);
+        let read = match &plan.dat {
+            Some(dat) => {
+                let buf = &mut buf[..rounded];
+                dat.read_at(buf, u64::from(first_block)).map_err(|error| self.io(&path, first_block.into(), error))?
+            }
+            None => 0,
+        };
+        let mut have = u64::from(first_block) + read as u64;
+        let joins = have >= u64::from(*tail_offset) || first_block >= *tail_offset;
+        if !tail.is_empty() && end > u64::from(*tail_offset) && joins {
+            // The unfinished block of a reopened channel: its bytes are in memory.
+            let skip = first_block.saturating_sub(*tail_offset) as usize;
+            let at = (tail_offset + skip as u32 - first_block) as usize;
+            let n = (tail.len().saturating_sub(skip)).min(rounded - at);
+            buf[at..at + n].copy_from_slice(&tail[skip..skip + n]);
+            have = have.max(u64::from(first_block) + (at + n) as u64);
+        }
+        if have < end {
+            let to = from.0 + count as u64;
+            return Err(ReadError::Missing { channel: self.name.clone(), file: path, offset: have, from: from.0, to });
+        }
+        Ok((first_block, bytes::Bytes::from_owner(buf)))
+    }
+
+    /// Checks payloads and makes events of them, up to the first that is damaged. Says how many.
+    fn emit(
+        &self,
+        plan: &Plan,
+        from: Seq,
+        count: usize,
+        (base, bytes): &(u32, bytes::Bytes),
+        out: &mut VecDeque<RedexEvent>,
+    ) -> Result<usize, ReadError> {
+        for (i, record) in plan.records[..count].iter().enumerate() {
+            let seq = from.0 + i as u64;
+            let payload = match record.place() {
+                RecordPlace::Inline { bytes, len } => Payload::inline(&bytes[..len]),
+                RecordPlace::Dat { offset, len } => {
+                    let at = (offset - base) as usize;
+                    let payload = bytes.slice(at..at + len as usize);
+                    if !record.verify_payload(&payload) {
+                        if i > 0 {
+                            // What lies before the damage is shown first; the next step reports it.
+                            return Ok(i);
+                        }
+                        let file = dat_path(self.channel, plan.segment_first);
+                        let channel = self.name.clone();
+                        return Err(ReadError::Payload { channel, seq, file, offset: offset.into(), len });
+                    }
+                    Payload::shared(payload)
+                }
+            };
+            out.push_back(RedexEvent { seq, payload, time: EventTime(record.time_us()) });
+        }
+        Ok(count)
+    }
+}
+
+/// How many of the first records have payloads within `bytes`; at least one.
+fn records_within(records: &[IndexRecord], bytes: usize) -> usize {
+    let mut start = None;
+    for (i, record) in records.iter().enumerate() {
+        if let RecordPlace::Dat { offset, len } = record.place() {
+            let start = *start.get_or_insert(offset);
+            // A record that points backwards is damaged or begins another run: it starts the next step.
+            if i > 0 && (offset < start || (offset - start) as usize + len as usize > bytes) {
+                return i;
+            }
+        }
+    }
+    records.len()
+}
+
+/// First byte and end of the payloads of some records.
+fn dat_range(records: &[IndexRecord]) -> Option<(u32, u64)> {
+    let mut range: Option<(u32, u64)> = None;
+    for record in records {
+        if let RecordPlace::Dat { offset, len } = record.place() {
+            let end = u64::from(offset) + u64::from(len);
+            let (start, so_far) = range.unwrap_or((offset, end));
+            range = Some((start.min(offset), so_far.max(end)));
+        }
+    }
+    range
+}

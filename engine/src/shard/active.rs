@@ -1,0 +1,213 @@
+//! A channel as its shard knows it: how far it is committed, written, durable, and destaged.
+//!
+//! ```text
+//!   dat, idx (destaged)  <=  written (journaled)  <=  at (in a commit)  <=  published
+//! ```
+//!
+//! Owned by the shard's thread alone.
+
+use std::sync::Arc;
+
+use super::handle::Slot;
+use crate::channel::Channel;
+use crate::ids::{CheckpointNo, Lsn, Seq};
+use crate::io::{BLOCK_SIZE, File};
+use crate::segment::block::RECORDS_PER_BLOCK;
+use crate::segment::footer::TimeIndex;
+use crate::store::checkpoint::SegmentState;
+use crate::tail::page::Page;
+
+/// A position in a channel: an event's sequence, and where the bytes before it end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Sequence of the next event.
+    pub seq: Seq,
+    /// Page in which it lies or will lie.
+    pub page_no: u64,
+    /// Its slot there.
+    pub slot: usize,
+    /// Bytes of the page before it.
+    pub byte: usize,
+    /// Dat bytes of the channel before it, since the store was opened.
+    pub bytes_total: u64,
+}
+
+/// The segment that blocks are destaged to.
+#[derive(Debug)]
+pub struct ActiveSegment {
+    /// First sequence.
+    pub first: Seq,
+    /// Open files, once a block was written.
+    pub idx: Option<Arc<dyn File>>,
+    /// See `idx`.
+    pub dat: Option<Arc<dyn File>>,
+    /// Bytes allocated ahead.
+    pub idx_allocated: u64,
+    /// See `idx_allocated`.
+    pub dat_allocated: u64,
+    /// Whether blocks were written since the last flush.
+    pub idx_dirty: bool,
+    /// See `idx_dirty`.
+    pub dat_dirty: bool,
+    /// Running hash over the index blocks that were composed.
+    pub idx_hash: u32,
+    /// Samples of block times, for the footer.
+    pub times: TimeIndex,
+    /// Whether `times` has all blocks since the segment began.
+    pub times_complete: bool,
+    /// Bytes of dat, once the segment is complete.
+    pub dat_size: Option<u32>,
+}
+
+impl ActiveSegment {
+    /// A segment without files yet.
+    pub fn new(first: Seq) -> Self {
+        Self {
+            first,
+            idx: None,
+            dat: None,
+            idx_allocated: 0,
+            dat_allocated: 0,
+            idx_dirty: false,
+            dat_dirty: false,
+            idx_hash: 0,
+            times: TimeIndex::new(),
+            times_complete: true,
+            dat_size: None,
+        }
+    }
+}
+
+/// A seal under way.
+#[derive(Debug)]
+pub enum Sealing {
+    /// Not yet.
+    No,
+    /// The last block and the footer are being written; then this is the idx file's size.
+    Writing {
+        /// Size of the idx file with its footer, bytes.
+        idx_size: u64,
+        /// End of the segment's events.
+        end: Seq,
+    },
+    /// Flushes under way.
+    Flushing {
+        /// How many.
+        left: usize,
+        /// End of the segment's events.
+        end: Seq,
+    },
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Active {
+    /// The shared half.
+    pub channel: Arc<Channel>,
+    /// Its place in the table.
+    pub slot: Slot,
+    /// Next event to commit.
+    pub at: Position,
+    /// Whether it waits to be collected.
+    pub queued: bool,
+    /// Whether it waits for its dat file before it can be collected.
+    pub deferred: bool,
+    /// Whether the journal has yet to be told of the channel.
+    pub untold: bool,
+    /// Events below are in commits whose writes have ended.
+    pub written: Position,
+    /// Events below are in commits that were submitted to become durable.
+    pub promised: Seq,
+    /// One more than its last commit.
+    pub lsn: Lsn,
+    /// Page of the next block to destage.
+    pub dat_page: u64,
+    /// Its offset there, whole blocks.
+    pub dat_byte: usize,
+    /// Whether a write to dat is in flight.
+    pub dat_busy: bool,
+    /// First record of the next index block.
+    pub idx_next: Seq,
+    /// Whether a write to idx is in flight.
+    pub idx_busy: bool,
+    /// Records below are in index blocks on disk.
+    pub idx_done: Seq,
+    /// Records below have been copied to the stub.
+    pub stubbed: Seq,
+    /// Whether it waits to be destaged.
+    pub destage_queued: bool,
+    /// Whether blocks are to be destaged however few they are.
+    pub force_destage: bool,
+    /// The segment that blocks go to.
+    pub segment: ActiveSegment,
+    /// Its seal.
+    pub sealing: Sealing,
+    /// Every segment of the channel, the active one last.
+    pub segments: Vec<SegmentState>,
+    /// Whether there were commits since the last checkpoint looked.
+    pub changed: bool,
+    /// The checkpoint file that has its newest entry.
+    pub checkpoint: Option<CheckpointNo>,
+    /// The unfinished block of dat of a reopened channel, as long as it is not on disk.
+    pub recovered_tail: Vec<u8>,
+    /// Time of the last event written.
+    pub last_time_us: u64,
+}
+
+impl Active {
+    /// A channel that goes on at `next`, in segment `segment_first`.
+    pub fn new(channel: Arc<Channel>, slot: Slot, next: Seq, segment: ActiveSegment, lsn: Lsn) -> Self {
+        let in_segment = next.0 - segment.first.0;
+        let block = in_segment / RECORDS_PER_BLOCK as u64 * RECORDS_PER_BLOCK as u64;
+        let idx_next = Seq(segment.first.0 + block);
+        let at = Position { seq: next, ..Position::default() };
+        Self {
+            channel,
+            slot,
+            at,
+            queued: false,
+            deferred: false,
+            untold: false,
+            written: at,
+            promised: next,
+            lsn,
+            dat_page: 0,
+            dat_byte: 0,
+            dat_busy: false,
+            idx_next,
+            idx_busy: false,
+            idx_done: idx_next,
+            stubbed: next,
+            destage_queued: false,
+            force_destage: false,
+            segment,
+            sealing: Sealing::No,
+            segments: Vec::new(),
+            changed: false,
+            checkpoint: None,
+            recovered_tail: Vec::new(),
+            last_time_us: 0,
+        }
+    }
+
+    /// Whether dat is open, and allocated up to the end of this page.
+    pub fn dat_is_ready_for(&self, page: &Page) -> bool {
+        let end = u64::from(page.start().dat_start) + page.size().bytes() as u64;
+        self.segment.first == page.start().segment_first && self.segment.dat.is_some() && self.segment.dat_allocated >= end
+    }
+
+    /// Whole blocks of dat of the page that is destaged now, which are written to the journal: `(from, to)`, and whether
+    /// the page is complete with them.
+    pub fn dat_ready(&self, page_end: Option<usize>) -> (usize, usize, bool) {
+        if self.written.page_no < self.dat_page {
+            return (self.dat_byte, self.dat_byte, false);
+        }
+        let complete = self.written.page_no > self.dat_page
+            || page_end.is_some_and(|end| self.written.page_no == self.dat_page && self.written.byte == end);
+        let to = match (complete, page_end) {
+            (true, Some(end)) => end.next_multiple_of(BLOCK_SIZE),
+            _ => self.written.byte / BLOCK_SIZE * BLOCK_SIZE,
+        };
+        (self.dat_byte, to.max(self.dat_byte), complete)
+    }
+}

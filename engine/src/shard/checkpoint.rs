@@ -1,0 +1,589 @@
+//! The checkpoint: makes the journal below a point unnecessary (design D5).
+//!
+//! ```text
+//!  begin: note where every changed channel stands (all commits below `lsn`), copy what fills no block
+//!    -> destage the whole blocks up to there -> flush their files
+//!    -> write the checkpoint file, in slices -> flush it and its directory
+//!    -> commit an entry that names the files in use -> recycle the journal below
+//! ```
+//!
+//! Commits go on all the while. The newest entry of a channel counts; a file without such entries is removed, and the
+//! living entries of the oldest file move along when the dead are the greater part.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use super::Shard;
+use super::active::{Active, Position, Sealing};
+use super::commit::{ControlEntry, Kind};
+use super::handle::Slot;
+use super::ops::Purpose;
+use super::stats::add;
+use crate::error::Poisoned;
+use crate::ids::{ChannelId, CheckpointNo, Lsn, SegmentNo, Seq, ShardId};
+use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, Durability, File, IoBuf, OpenMode, Operation};
+use crate::segment::block::RECORDS_PER_BLOCK;
+use crate::store::checkpoint::{ChannelState, CheckpointEncoder, CheckpointError, SegmentState, Tail, TailRef, load_tail};
+
+/// Directory of all checkpoint files.
+pub const CHECKPOINT_DIR: &str = "checkpoint";
+/// Bytes of a checkpoint file written at once.
+const SLICE_BYTES: usize = 256 << 10;
+/// Flushes in flight before a checkpoint.
+const FLUSHES: usize = 16;
+/// Checkpoint files kept before the oldest is merged, whatever it holds.
+const FILES_MAX: usize = 16;
+/// Entries moved along from the oldest file in one checkpoint.
+const MOVED_MAX: usize = 8192;
+
+/// Directory of a shard's checkpoint files.
+#[must_use]
+pub fn checkpoint_dir(shard: ShardId) -> String {
+    format!("{CHECKPOINT_DIR}/{:03}", shard.0)
+}
+
+/// A checkpoint file.
+#[must_use]
+pub fn checkpoint_path(shard: ShardId, number: CheckpointNo) -> String {
+    format!("{CHECKPOINT_DIR}/{:03}/{:020}.ckp", shard.0, number.0)
+}
+
+/// A channel's newest entry and where it lies.
+#[derive(Clone, Debug)]
+pub struct Located {
+    /// The entry.
+    pub state: Arc<ChannelState>,
+    /// The file that has it.
+    pub file: CheckpointNo,
+}
+
+/// The newest entries of a shard's channels. Shared with the door, which opens channels by them.
+pub type Known = HashMap<ChannelId, Located>;
+
+/// Loads what fills no block of a channel.
+pub fn load_located_tail(disk: &dyn Disk, shard: ShardId, located: &Located) -> Result<Tail, CheckpointError> {
+    if located.state.tail.is_empty() {
+        return Ok(Tail::default());
+    }
+    let path = checkpoint_path(shard, located.file);
+    let file = disk
+        .open(&path, OpenMode::Read)
+        .map_err(|error| CheckpointError::Io { path: path.clone(), offset: 0, error })?;
+    load_tail(&*file, &path, &located.state)
+}
+
+/// A file in use.
+#[derive(Debug)]
+pub struct CheckpointFile {
+    /// Its number.
+    pub number: CheckpointNo,
+    /// Channels that it has entries of.
+    pub channels: Vec<ChannelId>,
+    /// How many of those are their channels' newest.
+    pub live: usize,
+}
+
+/// The files in use, oldest first.
+#[derive(Debug)]
+pub struct CheckpointFiles {
+    /// The files.
+    pub files: Vec<CheckpointFile>,
+    /// Number of the next one.
+    pub next: CheckpointNo,
+}
+
+impl CheckpointFiles {
+    /// Whether the oldest file's living entries should move along.
+    fn wants_merge(&self) -> bool {
+        let entries: usize = self.files.iter().map(|file| file.channels.len()).sum();
+        let live: usize = self.files.iter().map(|file| file.live).sum();
+        self.files.len() >= FILES_MAX || entries > 2 * live + 1024
+    }
+}
+
+/// Where a channel stood when the checkpoint began.
+#[derive(Debug)]
+struct Snapshot {
+    slot: Slot,
+    position: Position,
+    segment_first: Seq,
+    dat_size: u32,
+    last_time_us: u64,
+    tail: Tail,
+}
+
+/// A checkpoint under way.
+#[derive(Debug)]
+struct Run {
+    number: CheckpointNo,
+    lsn: Lsn,
+    segment: SegmentNo,
+    snapshots: Vec<Snapshot>,
+    /// Snapshots below have been destaged.
+    destaged: usize,
+    to_flush: Vec<Arc<dyn File>>,
+    flushes: usize,
+    states: Vec<ChannelState>,
+    /// Channels with their tails, moved along from the oldest file.
+    moved: Vec<(ChannelState, Tail)>,
+    encoder: Option<CheckpointEncoder>,
+    file: Option<Arc<dyn File>>,
+    offset: u64,
+    slice: Option<usize>,
+    files_after: Vec<CheckpointNo>,
+}
+
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Idle,
+    Destaging(Box<Run>),
+    Flushing(Box<Run>),
+    Writing(Box<Run>),
+    FlushingFile(Box<Run>),
+    /// The file is durable; its entry waits for the journal.
+    Ready(Box<Run>),
+    Committing(Box<Run>),
+}
+
+/// The checkpoint's state.
+#[derive(Debug, Default)]
+pub struct Checkpoint {
+    stage: Stage,
+    /// Journal bytes at the last beginning.
+    begun_at: u64,
+    /// Whether one was begun after the shard was told to close and had nothing more to commit.
+    closing_begun: bool,
+    buf: Option<AlignedBuf>,
+}
+
+impl Checkpoint {
+    /// Whether none is under way.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.stage, Stage::Idle)
+    }
+
+    /// Whether the last one, which covers everything, is done.
+    pub fn is_final(&self) -> bool {
+        self.closing_begun && self.is_idle()
+    }
+}
+
+impl Shard {
+    /// Takes the next step of a checkpoint, or begins one if it is time. Says whether it did something.
+    pub(super) fn step_checkpoint(&mut self) -> Result<bool, Poisoned> {
+        if self.timers.space_retry_at.is_some() {
+            return Ok(false);
+        }
+        match std::mem::take(&mut self.checkpoint.stage) {
+            Stage::Idle => Ok(self.begin_checkpoint()),
+            Stage::Destaging(run) => self.step_destaging(run),
+            Stage::Flushing(run) => Ok(self.step_flushing(run)),
+            Stage::Writing(run) => self.step_writing(run),
+            Stage::Ready(run) => Ok(self.step_ready(run)),
+            stage @ (Stage::FlushingFile(_) | Stage::Committing(_)) => {
+                self.checkpoint.stage = stage;
+                Ok(false)
+            }
+        }
+    }
+
+    fn begin_checkpoint(&mut self) -> bool {
+        let bytes = self.journal.total() - self.checkpoint.begun_at;
+        let segments = self.journal.live() > 4;
+        let last = self.closing && !self.checkpoint.closing_begun && self.nothing_left_to_commit();
+        if !(bytes >= self.options.checkpoint_bytes || segments || last) || self.journal.is_rolling() {
+            return false;
+        }
+        self.checkpoint.closing_begun |= last;
+        self.checkpoint.begun_at = self.journal.total();
+        let lsn = self.commits.written;
+        let changed = std::mem::take(&mut self.changed);
+        let mut snapshots = Vec::with_capacity(changed.len());
+        for slot in changed {
+            let mut active = self.active[slot as usize].take().expect("changed channels are open");
+            active.changed = active.lsn > lsn;
+            if active.changed {
+                self.changed.push(slot);
+            }
+            snapshots.push(self.snapshot(&active));
+            active.force_destage = true;
+            self.active[slot as usize] = Some(active);
+            self.queue_destage(slot);
+        }
+        let run = Run {
+            number: self.checkpoint_files.next,
+            lsn,
+            segment: self.journal.segment_of(lsn),
+            snapshots,
+            destaged: 0,
+            to_flush: Vec::new(),
+            flushes: 0,
+            states: Vec::new(),
+            moved: Vec::new(),
+            encoder: None,
+            file: None,
+            offset: 0,
+            slice: None,
+            files_after: Vec::new(),
+        };
+        self.checkpoint_files.next = CheckpointNo(run.number.0 + 1);
+        self.checkpoint.stage = Stage::Destaging(Box::new(run));
+        true
+    }
+
+    /// Notes where a channel stands, and copies what fills no block.
+    fn snapshot(&mut self, active: &Active) -> Snapshot {
+        let position = active.written;
+        // A page stays at least until something behind it is written.
+        let page = active.channel.tail.page(position.page_no);
+        let (segment_first, dat_size, bytes) = match &page {
+            Some(page) => {
+                let start = page.start();
+                let byte = position.byte.max(start.prefix as usize);
+                let floor = byte / BLOCK_SIZE * BLOCK_SIZE;
+                (start.segment_first, start.dat_start + byte as u32, page.published_bytes(floor..byte).to_vec())
+            }
+            // Nothing was appended since the channel was opened.
+            None => (active.segment.first, active.segment.dat_size.unwrap_or(0), active.recovered_tail.clone()),
+        };
+        let in_block = (position.seq.0 - segment_first.0) as usize % RECORDS_PER_BLOCK;
+        let records = self.records(active, Seq(position.seq.0 - in_block as u64), in_block);
+        let tail = Tail { records: records.clone(), bytes };
+        self.record_scratch = records;
+        let last_time_us = self.time_before(active, position.seq);
+        Snapshot { slot: active.slot, position, segment_first, dat_size, last_time_us, tail }
+    }
+
+    /// Time of the event before this one.
+    fn time_before(&self, active: &Active, seq: Seq) -> u64 {
+        let Some(last) = seq.0.checked_sub(1) else { return 0 };
+        match active.channel.tail.page_of(Seq(last)) {
+            Some(page) => page.record((last - page.start().first_seq.0) as usize).time_us(),
+            None => {
+                let persistence = active.channel.persistence.as_ref().expect("a shard's channels are persistent");
+                persistence.on_disk.stub_record(Seq(last)).map_or(active.last_time_us, |record| record.time_us())
+            }
+        }
+    }
+
+    fn step_destaging(&mut self, mut run: Box<Run>) -> Result<bool, Poisoned> {
+        while let Some(snapshot) = run.snapshots.get(run.destaged) {
+            let active = self.active[snapshot.slot as usize].as_mut().expect("changed channels are open");
+            if !is_destaged(active, snapshot) {
+                active.force_destage = true;
+                self.checkpoint.stage = Stage::Destaging(run);
+                return Ok(false);
+            }
+            active.force_destage = false;
+            let segment = &mut active.segment;
+            for (file, dirty) in
+                [(&segment.idx, &mut segment.idx_dirty), (&segment.dat, &mut segment.dat_dirty)]
+            {
+                if std::mem::take(dirty) {
+                    run.to_flush.push(file.clone().expect("dirty files are open"));
+                }
+            }
+            run.destaged += 1;
+        }
+        self.checkpoint.stage = Stage::Flushing(run);
+        Ok(true)
+    }
+
+    fn step_flushing(&mut self, mut run: Box<Run>) -> bool {
+        let mut worked = false;
+        while run.flushes < FLUSHES {
+            let Some(file) = run.to_flush.pop() else { break };
+            run.flushes += 1;
+            worked = true;
+            add(&self.handle.stats.checkpoint_flushes, 1);
+            self.ops.submit(&mut *self.driver, Purpose::CheckpointFlush, Operation::Flush { file });
+        }
+        let done = run.flushes == 0 && run.to_flush.is_empty();
+        if done {
+            self.compose_states(&mut run);
+        }
+        self.checkpoint.stage = if done { Stage::Writing(run) } else { Stage::Flushing(run) };
+        worked || done
+    }
+
+    /// A segment's file was flushed.
+    pub(super) fn checkpoint_flushed(&mut self) {
+        if let Stage::Flushing(run) = &mut self.checkpoint.stage {
+            run.flushes -= 1;
+        }
+    }
+
+    /// Makes the entries of the file.
+    fn compose_states(&mut self, run: &mut Run) {
+        for snapshot in &run.snapshots {
+            let active = self.active[snapshot.slot as usize].as_ref().expect("changed channels are open");
+            run.states.push(state_of(active, snapshot, run.lsn));
+        }
+    }
+
+    fn step_writing(&mut self, mut run: Box<Run>) -> Result<bool, Poisoned> {
+        if run.file.is_none() {
+            if !self.begin_file(&mut run)? {
+                self.checkpoint.stage = Stage::Writing(run);
+                return Ok(false);
+            }
+            self.checkpoint.stage = Stage::Writing(run);
+            return Ok(true);
+        }
+        if run.slice.is_some() {
+            self.checkpoint.stage = Stage::Writing(run);
+            return Ok(false);
+        }
+        let encoder = run.encoder.as_mut().expect("made with the file");
+        let mut buf = self.checkpoint.buf.take().unwrap_or_else(|| AlignedBuf::new(SLICE_BYTES));
+        let len = encoder.drain(&mut buf[..SLICE_BYTES]);
+        let file = run.file.clone().expect("open");
+        if len == 0 {
+            self.checkpoint.buf = Some(buf);
+            add(&self.handle.stats.checkpoint_flushes, 1);
+            self.ops.submit(&mut *self.driver, Purpose::CheckpointFileFlush, Operation::Flush { file });
+            self.checkpoint.stage = Stage::FlushingFile(run);
+            return Ok(true);
+        }
+        run.slice = Some(len);
+        add(&self.handle.stats.checkpoint_bytes, len as u64);
+        let operation = Operation::Write {
+            file,
+            offset: run.offset,
+            buf: IoBuf::Owned { buf, len },
+            durability: Durability::Written,
+        };
+        self.ops.submit(&mut *self.driver, Purpose::CheckpointWrite, operation);
+        self.checkpoint.stage = Stage::Writing(run);
+        Ok(true)
+    }
+
+    /// Opens the file and encodes its content. `false` if there is no room on disk.
+    fn begin_file(&mut self, run: &mut Run) -> Result<bool, Poisoned> {
+        if run.encoder.is_none() {
+            run.moved = self.move_along(&run.states)?;
+            run.encoder = Some(self.encode(run));
+            run.files_after = self.files_after(run);
+        }
+        let path = checkpoint_path(self.handle.id, run.number);
+        let opened = self.disk.open(&path, OpenMode::Create);
+        run.file = self.found_space("checkpoint file", opened)?;
+        Ok(run.file.is_some())
+    }
+
+    /// Takes the living entries of the oldest file along, if the dead are the greater part.
+    fn move_along(&mut self, fresh: &[ChannelState]) -> Result<Vec<(ChannelState, Tail)>, Poisoned> {
+        let mut moved = Vec::new();
+        if !self.checkpoint_files.wants_merge() {
+            return Ok(moved);
+        }
+        let Some(oldest) = self.checkpoint_files.files.first() else { return Ok(moved) };
+        let fresh: std::collections::HashSet<u64> = fresh.iter().map(|state| state.id).collect();
+        let handle = self.handle.clone();
+        let known = handle.known();
+        for channel in &oldest.channels {
+            let Some(located) = known.get(channel) else { continue };
+            if located.file != oldest.number || fresh.contains(&channel.0) {
+                continue;
+            }
+            if moved.len() >= MOVED_MAX {
+                break;
+            }
+            let tail = load_located_tail(&*self.disk, self.handle.id, located)
+                .map_err(|error| self.failure("checkpoint read", "checkpoint", io::Error::other(error)))?;
+            moved.push((ChannelState::clone(&located.state), tail));
+        }
+        Ok(moved)
+    }
+
+    fn encode(&self, run: &mut Run) -> CheckpointEncoder {
+        let mut encoder = CheckpointEncoder::new(self.journal.header().uuid, self.handle.id, run.number);
+        let mut offsets = Vec::with_capacity(run.states.len() + run.moved.len());
+        for state in run.states.iter().chain(run.moved.iter().map(|(state, _)| state)) {
+            offsets.push(encoder.push_state(state));
+        }
+        let base = encoder.end_states();
+        for (state, offset) in
+            run.states.iter_mut().chain(run.moved.iter_mut().map(|(state, _)| state)).zip(offsets)
+        {
+            state.tail.offset = base + offset;
+        }
+        let fresh = run.states.iter().zip(run.snapshots.iter().map(|snapshot| &snapshot.tail));
+        for (state, tail) in fresh.chain(run.moved.iter().map(|(state, tail)| (state, tail))) {
+            if !state.tail.is_empty() {
+                encoder.push_tail(state.id, &tail.records, &tail.bytes);
+            }
+        }
+        encoder.finish();
+        encoder
+    }
+
+    /// The files that will be in use with this one.
+    fn files_after(&self, run: &Run) -> Vec<CheckpointNo> {
+        let known = self.handle.known();
+        let mut left: HashMap<CheckpointNo, usize> =
+            self.checkpoint_files.files.iter().map(|file| (file.number, file.live)).collect();
+        for id in run.ids() {
+            if let Some(live) = known.get(&id).and_then(|located| left.get_mut(&located.file)) {
+                *live -= 1;
+            }
+        }
+        let older = self.checkpoint_files.files.iter().map(|file| file.number);
+        older.filter(|number| left[number] > 0).chain([run.number]).collect()
+    }
+
+    /// A slice of the file was written.
+    pub(super) fn checkpoint_slice_written(&mut self, buf: Option<AlignedBuf>) {
+        self.checkpoint.buf = buf;
+        if let Stage::Writing(run) = &mut self.checkpoint.stage {
+            run.offset += run.slice.take().expect("a slice was in flight") as u64;
+        }
+    }
+
+    /// There was no room for a slice: the file is begun anew later.
+    pub(super) fn checkpoint_found_no_space(&mut self) -> Result<(), Poisoned> {
+        let Stage::Writing(run) = &mut self.checkpoint.stage else { unreachable!("a slice was in flight") };
+        run.slice = None;
+        run.offset = 0;
+        run.file = None;
+        let number = run.number;
+        let mut run = match std::mem::take(&mut self.checkpoint.stage) {
+            Stage::Writing(run) => run,
+            _ => unreachable!("looked at above"),
+        };
+        run.encoder = Some(self.encode(&mut run));
+        self.checkpoint.stage = Stage::Writing(run);
+        let removed = self.disk.unlink(&checkpoint_path(self.handle.id, number));
+        self.checked("checkpoint removal", removed)
+    }
+
+    /// The file is flushed: its name is made durable too.
+    pub(super) fn checkpoint_file_flushed(&mut self) -> Result<(), Poisoned> {
+        let Stage::FlushingFile(run) = std::mem::take(&mut self.checkpoint.stage) else {
+            unreachable!("the file was being flushed");
+        };
+        let synced = self.disk.sync_dir(&checkpoint_dir(self.handle.id));
+        self.checked("checkpoint directory sync", synced)?;
+        self.checkpoint.stage = Stage::Ready(run);
+        Ok(())
+    }
+
+    /// Commits the entry that names the files, once the journal has room for it.
+    fn step_ready(&mut self, run: Box<Run>) -> bool {
+        let busy = self.journal.is_rolling() || self.commits.has_barrier();
+        if busy || self.commits.in_flight() >= self.options.commit_depth {
+            self.checkpoint.stage = Stage::Ready(run);
+            return false;
+        }
+        if self.journal.bytes_left() < 3 * BLOCK_SIZE as u64 {
+            self.checkpoint.stage = Stage::Ready(run);
+            // Rolls, and comes back.
+            return self.begin_roll().is_ok();
+        }
+        let entry = ControlEntry::Checkpoint {
+            replay_lsn: run.lsn,
+            replay_segment: run.segment,
+            files: run.files_after.clone(),
+        };
+        self.checkpoint.stage = Stage::Committing(run);
+        self.commit_entry(Kind::Checkpoint, &entry, true);
+        true
+    }
+
+    /// The entry is durable: the files count, the journal below is not needed any more.
+    pub(super) fn checkpoint_committed(&mut self) {
+        let Stage::Committing(run) = std::mem::take(&mut self.checkpoint.stage) else {
+            unreachable!("the entry was being committed");
+        };
+        let Run { number, lsn, states, moved, files_after, .. } = *run;
+        let mut channels = Vec::with_capacity(states.len() + moved.len());
+        {
+            let mut known = self.handle.known();
+            for state in states.into_iter().chain(moved.into_iter().map(|(state, _)| state)) {
+                let id = ChannelId(state.id);
+                channels.push(id);
+                let located = Located { state: Arc::new(state), file: number };
+                if let Some(before) = known.insert(id, located) {
+                    let file = self.checkpoint_files.files.iter_mut().find(|file| file.number == before.file);
+                    file.expect("the file of a known entry is in use").live -= 1;
+                }
+            }
+        }
+        let live = channels.len();
+        self.checkpoint_files.files.push(CheckpointFile { number, channels, live });
+        let dropped: Vec<CheckpointNo> = self
+            .checkpoint_files
+            .files
+            .extract_if(.., |file| !files_after.contains(&file.number))
+            .map(|file| file.number)
+            .collect();
+        for number in dropped {
+            // Nothing names it any more: if it stays, the next open removes it.
+            if let Err(error) = self.disk.unlink(&checkpoint_path(self.handle.id, number)) {
+                tracing::warn!(shard = %self.handle.id, checkpoint = %number, %error, "old checkpoint file stays");
+            }
+        }
+        self.replay_from = lsn;
+        add(&self.handle.stats.checkpoints, 1);
+        tracing::debug!(shard = %self.handle.id, checkpoint = %number, lsn = %lsn, channels = live, "checkpoint");
+    }
+}
+
+impl Run {
+    fn ids(&self) -> impl Iterator<Item = ChannelId> {
+        let moved = self.moved.iter().map(|(state, _)| state);
+        self.states.iter().chain(moved).map(|state| ChannelId(state.id))
+    }
+}
+
+/// Whether everything below the snapshot that fills blocks is written.
+fn is_destaged(active: &Active, snapshot: &Snapshot) -> bool {
+    if active.segment.first > snapshot.segment_first {
+        return true;
+    }
+    if active.segment.first < snapshot.segment_first || !matches!(active.sealing, Sealing::No) {
+        return false;
+    }
+    let position = &snapshot.position;
+    let dat = active.dat_page > position.page_no
+        || (active.dat_page == position.page_no && active.dat_byte >= position.byte / BLOCK_SIZE * BLOCK_SIZE);
+    let in_block = (position.seq.0 - snapshot.segment_first.0) % RECORDS_PER_BLOCK as u64;
+    dat && active.idx_done.0 >= position.seq.0 - in_block
+}
+
+/// The entry of a channel, as it stood at the snapshot.
+fn state_of(active: &Active, snapshot: &Snapshot, lsn: Lsn) -> ChannelState {
+    let end = snapshot.position.seq.0;
+    let mut segments: Vec<SegmentState> =
+        active.segments.iter().filter(|segment| segment.first <= snapshot.segment_first.0).copied().collect();
+    // The segment may have grown, or been sealed, since: the entry tells how it was, and what came later is replayed.
+    match segments.last_mut().filter(|segment| segment.first == snapshot.segment_first.0) {
+        Some(segment) => *segment = SegmentState { first: segment.first, end, dat_size: snapshot.dat_size, sealed: false },
+        None => {
+            let first = snapshot.segment_first.0;
+            segments.push(SegmentState { first, end, dat_size: snapshot.dat_size, sealed: false });
+        }
+    }
+    let channel = &active.channel;
+    let epochs = channel.epochs.lock().expect("no panic while the lock is held");
+    ChannelState {
+        id: channel.id.0,
+        name: channel.name.as_str().to_owned(),
+        config: channel.config.encode(),
+        lsn: lsn.0,
+        head: channel.head.load(std::sync::atomic::Ordering::Acquire),
+        end,
+        last_time_us: snapshot.last_time_us,
+        deleted: false,
+        epochs: epochs.iter().map(|(epoch, first)| (epoch.0, first.0)).collect(),
+        segments,
+        idx_hash: 0,
+        tail: TailRef {
+            offset: 0,
+            record_count: snapshot.tail.records.len() as u32,
+            bytes_len: snapshot.tail.bytes.len() as u32,
+        },
+    }
+}

@@ -1,0 +1,580 @@
+//! The group commit: what is published becomes one write to the journal, and durable.
+//!
+//! ```text
+//!  planned -> writing -> written ---------------------------------> durable (unflushed: with a later flush)
+//!                  \---- (write alone is durable) ----------------> durable
+//!                             \--> flushing (this and all before) -> durable
+//! ```
+//!
+//! Promises: acknowledgements follow the order of LSNs; a commit is durable only when all before it are; no policy leaves
+//! more than a bound unflushed.
+//!
+//! A durable commit with nothing unflushed before it is one write that is durable by itself (and one for each extent).
+//! Otherwise the flush must cover what went before: all writes end, then the files are flushed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Shard;
+use super::active::Position;
+use super::handle::Slot;
+use super::ops::Purpose;
+use super::plan::{Plan, Planned};
+use super::stats::add;
+use crate::error::Poisoned;
+use crate::ids::{CheckpointNo, Lsn, Seq, SegmentNo};
+use crate::io::{AlignedBuf, BLOCK_SIZE, Durability, File, IoBuf, Operation};
+use crate::journal::format::{COMMIT_HEADER_SIZE, CommitFields, EventsFields, MetaWriter, finish_commit};
+
+/// Bytes of one commit at the most, padding included.
+pub const COMMIT_BYTES_MAX: usize = 2 << 20;
+/// Bytes that the entry of a new channel takes beside name and configuration, at the most.
+const CREATED_ENTRY_EXTRA: usize = 32;
+
+/// How a commit becomes durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// Not by itself: with the next flush.
+    Unflushed,
+    /// Its writes are durable by themselves.
+    DurableWrites,
+    /// By flushes once it and all before are written.
+    FlushAfter,
+}
+
+/// How far a commit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Its writes are in flight.
+    Writing,
+    /// They have ended.
+    Written,
+    /// Flushes that cover it are in flight.
+    Flushing,
+    /// Survives a power cut.
+    Durable,
+}
+
+/// What a commit holds besides events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Events, or nothing but the wish to flush.
+    Events,
+    /// A witness.
+    Idle,
+    /// The end of a journal segment.
+    Roll,
+    /// Names checkpoint files.
+    Checkpoint,
+}
+
+/// An entry of the shard's own, in a commit of its own.
+#[derive(Clone, Debug)]
+pub enum ControlEntry {
+    /// Nothing: the commit is a witness.
+    Witness,
+    /// The journal goes on in this segment.
+    Roll(SegmentNo),
+    /// A checkpoint was written.
+    Checkpoint {
+        /// Commits below need no replay.
+        replay_lsn: Lsn,
+        /// The segment that holds it.
+        replay_segment: SegmentNo,
+        /// The files in use.
+        files: Vec<CheckpointNo>,
+    },
+}
+
+/// What a commit is made of.
+struct Content<'a> {
+    plan: &'a Plan,
+    created: &'a [Slot],
+    control: &'a ControlEntry,
+}
+
+/// A commit that is not durable yet.
+#[derive(Debug)]
+pub struct Commit {
+    /// Its number.
+    pub lsn: Lsn,
+    kind: Kind,
+    means: Means,
+    /// How far it is.
+    pub stage: Stage,
+    /// Whether the channels know that it is written.
+    applied: bool,
+    ops_left: usize,
+    /// Where each channel stands after it.
+    marks: Vec<(Slot, Position)>,
+    /// Extents: channel, end of the blocks in their page, and whether the page ends there.
+    extents: Vec<(Slot, usize, bool)>,
+    bytes: u64,
+    submitted_ns: u64,
+}
+
+/// Commits that are not durable yet, in order, and what is kept for the next ones.
+#[derive(Debug)]
+pub struct Commits {
+    /// In order of LSN.
+    pub pending: VecDeque<Commit>,
+    /// LSN of the next commit.
+    pub next: Lsn,
+    /// Commits below are durable.
+    pub durable: Lsn,
+    /// Commits below are written.
+    pub written: Lsn,
+    /// What the newest header said about `durable`.
+    pub witnessed: Lsn,
+    /// Dat files with extents that no flush has covered.
+    pub unflushed_extents: Vec<(Slot, Arc<dyn File>)>,
+    unflushed_bytes: u64,
+    buffers: Vec<AlignedBuf>,
+    spare_marks: Vec<Vec<(Slot, Position)>>,
+    plan: Plan,
+    created: Vec<Slot>,
+}
+
+impl Commits {
+    /// The first commit of a run will be `next`; everything below is durable.
+    pub fn new(next: Lsn) -> Self {
+        Self {
+            pending: VecDeque::new(),
+            next,
+            durable: next,
+            written: next,
+            witnessed: next,
+            unflushed_extents: Vec::new(),
+            unflushed_bytes: 0,
+            buffers: Vec::new(),
+            spare_marks: Vec::new(),
+            plan: Plan::default(),
+            created: Vec::new(),
+        }
+    }
+
+    /// Commits whose I/O is under way.
+    pub fn in_flight(&self) -> usize {
+        self.pending.iter().filter(|commit| matches!(commit.stage, Stage::Writing | Stage::Flushing)).count()
+    }
+
+    /// Whether something is written that no flush covers or will cover.
+    fn has_backlog(&self) -> bool {
+        self.pending.iter().any(|commit| commit.means == Means::Unflushed)
+    }
+
+    /// Whether a commit waits for, or does, flushes that cover all before it.
+    pub fn has_barrier(&self) -> bool {
+        self.pending.iter().any(|commit| commit.means == Means::FlushAfter)
+    }
+
+    /// Whether something is not durable yet.
+    pub fn needs_flush(&self) -> bool {
+        self.pending.iter().any(|commit| commit.kind != Kind::Idle)
+    }
+
+    /// Takes a buffer back.
+    pub fn reuse(&mut self, buf: AlignedBuf) {
+        self.buffers.push(buf);
+    }
+
+    fn buffer(&mut self) -> AlignedBuf {
+        self.buffers.pop().unwrap_or_else(|| AlignedBuf::new(COMMIT_BYTES_MAX))
+    }
+}
+
+impl Shard {
+    /// Begins a commit if there is a reason and room for one. Says whether it did.
+    pub(super) fn commit(&mut self) -> Result<bool, Poisoned> {
+        if self.journal.is_rolling() || self.commits.has_barrier() || self.commits.in_flight() >= self.options.commit_depth {
+            return Ok(false);
+        }
+        let due = self.timers.write_behind_due(self.now_us);
+        let events = !self.queue.is_empty() && (self.commit_now || due);
+        if !events && !self.flush_backlog && !self.flush_now {
+            self.commit_now = false;
+            return Ok(false);
+        }
+        let room = self.commit_room();
+        if room < self.journal.room_wanted() {
+            self.begin_roll()?;
+            return Ok(false);
+        }
+        self.plan_commit(room)
+    }
+
+    /// Bytes for entries and payload in the next commit.
+    fn commit_room(&self) -> usize {
+        // One block stays for the roll entry.
+        let left = self.journal.bytes_left().saturating_sub(BLOCK_SIZE as u64) as usize;
+        left.min(COMMIT_BYTES_MAX).saturating_sub(COMMIT_HEADER_SIZE)
+    }
+
+    fn plan_commit(&mut self, room: usize) -> Result<bool, Poisoned> {
+        let mut plan = std::mem::take(&mut self.commits.plan);
+        let mut created = std::mem::take(&mut self.commits.created);
+        created.clear();
+        plan.reset(room, self.options.extent_bytes.min(self.journal.segment_bytes() as usize / 4));
+        let mut wanted = self.flush_now || self.flush_backlog;
+        let mut marks = self.commits.spare_marks.pop().unwrap_or_default();
+        let mut no_room = false;
+        for _ in 0..self.queue.len() {
+            let slot = self.queue.pop_front().expect("as many as counted");
+            let active = self.active[slot as usize].as_mut().expect("queued channels are open");
+            let before = active.at;
+            let mut planned = Planned::NoRoom;
+            if !active.untold || tell(active, &mut created, &mut plan) {
+                planned = plan.add(active);
+            }
+            wanted |= active.at.seq > before.seq && active.channel.wanted() > active.promised;
+            if active.at.seq > before.seq {
+                marks.push((slot, active.at));
+            }
+            active.queued = planned == Planned::NoRoom;
+            active.deferred = planned == Planned::Deferred;
+            match planned {
+                Planned::All => {}
+                Planned::Deferred => {
+                    active.force_destage = true;
+                    self.queue_destage(slot);
+                }
+                Planned::NoRoom => {
+                    no_room = true;
+                    self.queue.push_back(slot);
+                    break;
+                }
+            }
+        }
+        let nothing = plan.pieces.is_empty() && created.is_empty();
+        let flush_only = nothing && wanted && self.commits.has_backlog();
+        let begun = if nothing && !flush_only {
+            marks.clear();
+            self.commits.spare_marks.push(marks);
+            if no_room {
+                // Not even one event fits what is left of this segment.
+                self.begin_roll()?;
+            }
+            false
+        } else {
+            let means = self.means(wanted);
+            let content = Content { plan: &plan, created: &created, control: &ControlEntry::Witness };
+            self.submit_commit(Kind::Events, means, &content, marks);
+            true
+        };
+        self.commits.plan = plan;
+        self.commits.created = created;
+        if !no_room {
+            self.commit_now = false;
+            self.timers.write_behind_at = None;
+        }
+        if begun && wanted || !self.commits.has_backlog() {
+            self.flush_backlog = false;
+            self.flush_now = false;
+        }
+        Ok(begun)
+    }
+
+    /// How the next commit becomes durable, if it is to.
+    fn means(&self, wanted: bool) -> Means {
+        let bounded = self.commits.unflushed_bytes >= self.options.unflushed_bytes_max;
+        match (wanted || bounded, self.commits.has_backlog()) {
+            (false, _) => Means::Unflushed,
+            (true, false) => Means::DurableWrites,
+            (true, true) => Means::FlushAfter,
+        }
+    }
+
+    /// Writes a commit without events, if nothing is in flight that it would have to wait for.
+    pub(super) fn commit_entry(&mut self, kind: Kind, entry: &ControlEntry, durable: bool) {
+        let plan = Plan::default();
+        let marks = self.commits.spare_marks.pop().unwrap_or_default();
+        let means = match (durable, self.commits.has_backlog()) {
+            (false, _) => Means::Unflushed,
+            (true, false) => Means::DurableWrites,
+            (true, true) => Means::FlushAfter,
+        };
+        let content = Content { plan: &plan, created: &[], control: entry };
+        self.submit_commit(kind, means, &content, marks);
+    }
+
+    fn submit_commit(&mut self, kind: Kind, means: Means, content: &Content<'_>, marks: Vec<(Slot, Position)>) {
+        let plan = content.plan;
+        let lsn = self.commits.next;
+        self.commits.next = Lsn(lsn.0 + 1);
+        let mut commit = Commit {
+            lsn,
+            kind,
+            means,
+            stage: Stage::Writing,
+            applied: false,
+            ops_left: 1,
+            marks,
+            extents: Vec::new(),
+            bytes: 0,
+            submitted_ns: self.now_ns(),
+        };
+        self.promise(&commit, content.created);
+        let durability =
+            if means == Means::DurableWrites { Durability::Durable } else { Durability::Written };
+        self.submit_extents(&mut commit, plan, durability);
+        let mut buf = self.commits.buffer();
+        let len = self.compose(&mut buf, lsn, content);
+        commit.bytes += len as u64;
+        self.count_commit(&commit, plan, len);
+        let (file, offset) = self.journal.advance(len as u64);
+        let buf = IoBuf::Owned { buf, len };
+        let operation = Operation::Write { file, offset, buf, durability };
+        self.ops.submit(&mut *self.driver, Purpose::CommitWrite(lsn), operation);
+        self.commits.witnessed = self.commits.durable;
+        if means == Means::Unflushed {
+            self.commits.unflushed_bytes += commit.bytes;
+        }
+        self.commits.pending.push_back(commit);
+        self.timers.idle_at = None;
+    }
+
+    /// Notes which events this commit will make durable.
+    fn promise(&mut self, commit: &Commit, created: &[Slot]) {
+        let marks = commit.marks.iter().map(|(slot, position)| (slot, Some(position)));
+        for (slot, position) in marks.chain(created.iter().map(|slot| (slot, None))) {
+            let active = self.active[*slot as usize].as_mut().expect("committed channels are open");
+            active.lsn = Lsn(commit.lsn.0 + 1);
+            if !std::mem::replace(&mut active.changed, true) {
+                self.changed.push(*slot);
+            }
+            let Some(position) = position else { continue };
+            if commit.means != Means::Unflushed {
+                active.promised = position.seq;
+            }
+        }
+        if commit.means == Means::FlushAfter {
+            for (slot, position) in self.commits.pending.iter().flat_map(|earlier| &earlier.marks) {
+                let active = self.active[*slot as usize].as_mut().expect("committed channels are open");
+                active.promised = active.promised.max(position.seq);
+            }
+        }
+    }
+
+    fn submit_extents(&mut self, commit: &mut Commit, plan: &Plan, durability: Durability) {
+        for piece in &plan.pieces {
+            let Some(extent) = &piece.extent else { continue };
+            let active = self.active[piece.slot as usize].as_mut().expect("committed channels are open");
+            let file = active.segment.dat.clone().expect("opened before an extent is planned");
+            if piece.completes_page {
+                piece.page.pad();
+            }
+            active.dat_busy = true;
+            active.segment.dat_dirty = true;
+            let offset = u64::from(piece.page.start().dat_start) + extent.start as u64;
+            let buf = IoBuf::Stable(piece.page.blocks(extent.clone()));
+            let operation = Operation::Write { file: file.clone(), offset, buf, durability };
+            self.ops.submit(&mut *self.driver, Purpose::CommitExtent(commit.lsn), operation);
+            commit.ops_left += 1;
+            commit.bytes += extent.len() as u64;
+            commit.extents.push((piece.slot, extent.end, piece.completes_page));
+            let stats = &self.handle.stats;
+            add(&stats.extents, 1);
+            add(&stats.extent_bytes, extent.len() as u64);
+            if durability == Durability::Durable {
+                add(&stats.extent_flushes, 1);
+            } else if !self.commits.unflushed_extents.iter().any(|(slot, _)| *slot == piece.slot) {
+                self.commits.unflushed_extents.push((piece.slot, file));
+            }
+        }
+    }
+
+    /// Lays the commit out in the buffer. Returns its size, whole blocks.
+    fn compose(&mut self, buf: &mut AlignedBuf, lsn: Lsn, content: &Content<'_>) -> usize {
+        const FITS: &str = "the plan keeps to the room";
+        let mut meta = MetaWriter::new(&mut buf[COMMIT_HEADER_SIZE..]);
+        for slot in content.created {
+            let channel = &self.active[*slot as usize].as_ref().expect("told channels are open").channel;
+            meta.channel_created(channel.id, channel.name.as_str(), &channel.config.encode()).expect(FITS);
+        }
+        match content.control {
+            ControlEntry::Witness => {}
+            ControlEntry::Roll(next) => meta.roll(*next).expect(FITS),
+            ControlEntry::Checkpoint { replay_lsn, replay_segment, files } => {
+                meta.checkpoint(*replay_lsn, *replay_segment, files).expect(FITS);
+            }
+        }
+        for piece in &content.plan.pieces {
+            let start = piece.page.start();
+            let active = self.active[piece.slot as usize].as_ref().expect("committed channels are open");
+            let extent = piece.extent.as_ref().map_or((0, 0), |e| (start.dat_start + e.start as u32, e.len() as u32));
+            let fields = EventsFields {
+                channel: active.channel.id,
+                first: Seq(start.first_seq.0 + piece.slots.start as u64),
+                segment_first: start.segment_first,
+                dat_offset: start.dat_start + piece.inline.start as u32,
+                inline_len: piece.inline.len() as u32,
+                extent_offset: extent.0,
+                extent_len: extent.1,
+            };
+            let records = meta.begin_events(&fields, piece.slots.len()).expect(FITS);
+            piece.page.copy_records(piece.slots.clone(), records);
+        }
+        let (meta_len, entry_count) = (meta.len(), meta.entry_count());
+        let mut at = COMMIT_HEADER_SIZE + meta_len;
+        for piece in &content.plan.pieces {
+            let bytes = piece.page.published_bytes(piece.inline.clone());
+            buf[at..at + bytes.len()].copy_from_slice(bytes);
+            at += bytes.len();
+        }
+        let fields = CommitFields {
+            lsn,
+            durable_lsn: self.commits.durable,
+            epoch: self.journal.header().epoch,
+            offset: self.journal.offset() as u32,
+            meta_len: meta_len as u32,
+            payload_len: (at - COMMIT_HEADER_SIZE - meta_len) as u32,
+            entry_count,
+        };
+        finish_commit(&mut buf[..], self.journal.context(), &fields)
+    }
+
+    fn count_commit(&mut self, commit: &Commit, plan: &Plan, len: usize) {
+        let stats = &self.handle.stats;
+        let events: usize = plan.pieces.iter().map(|piece| piece.slots.len()).sum();
+        let payload: usize = plan
+            .pieces
+            .iter()
+            .map(|piece| piece.inline.len() + piece.extent.as_ref().map_or(0, |extent| extent.len()))
+            .sum();
+        add(&stats.journal_bytes, len as u64);
+        add(&stats.payload_bytes, payload as u64);
+        add(&stats.events, events as u64);
+        match commit.kind {
+            Kind::Idle => return add(&stats.idle_commits, 1),
+            Kind::Roll | Kind::Checkpoint if commit.means != Means::Unflushed => add(&stats.checkpoint_flushes, 1),
+            Kind::Events if commit.means != Means::Unflushed => add(&stats.flushes, 1),
+            _ => {}
+        }
+        add(&stats.commits, 1);
+        let depth = self.commits.in_flight() as u64 + 1;
+        let mut histograms = stats.histograms.lock().expect("no panic while the lock is held");
+        histograms.events.saturating_record(events.max(1) as u64);
+        histograms.bytes.saturating_record(len as u64);
+        histograms.depth.saturating_record(depth);
+    }
+
+    /// A write or flush of a commit has ended.
+    pub(super) fn commit_op_ended(&mut self, lsn: Lsn) -> Result<(), Poisoned> {
+        let index = (lsn.0 - self.commits.pending.front().expect("it is pending").lsn.0) as usize;
+        let commit = &mut self.commits.pending[index];
+        commit.ops_left -= 1;
+        if commit.ops_left > 0 {
+            return Ok(());
+        }
+        match (commit.stage, commit.means) {
+            (Stage::Writing, Means::DurableWrites) => commit.stage = Stage::Durable,
+            (Stage::Writing, _) => commit.stage = Stage::Written,
+            (Stage::Flushing, _) => self.flushed(index),
+            (Stage::Written | Stage::Durable, _) => unreachable!("nothing of it is in flight"),
+        }
+        self.apply_written();
+        self.flush_if_due()?;
+        self.acknowledge();
+        Ok(())
+    }
+
+    /// Tells the channels what is written, in order.
+    fn apply_written(&mut self) {
+        for index in 0..self.commits.pending.len() {
+            let commit = &mut self.commits.pending[index];
+            if commit.stage == Stage::Writing {
+                break;
+            }
+            if commit.applied {
+                continue;
+            }
+            commit.applied = true;
+            let lsn = commit.lsn;
+            let marks = std::mem::take(&mut commit.marks);
+            let extents = std::mem::take(&mut commit.extents);
+            for (slot, end, completes_page) in extents {
+                self.extent_written(slot, end, completes_page);
+            }
+            for (slot, position) in &marks {
+                self.active[*slot as usize].as_mut().expect("committed channels are open").written = *position;
+                self.queue_destage(*slot);
+            }
+            self.commits.pending[index].marks = marks;
+            self.commits.written = Lsn(lsn.0 + 1);
+        }
+    }
+
+    /// Flushes what the first commit that asks for it has to cover, once all before it are written.
+    fn flush_if_due(&mut self) -> Result<(), Poisoned> {
+        let Some(index) = self.commits.pending.iter().position(|commit| commit.means == Means::FlushAfter) else {
+            return Ok(());
+        };
+        if self.commits.pending[index].stage != Stage::Written || !self.commits.pending[index].applied {
+            return Ok(());
+        }
+        let journal = self.journal.file();
+        let files = std::mem::take(&mut self.commits.unflushed_extents);
+        add(&self.handle.stats.extent_flushes, files.len() as u64);
+        let commit = &mut self.commits.pending[index];
+        commit.stage = Stage::Flushing;
+        if files.is_empty() && self.ops.in_flight() == 0 {
+            // Nothing to overlap with: the blocking call is cheaper than a kernel worker.
+            let result = journal.flush();
+            self.checked("journal flush", result)?;
+            self.flushed(index);
+            return Ok(());
+        }
+        commit.ops_left = 1 + files.len();
+        let lsn = commit.lsn;
+        for file in files.into_iter().map(|(_, file)| file).chain([journal]) {
+            self.ops.submit(&mut *self.driver, Purpose::CommitFlush(lsn), Operation::Flush { file });
+        }
+        Ok(())
+    }
+
+    /// The flushes of a commit have ended: it and all before it are durable.
+    fn flushed(&mut self, index: usize) {
+        for commit in self.commits.pending.iter_mut().take(index + 1) {
+            commit.stage = Stage::Durable;
+        }
+    }
+
+    /// Moves the durable marks and wakes those who wait, in order.
+    fn acknowledge(&mut self) {
+        while self.commits.pending.front().is_some_and(|commit| commit.stage == Stage::Durable && commit.applied) {
+            let commit = self.commits.pending.pop_front().expect("there is a front");
+            self.commits.durable = Lsn(commit.lsn.0 + 1);
+            if commit.means == Means::Unflushed {
+                self.commits.unflushed_bytes = self.commits.unflushed_bytes.saturating_sub(commit.bytes);
+            } else if commit.kind == Kind::Events {
+                let elapsed = self.now_ns().saturating_sub(commit.submitted_ns);
+                let mut histograms = self.handle.stats.histograms.lock().expect("no panic while the lock is held");
+                histograms.latency_ns.saturating_record(elapsed.max(1));
+            }
+            let mut marks = commit.marks;
+            for (slot, position) in marks.drain(..) {
+                let active = self.active[slot as usize].as_ref().expect("committed channels are open");
+                active.channel.set_durable(position.seq, position.bytes_total);
+                self.timers.note_policy(&active.channel, self.now_us);
+            }
+            self.commits.spare_marks.push(marks);
+            match commit.kind {
+                Kind::Roll => self.rolled(),
+                Kind::Checkpoint => self.checkpoint_committed(),
+                Kind::Events | Kind::Idle => {}
+            }
+        }
+    }
+}
+
+/// Notes that the commit tells of a new channel. `false` if there is no room.
+fn tell(active: &mut super::active::Active, created: &mut Vec<Slot>, plan: &mut Plan) -> bool {
+    let size = CREATED_ENTRY_EXTRA + active.channel.name.as_str().len() + active.channel.config.encode().len();
+    if plan.room < size {
+        return false;
+    }
+    plan.room -= size;
+    created.push(active.slot);
+    active.untold = false;
+    true
+}

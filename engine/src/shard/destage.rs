@@ -1,0 +1,387 @@
+//! From pages to idx and dat: whole blocks, in order, once, behind the journal.
+//!
+//! One write to a channel's dat and one to its idx at a time: their completions are then in order, and a single one of a
+//! megabyte already runs at the device's speed. Nothing is flushed here; a checkpoint does that (design D5).
+//!
+//! A page leaves memory when its bytes are written and its records are in written index blocks or in the stub.
+
+use std::io;
+use std::sync::Arc;
+
+use super::Shard;
+use super::active::{Active, Sealing};
+use super::handle::Slot;
+use super::ops::Purpose;
+use super::stats::add;
+use crate::error::Poisoned;
+use crate::ids::Seq;
+use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, Durability, File, IoBuf, OpenMode, Operation};
+use crate::segment::block::{BlockPlace, RECORDS_PER_BLOCK, encode_block};
+use crate::segment::footer::idx_hash_append;
+use crate::segment::path::{CHANNELS_DIR, channel_dir, dat_path, fan_dir, idx_path, meta_path};
+use crate::segment::record::IndexRecord;
+use crate::store::meta::Meta;
+
+/// Bytes of dat that are worth a write, unless the page is complete.
+const DAT_BYTES_MIN: usize = 256 << 10;
+/// Index blocks that are worth a write, and the most in one.
+const IDX_BLOCKS: usize = 16;
+/// Files of a segment made in one turn: each costs a few flushes.
+const FILES_MADE_PER_TURN: usize = 4;
+/// Allocation ahead: at first, and the largest step.
+const ALLOCATE_FIRST: u64 = 64 << 10;
+const ALLOCATE_STEP_MAX: u64 = 64 << 20;
+
+impl Shard {
+    /// Puts a channel on the list of those that may have something to destage.
+    pub(super) fn queue_destage(&mut self, slot: Slot) {
+        let active = self.active[slot as usize].as_mut().expect("the channel is open");
+        if !active.destage_queued {
+            active.destage_queued = true;
+            self.destage_queue.push_back(slot);
+        }
+    }
+
+    /// Submits what is ready. Says whether there is more for the next turn.
+    pub(super) fn destage(&mut self) -> Result<bool, Poisoned> {
+        self.files_made = 0;
+        if self.timers.space_retry_at.is_some() {
+            return Ok(false);
+        }
+        for _ in 0..self.destage_queue.len() {
+            if self.files_made >= FILES_MADE_PER_TURN {
+                return Ok(true);
+            }
+            let slot = self.destage_queue.pop_front().expect("as many as counted");
+            self.active[slot as usize].as_mut().expect("the channel is open").destage_queued = false;
+            let mut active = self.active[slot as usize].take().expect("the channel is open");
+            let result = self.destage_channel(&mut active);
+            self.active[slot as usize] = Some(active);
+            match result {
+                Ok(()) => self.undefer(slot),
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    self.no_space_found();
+                    self.queue_destage(slot);
+                    return Ok(false);
+                }
+                Err(error) => return Err(self.failure("segment file", "segment", error)),
+            }
+        }
+        Ok(false)
+    }
+
+    fn destage_channel(&mut self, active: &mut Active) -> io::Result<()> {
+        self.destage_dat(active)?;
+        self.destage_idx(active)?;
+        self.retire_pages(active);
+        self.seal_if_complete(active)
+    }
+
+    fn destage_dat(&mut self, active: &mut Active) -> io::Result<()> {
+        while !active.dat_busy && matches!(active.sealing, Sealing::No) {
+            let Some(page) = active.channel.tail.page(active.dat_page) else { return Ok(()) };
+            if page.start().segment_first != active.segment.first {
+                return Ok(());
+            }
+            let page_end = page.end().map(|end| end.bytes as usize);
+            let (from, to, complete) = active.dat_ready(page_end);
+            if active.deferred {
+                let end = page.start().dat_start as usize + page.size().bytes();
+                self.open_dat(active, end as u64)?;
+            }
+            if to == from {
+                if !complete {
+                    return Ok(());
+                }
+                active.segment.dat_size = page_end.map(|end| page.start().dat_start + end as u32);
+                active.dat_page += 1;
+                active.dat_byte = 0;
+                continue;
+            }
+            if !complete && !active.force_destage && to - from < DAT_BYTES_MIN && self.pages.used_percent() < 50 {
+                return Ok(());
+            }
+            if complete {
+                page.pad();
+            }
+            let file = self.open_dat(active, u64::from(page.start().dat_start) + to as u64)?;
+            let offset = u64::from(page.start().dat_start) + from as u64;
+            let buf = IoBuf::Stable(page.blocks(from..to));
+            active.dat_busy = true;
+            active.segment.dat_dirty = true;
+            add(&self.handle.stats.destaged_bytes, (to - from) as u64);
+            let purpose = Purpose::Dat { slot: active.slot, byte: to };
+            let operation = Operation::Write { file, offset, buf, durability: Durability::Written };
+            self.ops.submit(&mut *self.driver, purpose, operation);
+        }
+        Ok(())
+    }
+
+    /// Blocks of dat were written.
+    pub(super) fn dat_written(&mut self, slot: Slot, byte: usize) {
+        let active = self.active[slot as usize].as_mut().expect("the channel is open");
+        active.dat_busy = false;
+        active.dat_byte = byte;
+        active.segment.dat_dirty = true;
+        if !active.recovered_tail.is_empty() {
+            // The block that was unfinished at the reopen is whole on disk now.
+            active.recovered_tail = Vec::new();
+            let persistence = active.channel.persistence.as_ref().expect("a shard's channels are persistent");
+            persistence.on_disk.drop_dat_tail();
+        }
+        self.queue_destage(slot);
+        self.undefer(slot);
+    }
+
+    /// An extent was written: the same, by a commit.
+    pub(super) fn extent_written(&mut self, slot: Slot, byte: usize, completes_page: bool) {
+        self.dat_written(slot, byte);
+        if completes_page {
+            let active = self.active[slot as usize].as_mut().expect("the channel is open");
+            let page = active.channel.tail.page(active.dat_page).expect("pages stay until destaged");
+            let end = page.end().expect("complete pages are closed");
+            active.segment.dat_size = Some(page.start().dat_start + end.bytes);
+            active.dat_page += 1;
+            active.dat_byte = 0;
+        }
+    }
+
+    /// A write found no room: it is tried again.
+    pub(super) fn dat_found_no_space(&mut self, slot: Slot) {
+        self.active[slot as usize].as_mut().expect("the channel is open").dat_busy = false;
+        self.queue_destage(slot);
+    }
+
+    /// A write found no room: the blocks are composed again.
+    pub(super) fn idx_found_no_space(&mut self, slot: Slot) {
+        let active = self.active[slot as usize].as_mut().expect("the channel is open");
+        active.idx_busy = false;
+        self.queue_destage(slot);
+    }
+
+    /// A channel that waited for its dat file can be committed now.
+    pub(super) fn undefer(&mut self, slot: Slot) {
+        let active = self.active[slot as usize].as_mut().expect("the channel is open");
+        let Some(page) = active.channel.tail.page(active.at.page_no) else { return };
+        let free = !active.dat_busy && active.dat_page == active.at.page_no && active.dat_is_ready_for(&page);
+        if active.deferred && free && matches!(active.sealing, Sealing::No) {
+            active.deferred = false;
+            if !active.queued {
+                active.queued = true;
+                self.queue.push_back(slot);
+            }
+            self.commit_now = true;
+        }
+    }
+
+    fn destage_idx(&mut self, active: &mut Active) -> io::Result<()> {
+        if active.idx_busy || !matches!(active.sealing, Sealing::No) {
+            return Ok(());
+        }
+        let end = Self::segment_end(active).map_or(active.written.seq, |end| end.min(active.written.seq));
+        let blocks = (end.0.saturating_sub(active.idx_next.0) as usize / RECORDS_PER_BLOCK).min(IDX_BLOCKS);
+        let over = Self::segment_end(active).is_some();
+        if blocks == 0 || (blocks < IDX_BLOCKS && !active.force_destage && !over) {
+            return Ok(());
+        }
+        let count = blocks * RECORDS_PER_BLOCK;
+        let records = self.records(active, active.idx_next, count);
+        let first = active.segment.first;
+        let place = BlockPlace { channel: active.channel.id, segment_first: first };
+        let offset = (active.idx_next.0 - first.0) / RECORDS_PER_BLOCK as u64 * BLOCK_SIZE as u64;
+        let file = self.open_idx(active, offset + (blocks * BLOCK_SIZE) as u64)?;
+        let mut buf = self.idx_buffers.pop().unwrap_or_else(|| AlignedBuf::new(IDX_BLOCKS * BLOCK_SIZE));
+        for (i, records) in records.chunks_exact(RECORDS_PER_BLOCK).enumerate() {
+            let base = Seq(active.idx_next.0 + (i * RECORDS_PER_BLOCK) as u64);
+            encode_block(&mut buf[i * BLOCK_SIZE..(i + 1) * BLOCK_SIZE], records, base, place);
+        }
+        self.record_scratch = records;
+        let len = blocks * BLOCK_SIZE;
+        active.idx_busy = true;
+        active.segment.idx_dirty = true;
+        add(&self.handle.stats.destaged_bytes, len as u64);
+        let purpose = Purpose::Idx { slot: active.slot, end: Seq(active.idx_next.0 + count as u64) };
+        let buf = IoBuf::Owned { buf, len };
+        let operation = Operation::Write { file, offset, buf, durability: Durability::Written };
+        self.ops.submit(&mut *self.driver, purpose, operation);
+        Ok(())
+    }
+
+    /// Index blocks were written.
+    pub(super) fn idx_written(&mut self, slot: Slot, end: Seq, buf: Option<AlignedBuf>) {
+        let active = self.active[slot as usize].as_mut().expect("the channel is open");
+        if let Some(buf) = buf {
+            let blocks = (end.0 - active.idx_next.0) as usize / RECORDS_PER_BLOCK;
+            let first_block = (active.idx_next.0 - active.segment.first.0) as usize / RECORDS_PER_BLOCK;
+            for (i, block) in buf[..blocks * BLOCK_SIZE].chunks_exact(BLOCK_SIZE).enumerate() {
+                active.segment.idx_hash = idx_hash_append(active.segment.idx_hash, block);
+                active.segment.times.push((first_block + i) as u32, first_time_us(block));
+            }
+            self.idx_buffers.push(buf);
+        }
+        active.idx_busy = false;
+        active.segment.idx_dirty = true;
+        active.idx_next = end;
+        active.idx_done = end;
+        let persistence = active.channel.persistence.as_ref().expect("a shard's channels are persistent");
+        persistence.on_disk.trim_stub(end);
+        self.queue_destage(slot);
+    }
+
+    /// First sequence of the next segment, if what is written has come to one.
+    pub(super) fn segment_end(active: &Active) -> Option<Seq> {
+        (active.dat_page..=active.written.page_no)
+            .filter_map(|page_no| active.channel.tail.page(page_no))
+            .map(|page| page.start())
+            .find(|start| start.segment_first != active.segment.first)
+            .map(|start| start.first_seq)
+    }
+
+    /// Records of events that are not in whole index blocks yet: from the stub and the pages.
+    pub(super) fn records(&mut self, active: &Active, from: Seq, count: usize) -> Vec<IndexRecord> {
+        let mut records = std::mem::take(&mut self.record_scratch);
+        records.clear();
+        let persistence = active.channel.persistence.as_ref().expect("a shard's channels are persistent");
+        let mut seq = from;
+        let end = Seq(from.0 + count as u64);
+        while seq < end && seq < active.stubbed {
+            records.push(persistence.on_disk.stub_record(seq).expect("records below `stubbed` are in the stub"));
+            seq.0 += 1;
+        }
+        while seq < end {
+            let page = active.channel.tail.page_of(seq).expect("pages stay until stubbed");
+            let first = page.start().first_seq.0;
+            let in_page = page.end().map_or(end.0, |page_end| end.0.min(first + u64::from(page_end.slots)));
+            assert!(first <= seq.0 && seq.0 < in_page, "the page holds the event");
+            records.extend((seq.0..in_page).map(|seq| page.record((seq - first) as usize)));
+            seq = Seq(in_page);
+        }
+        records
+    }
+
+    fn retire_pages(&mut self, active: &mut Active) {
+        let mut retired = false;
+        loop {
+            let (dat_page, written) = (active.dat_page, active.written);
+            let (stubbed, idx_done) = (active.stubbed, active.idx_done);
+            let on_disk = &active.channel.persistence.as_ref().expect("a shard's channels are persistent").on_disk;
+            let mut page_end = stubbed;
+            let gone = active.channel.tail.unchain_front(|page| {
+                let start = page.start();
+                let Some(end) = page.end() else { return false };
+                // What is committed next may still look for its page: that one stays.
+                if start.page_no >= dat_page || start.page_no >= written.page_no {
+                    return false;
+                }
+                page_end = Seq(start.first_seq.0 + u64::from(end.slots));
+                let from = start.first_seq.max(stubbed).max(idx_done);
+                if from < page_end {
+                    let slots = (from.0 - start.first_seq.0) as usize..end.slots as usize;
+                    on_disk.push_stub(from, slots.map(|slot| page.record(slot)));
+                }
+                true
+            });
+            if !gone {
+                break;
+            }
+            active.stubbed = active.stubbed.max(page_end);
+            retired = true;
+        }
+        if retired {
+            self.handle.room.wake_all();
+        }
+    }
+
+    /// The dat file, open and with room for `end` bytes.
+    pub(super) fn open_dat(&mut self, active: &mut Active, end: u64) -> io::Result<Arc<dyn File>> {
+        let path = dat_path(active.channel.id, active.segment.first);
+        if active.segment.dat.is_none() {
+            active.segment.dat = Some(self.open_segment_file(active, &path)?);
+        }
+        let file = active.segment.dat.clone().expect("just opened");
+        let allocated = &mut active.segment.dat_allocated;
+        allocate_ahead(&*file, allocated, end)?;
+        Ok(file)
+    }
+
+    /// The idx file, open and with room for `end` bytes.
+    pub(super) fn open_idx(&mut self, active: &mut Active, end: u64) -> io::Result<Arc<dyn File>> {
+        let path = idx_path(active.channel.id, active.segment.first);
+        if active.segment.idx.is_none() {
+            active.segment.idx = Some(self.open_segment_file(active, &path)?);
+        }
+        let file = active.segment.idx.clone().expect("just opened");
+        let allocated = &mut active.segment.idx_allocated;
+        allocate_ahead(&*file, allocated, end)?;
+        Ok(file)
+    }
+
+    fn open_segment_file(&mut self, active: &Active, path: &str) -> io::Result<Arc<dyn File>> {
+        match self.disk.open(path, OpenMode::Write) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => return result,
+        }
+        self.files_made += 1;
+        let meta = Meta {
+            id: active.channel.id,
+            name: active.channel.name.as_str().to_owned(),
+            uuid: self.journal.header().uuid,
+            created: active.channel.epoch,
+            created_us: self.clock.wall_us(),
+        };
+        create_segment_file(&*self.disk, &meta, path)
+    }
+}
+
+/// Makes a file in a channel's directory, and what is missing above it; all names are durable when it returns.
+pub fn create_segment_file(disk: &dyn Disk, meta: &Meta, path: &str) -> io::Result<Arc<dyn File>> {
+    let dir = channel_dir(meta.id);
+    make_channel_dir(disk, meta)?;
+    let file = match disk.open(path, OpenMode::Create) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => disk.open(path, OpenMode::Write)?,
+        result => result?,
+    };
+    disk.sync_dir(&dir)?;
+    Ok(file)
+}
+
+/// Makes a channel's directory with its META, unless it is there.
+fn make_channel_dir(disk: &dyn Disk, meta: &Meta) -> io::Result<()> {
+    let (fan, dir, meta_path) = (fan_dir(meta.id), channel_dir(meta.id), meta_path(meta.id));
+    match disk.open(&meta_path, OpenMode::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        result => return result.map(drop),
+    }
+    for (parent, dir) in [("", CHANNELS_DIR), (CHANNELS_DIR, &fan), (&fan, &dir)] {
+        match disk.create_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => result?,
+        }
+        disk.sync_dir(parent)?;
+    }
+    let file = disk.open(&meta_path, OpenMode::Create)?;
+    let mut buf = AlignedBuf::new(BLOCK_SIZE);
+    meta.encode(&mut buf[..BLOCK_SIZE]);
+    file.write_at(&buf[..BLOCK_SIZE], 0)?;
+    file.flush()?;
+    disk.sync_dir(&dir)
+}
+
+/// Keeps `allocated` at or above `end`, in steps that grow with the file.
+fn allocate_ahead(file: &dyn File, allocated: &mut u64, end: u64) -> io::Result<()> {
+    if end <= *allocated {
+        return Ok(());
+    }
+    let step = (*allocated).clamp(ALLOCATE_FIRST, ALLOCATE_STEP_MAX);
+    let wanted = (*allocated + step).max(end).next_multiple_of(BLOCK_SIZE as u64);
+    file.allocate(wanted)?;
+    *allocated = wanted;
+    Ok(())
+}
+
+/// Time of the first record of an encoded block.
+fn first_time_us(block: &[u8]) -> u64 {
+    let record = &block[..size_of::<IndexRecord>()];
+    let record: &IndexRecord = zerocopy::FromBytes::ref_from_bytes(record).expect("a block begins with a record");
+    record.time_us()
+}

@@ -1,0 +1,258 @@
+//! What other threads know of a shard: its door.
+//!
+//! Producers put a channel on the dirty list, those who wait ring the bell, the store sends what is rare (a channel
+//! opened, the store closes) by a queue. Everything else about a shard belongs to its thread alone.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+
+use crossbeam_queue::SegQueue;
+
+use super::active::{Active, ActiveSegment};
+use super::checkpoint::Known;
+use super::stats::ShardStats;
+use crate::channel::Channel;
+use crate::error::Poisoned;
+use crate::ids::{Lsn, Seq, ShardId};
+use crate::io::Doorbell;
+use crate::segment::block::RECORDS_PER_BLOCK;
+use crate::store::checkpoint::{ChannelState, SegmentState};
+use crate::store::superblock::CleanEnd;
+use crate::tail::waiters::Waiters;
+
+/// Index of an open channel in its shard's table.
+pub type Slot = u32;
+
+/// A rare message to a shard.
+#[derive(Debug)]
+pub enum Control {
+    /// A channel was opened for the first time since the store was.
+    Open(Box<Opened>),
+    /// Flush everything, take a checkpoint, and stop.
+    Close,
+}
+
+/// A channel that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its shared half.
+    pub channel: Arc<Channel>,
+    /// Its place in the table.
+    pub slot: Slot,
+    /// What the store knew of it.
+    pub state: Arc<ChannelState>,
+    /// Bytes of the active segment's unfinished dat block.
+    pub tail_bytes: Vec<u8>,
+    /// Whether the journal has yet to be told of it.
+    pub created: bool,
+}
+
+impl Opened {
+    /// The shard's half.
+    pub fn into_active(self) -> Active {
+        let next = Seq(self.state.end);
+        let (first, dat_size) = active_segment(&self.state);
+        let mut segment = ActiveSegment::new(first);
+        segment.dat_size = Some(dat_size);
+        segment.times_complete = next.0 - first.0 < RECORDS_PER_BLOCK as u64;
+        let mut active = Active::new(self.channel, self.slot, next, segment, Lsn(self.state.lsn));
+        active.segments = self.state.segments.clone();
+        if active.segments.last().is_none_or(|segment| segment.sealed) {
+            active.segments.push(SegmentState { first: first.0, end: first.0, dat_size: 0, sealed: false });
+        }
+        active.untold = self.created;
+        active.recovered_tail = self.tail_bytes;
+        active.last_time_us = self.state.last_time_us;
+        active
+    }
+}
+
+/// First sequence and dat size of the segment in which a channel goes on.
+pub fn active_segment(state: &ChannelState) -> (Seq, u32) {
+    match state.segments.last() {
+        Some(segment) if !segment.sealed => (Seq(segment.first), segment.dat_size),
+        _ => (Seq(state.end), 0),
+    }
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct ShardHandle {
+    /// Which shard.
+    pub id: ShardId,
+    doorbell: OnceLock<Arc<Doorbell>>,
+    dirty: SegQueue<Slot>,
+    control: Mutex<VecDeque<Control>>,
+    has_control: AtomicBool,
+    known: Mutex<Known>,
+    clean_end: Mutex<Option<CleanEnd>>,
+    poisoned: OnceLock<Poisoned>,
+    no_space: AtomicBool,
+    closed: AtomicBool,
+    /// Channels, so that a failure reaches those who wait for them.
+    channels: Mutex<Vec<Arc<Channel>>>,
+    /// Those who wait for memory or space.
+    pub room: Waiters,
+    /// Those who wait for the close.
+    pub close_waiters: Waiters,
+    /// Counters.
+    pub stats: ShardStats,
+}
+
+impl ShardHandle {
+    /// The door of a shard that does not run yet, whose channels are `known`.
+    pub fn new(id: ShardId, known: Known) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            doorbell: OnceLock::new(),
+            dirty: SegQueue::new(),
+            control: Mutex::new(VecDeque::new()),
+            has_control: AtomicBool::new(false),
+            known: Mutex::new(known),
+            clean_end: Mutex::new(None),
+            poisoned: OnceLock::new(),
+            no_space: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            channels: Mutex::new(Vec::new()),
+            room: Waiters::default(),
+            close_waiters: Waiters::default(),
+            stats: ShardStats::default(),
+        })
+    }
+
+    /// Hangs up the bell, once the shard has one.
+    pub fn set_doorbell(&self, doorbell: Arc<Doorbell>) {
+        assert!(self.doorbell.set(doorbell).is_ok(), "a shard has one doorbell");
+    }
+
+    /// Puts a channel on the list; the caller was told so by its tail.
+    pub fn push_dirty(&self, slot: Slot) {
+        self.dirty.push(slot);
+        if let Some(doorbell) = self.doorbell.get() {
+            doorbell.ring_if_deep();
+        }
+    }
+
+    /// Takes a channel off the list.
+    pub fn pop_dirty(&self) -> Option<Slot> {
+        self.dirty.pop()
+    }
+
+    /// Whether a channel is on the list.
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Somebody starts to wait, or much lies ready.
+    #[inline]
+    pub fn ring(&self) {
+        if let Some(doorbell) = self.doorbell.get() {
+            doorbell.ring_urgent();
+        }
+    }
+
+    /// Sends a rare message. Returns the channel's slot for [`Control::Open`].
+    pub fn send(&self, control: Control) {
+        self.control.lock().expect("no panic while the lock is held").push_back(control);
+        self.has_control.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    /// Gives a channel its slot.
+    pub fn register(&self, make: impl FnOnce(Slot) -> Arc<Channel>) -> Arc<Channel> {
+        let mut channels = self.channels.lock().expect("no panic while the lock is held");
+        let slot = Slot::try_from(channels.len()).expect("fewer than 2^32 channels are open");
+        let channel = make(slot);
+        channels.push(channel.clone());
+        channel
+    }
+
+    /// The newest checkpointed entries of the shard's channels.
+    pub fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().expect("no panic while the lock is held")
+    }
+
+    /// Where the journal ends, after a close.
+    pub fn clean_end(&self) -> Option<CleanEnd> {
+        *self.clean_end.lock().expect("no panic while the lock is held")
+    }
+
+    /// Says where the journal ends.
+    pub fn set_clean_end(&self, end: CleanEnd) {
+        *self.clean_end.lock().expect("no panic while the lock is held") = Some(end);
+    }
+
+    /// Takes the next rare message.
+    pub fn receive(&self) -> Option<Control> {
+        if !self.has_control.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut queue = self.control.lock().expect("no panic while the lock is held");
+        let control = queue.pop_front();
+        self.has_control.store(!queue.is_empty(), Ordering::Release);
+        control
+    }
+
+    /// Whether a rare message waits.
+    pub fn has_control(&self) -> bool {
+        self.has_control.load(Ordering::Acquire)
+    }
+
+    /// The first failure, if there was one.
+    #[inline]
+    pub fn poisoned(&self) -> Option<&Poisoned> {
+        self.poisoned.get()
+    }
+
+    /// Stops everything with this failure, unless there was one before.
+    pub fn poison(&self, failure: Poisoned) {
+        if self.poisoned.set(failure.clone()).is_ok() {
+            tracing::error!(shard = %self.id, what = failure.what, file = failure.file, cause = %failure.cause, "shard stopped");
+        }
+        self.wake_everybody();
+    }
+
+    /// Says whether the disk is full, and wakes those who waited for room when it is no more.
+    pub fn set_no_space(&self, no_space: bool) {
+        if self.no_space.swap(no_space, Ordering::AcqRel) != no_space {
+            tracing::warn!(shard = %self.id, no_space, "space on disk");
+        }
+        self.room.wake_all();
+    }
+
+    /// Whether the disk is full.
+    #[inline]
+    pub fn no_space(&self) -> bool {
+        self.no_space.load(Ordering::Relaxed)
+    }
+
+    /// The shard has ended well.
+    pub fn set_closed(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.wake_everybody();
+    }
+
+    /// Whether the shard has ended well.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Refuses appends, and tells the shard to end.
+    pub fn begin_close(&self) {
+        for channel in &*self.channels.lock().expect("no panic while the lock is held") {
+            channel.tail.close();
+        }
+        self.send(Control::Close);
+    }
+
+    fn wake_everybody(&self) {
+        let channels: Vec<_> = self.channels.lock().expect("no panic while the lock is held").clone();
+        for channel in channels {
+            channel.tail.close();
+            channel.durable_waiters.wake_all();
+        }
+        self.room.wake_all();
+        self.close_waiters.wake_all();
+    }
+}

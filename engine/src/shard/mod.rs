@@ -1,0 +1,469 @@
+//! A shard: one thread, one queue of I/O, one journal.
+//!
+//! ```text
+//!  turn:  reap -> receive -> gather -> commit -> destage -> checkpoint
+//! ```
+//!
+//! The shard is a state machine: [`Shard::turn`] takes what has completed and what is published, and submits what follows
+//! from it. It starts no thread, reads no clock but the one it was given, and never waits; [`run`] does that around it, and
+//! the simulator does it by hand.
+//!
+//! Promises: see `docs/architecture.md`. A failed write or flush stops it for good ([`Poisoned`]); no flush is tried again.
+
+pub mod active;
+pub mod checkpoint;
+pub mod commit;
+pub mod destage;
+pub mod handle;
+pub mod ops;
+pub mod plan;
+pub mod roll;
+pub mod run;
+pub mod seal;
+pub mod stats;
+pub mod timers;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use self::active::Active;
+use self::checkpoint::{Checkpoint, CheckpointFiles};
+use self::commit::{Commits, ControlEntry, Kind};
+use self::handle::{Control, ShardHandle, Slot};
+use self::ops::{Ops, Purpose};
+use self::roll::Making;
+use self::timers::Timers;
+use crate::clock::Clock;
+use crate::error::Poisoned;
+use crate::ids::{Lsn, SegmentNo};
+use crate::io::{AlignedBuf, Completion, Disk, Doorbell, Driver};
+use crate::journal::pool::SegmentPool;
+use crate::journal::writer::Journal;
+use crate::options::Options;
+use crate::random::Random;
+use crate::segment::record::IndexRecord;
+use crate::store::superblock::CleanEnd;
+use crate::tail::pool::PagePool;
+
+/// How long a shard that found no room on disk waits before it tries again.
+const SPACE_RETRY_US: u64 = 50_000;
+
+/// What a shard begins with.
+pub struct ShardSeed {
+    /// Its door.
+    pub handle: Arc<ShardHandle>,
+    /// Its files.
+    pub disk: Arc<dyn Disk>,
+    /// Where its journal goes on.
+    pub journal: Journal,
+    /// Ready journal segments.
+    pub pool: SegmentPool,
+    /// LSN of its next commit.
+    pub next_lsn: Lsn,
+    /// Commits below need no replay.
+    pub replay_from: Lsn,
+    /// Its checkpoint files.
+    pub checkpoint_files: CheckpointFiles,
+    /// Memory for pages.
+    pub pages: Arc<PagePool>,
+    /// Settings.
+    pub options: Options,
+    /// Time.
+    pub clock: Clock,
+    /// Chance.
+    pub random: Random,
+}
+
+/// See the module's text.
+pub struct Shard {
+    handle: Arc<ShardHandle>,
+    disk: Arc<dyn Disk>,
+    driver: Box<dyn Driver>,
+    doorbell: Arc<Doorbell>,
+    clock: Clock,
+    random: Random,
+    options: Options,
+    pages: Arc<PagePool>,
+    active: Vec<Option<Box<Active>>>,
+    /// Channels with something to commit.
+    queue: VecDeque<Slot>,
+    /// Channels that may have something to destage.
+    destage_queue: VecDeque<Slot>,
+    /// Channels with commits since the last checkpoint.
+    changed: Vec<Slot>,
+    commits: Commits,
+    journal: Journal,
+    pool: SegmentPool,
+    making: Option<Making>,
+    zeros: Option<AlignedBuf>,
+    checkpoint: Checkpoint,
+    checkpoint_files: CheckpointFiles,
+    /// Commits below need no replay: segments that end before can be recycled.
+    replay_from: Lsn,
+    ops: Ops,
+    completions: Vec<Completion>,
+    timers: Timers,
+    /// Somebody waits, or much lies ready: the queue is committed as soon as it can be.
+    commit_now: bool,
+    /// Somebody waits for what is written and not flushed.
+    flush_backlog: bool,
+    /// Everything is to be flushed.
+    flush_now: bool,
+    closing: bool,
+    ended: bool,
+    worked_lately: bool,
+    files_made: usize,
+    idx_buffers: Vec<AlignedBuf>,
+    record_scratch: Vec<IndexRecord>,
+    now_us: u64,
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Something was done: another turn may find more.
+    Worked,
+    /// Nothing to do before an I/O ends, the bell rings, or this moment of the steady clock (microseconds) comes.
+    Idle {
+        /// The next timer.
+        until_us: Option<u64>,
+    },
+    /// The shard has been closed.
+    Ended,
+}
+
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shard").field("id", &self.handle.id).finish_non_exhaustive()
+    }
+}
+
+impl Shard {
+    /// A shard that goes on where its seed says. Called on the thread that will run it.
+    pub fn new(seed: ShardSeed) -> io::Result<Self> {
+        let driver = seed.disk.driver()?;
+        let doorbell = driver.doorbell();
+        seed.handle.set_doorbell(doorbell.clone());
+        *seed.handle.stats.io.lock().expect("no panic while the lock is held") = seed.disk.facts();
+        let now_us = seed.clock.steady_us();
+        Ok(Self {
+            handle: seed.handle,
+            disk: seed.disk,
+            driver,
+            doorbell,
+            clock: seed.clock,
+            random: seed.random,
+            options: seed.options,
+            pages: seed.pages,
+            active: Vec::new(),
+            queue: VecDeque::new(),
+            destage_queue: VecDeque::new(),
+            changed: Vec::new(),
+            commits: Commits::new(seed.next_lsn),
+            journal: seed.journal,
+            pool: seed.pool,
+            making: None,
+            zeros: None,
+            checkpoint: Checkpoint::default(),
+            checkpoint_files: seed.checkpoint_files,
+            replay_from: seed.replay_from,
+            ops: Ops::default(),
+            completions: Vec::new(),
+            timers: Timers::default(),
+            commit_now: false,
+            flush_backlog: false,
+            flush_now: false,
+            closing: false,
+            ended: false,
+            worked_lately: false,
+            files_made: 0,
+            idx_buffers: Vec::new(),
+            record_scratch: Vec::new(),
+            now_us,
+        })
+    }
+
+    /// One turn of the shard's loop.
+    ///
+    /// # Errors
+    ///
+    /// [`Poisoned`]: a write or flush failed. Everybody who waits is told; the shard takes no more turns.
+    pub fn turn(&mut self) -> Result<Turn, Poisoned> {
+        if let Some(poisoned) = self.handle.poisoned() {
+            return Err(poisoned.clone());
+        }
+        let turn = self.try_turn();
+        if let Err(poisoned) = &turn {
+            self.handle.poison(poisoned.clone());
+        }
+        turn
+    }
+
+    fn try_turn(&mut self) -> Result<Turn, Poisoned> {
+        if self.ended {
+            return Ok(Turn::Ended);
+        }
+        self.now_us = self.clock.steady_us();
+        let reaped = self.reap()?;
+        let received = self.receive();
+        self.fire_timers()?;
+        let gathered = self.gather();
+        self.roll()?;
+        let committed = self.commit()?;
+        let more = self.destage()?;
+        let checkpointed = self.step_checkpoint()?;
+        self.keep_spares()?;
+        let recycled = self.recycle_one()?;
+        self.arm_idle();
+        let kicked = self.driver.kick();
+        self.checked("ring submission", kicked)?;
+        if self.closing && self.try_end()? {
+            return Ok(Turn::Ended);
+        }
+        let worked = reaped || received || gathered || committed || more || checkpointed || recycled;
+        Ok(if worked { Turn::Worked } else { Turn::Idle { until_us: self.timers.next() } })
+    }
+
+    /// Handles what has completed.
+    fn reap(&mut self) -> Result<bool, Poisoned> {
+        let mut completions = std::mem::take(&mut self.completions);
+        let reaped = self.driver.reap(&mut completions);
+        self.checked("ring completion", reaped)?;
+        let any = !completions.is_empty();
+        for completion in completions.drain(..) {
+            self.complete(completion)?;
+        }
+        self.completions = completions;
+        Ok(any)
+    }
+
+    fn complete(&mut self, completion: Completion) -> Result<(), Poisoned> {
+        let (purpose, file) = self.ops.finish(completion.token);
+        if let Err(error) = completion.result {
+            if error.kind() == io::ErrorKind::StorageFull && purpose.may_find_no_space() {
+                return self.found_no_space(purpose);
+            }
+            return Err(self.failure(purpose.what(), &format!("{file:?}"), error));
+        }
+        match purpose {
+            Purpose::CommitWrite(lsn) => {
+                self.commits.reuse(completion.buf.expect("a commit owns its buffer"));
+                self.commit_op_ended(lsn)?;
+            }
+            Purpose::CommitExtent(lsn) | Purpose::CommitFlush(lsn) => self.commit_op_ended(lsn)?,
+            Purpose::Dat { slot, byte } => self.dat_written(slot, byte),
+            Purpose::Idx { slot, end } => self.idx_written(slot, end, completion.buf),
+            Purpose::SealWrite(slot) => self.seal_written(slot)?,
+            Purpose::SealFlush(slot) => self.seal_flushed(slot),
+            Purpose::RollHeader => self.roll_header_written(),
+            Purpose::SpareZero => {
+                self.zeros = completion.buf;
+                self.zeros_written();
+            }
+            Purpose::SpareFlush => self.spare_flushed()?,
+            Purpose::CheckpointFlush => self.checkpoint_flushed(),
+            Purpose::CheckpointWrite => self.checkpoint_slice_written(completion.buf),
+            Purpose::CheckpointFileFlush => self.checkpoint_file_flushed()?,
+        }
+        Ok(())
+    }
+
+    /// Something found the disk full and is as it was: it is tried again later, and appends are refused meanwhile.
+    fn found_no_space(&mut self, purpose: Purpose) -> Result<(), Poisoned> {
+        self.no_space_found();
+        match purpose {
+            Purpose::Dat { slot, .. } => self.dat_found_no_space(slot),
+            Purpose::Idx { slot, .. } => self.idx_found_no_space(slot),
+            Purpose::SealWrite(slot) => self.seal_found_no_space(slot),
+            Purpose::SpareZero => self.zeros_found_no_space()?,
+            Purpose::CheckpointWrite => self.checkpoint_found_no_space()?,
+            _ => unreachable!("only what can be tried again finds no space"),
+        }
+        Ok(())
+    }
+
+    fn no_space_found(&mut self) {
+        self.handle.set_no_space(true);
+        self.timers.space_retry_at = Some(self.now_us + SPACE_RETRY_US);
+    }
+
+    /// Something that needed new space got it.
+    fn space_was_found(&mut self) {
+        if self.handle.no_space() && self.timers.space_retry_at.is_none() {
+            self.handle.set_no_space(false);
+        }
+    }
+
+    /// The value, or `None` if there was no room for it.
+    fn found_space<T>(&mut self, what: &'static str, result: io::Result<T>) -> Result<Option<T>, Poisoned> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                self.no_space_found();
+                Ok(None)
+            }
+            Err(error) => Err(self.failure(what, what, error)),
+        }
+    }
+
+    /// The value; a failure stops the shard.
+    fn checked<T>(&self, what: &'static str, result: io::Result<T>) -> Result<T, Poisoned> {
+        result.map_err(|error| self.failure(what, what, error))
+    }
+
+    fn failure(&self, what: &'static str, file: &str, error: io::Error) -> Poisoned {
+        Poisoned { shard: self.handle.id, what, file: file.to_owned(), cause: Arc::new(error) }
+    }
+
+    /// Takes rare messages.
+    fn receive(&mut self) -> bool {
+        let mut any = false;
+        while let Some(control) = self.handle.receive() {
+            any = true;
+            match control {
+                Control::Open(opened) => self.open_channel(*opened),
+                Control::Close => self.closing = true,
+            }
+        }
+        any
+    }
+
+    fn open_channel(&mut self, opened: handle::Opened) {
+        let slot = opened.slot as usize;
+        if self.active.len() <= slot {
+            self.active.resize_with(slot + 1, || None);
+        }
+        let mut active = Box::new(opened.into_active());
+        if active.untold {
+            active.queued = true;
+            self.queue.push_back(active.slot);
+        }
+        self.active[slot] = Some(active);
+    }
+
+    /// Takes channels off the dirty list: what they have published will be committed, what they want flushed.
+    fn gather(&mut self) -> bool {
+        // Before the look at the list: who rings has put its channel there.
+        self.commit_now |= self.doorbell.take_urgent();
+        let mut any = false;
+        while let Some(slot) = self.handle.pop_dirty() {
+            any = true;
+            // A channel may be dirty before the message that opens it is taken.
+            if self.active.get(slot as usize).is_none_or(Option::is_none) {
+                self.receive();
+            }
+            let active = self.active[slot as usize].as_mut().expect("a dirty channel was opened");
+            active.channel.tail.clear_dirty();
+            if let Some(period) = active.channel.config.fsync_policy().period() {
+                let since = active.channel.see_unflushed();
+                if since != 0 {
+                    self.timers.arm_flush(since, period, self.clock.wall_us(), self.now_us);
+                }
+            }
+            let published = active.channel.tail.published();
+            if published > active.at.seq {
+                if !active.queued && !active.deferred {
+                    active.queued = true;
+                    self.queue.push_back(slot);
+                }
+            } else if active.channel.wanted() > active.promised {
+                self.flush_backlog = true;
+            }
+        }
+        if !self.queue.is_empty() && self.timers.write_behind_at.is_none() {
+            self.timers.write_behind_at = Some(self.now_us + self.options.write_behind.as_micros() as u64);
+        }
+        any
+    }
+
+    fn fire_timers(&mut self) -> Result<(), Poisoned> {
+        let due = |at: Option<u64>| at.is_some_and(|at| at <= self.now_us);
+        let (flush, idle, retry) =
+            (due(self.timers.flush_at), due(self.timers.idle_at), due(self.timers.space_retry_at));
+        if flush {
+            self.timers.flush_at = None;
+            self.flush_now = true;
+        }
+        if idle {
+            self.timers.idle_at = None;
+            self.leave_witness();
+        }
+        if retry {
+            self.timers.space_retry_at = None;
+            self.retry_space()?;
+        }
+        Ok(())
+    }
+
+    /// Tries again what found no room; appends are let in again if there is some.
+    fn retry_space(&mut self) -> Result<(), Poisoned> {
+        let slots: Vec<Slot> = self.destage_queue.iter().copied().collect();
+        if slots.is_empty() && self.making.is_none() && !self.journal.is_rolling() {
+            self.space_was_found();
+        }
+        if self.journal.is_rolling() || self.making.is_some() || self.pool.ready() < 2 {
+            self.make_spare()?;
+        }
+        self.destage()?;
+        if self.timers.space_retry_at.is_none() && !self.journal.is_rolling() {
+            self.space_was_found();
+        }
+        Ok(())
+    }
+
+    /// After a while without a commit the last one gets its witness (design D6).
+    fn arm_idle(&mut self) {
+        let wanted = self.commits.durable > self.commits.witnessed && self.commits.pending.is_empty();
+        if !wanted || !self.queue.is_empty() {
+            self.timers.idle_at = None;
+        } else if self.timers.idle_at.is_none() {
+            self.timers.idle_at = Some(self.now_us + self.options.idle_witness.as_micros() as u64);
+        }
+    }
+
+    fn leave_witness(&mut self) {
+        // The end of a clean journal is its last checkpoint.
+        let room = !self.closing && self.journal.bytes_left() > 2 * crate::io::BLOCK_SIZE as u64;
+        if self.commits.pending.is_empty() && !self.journal.is_rolling() && room {
+            self.commit_entry(Kind::Idle, &ControlEntry::Witness, false);
+        }
+    }
+
+    fn now_ns(&self) -> u64 {
+        // Latencies are of interest on a clock that runs.
+        self.clock.steady_ns()
+    }
+
+    /// Whether everything that was published is durable.
+    fn nothing_left_to_commit(&self) -> bool {
+        let quiet = self.queue.is_empty() && !self.handle.has_dirty() && !self.handle.has_control();
+        quiet && !self.commits.needs_flush() && !self.active.iter().flatten().any(|active| active.deferred)
+    }
+
+    /// Ends the shard once everything is durable and a checkpoint covers it.
+    fn try_end(&mut self) -> Result<bool, Poisoned> {
+        if !self.nothing_left_to_commit() {
+            self.flush_now = true;
+            return Ok(false);
+        }
+        let quiet = self.ops.in_flight() == 0 && self.commits.pending.is_empty() && self.making.is_none();
+        if !quiet || !self.checkpoint.is_final() {
+            self.flush_now |= !self.commits.pending.is_empty() && self.checkpoint.is_idle();
+            return Ok(false);
+        }
+        self.ended = true;
+        self.handle.set_clean_end(CleanEnd {
+            segment: self.journal.number(),
+            offset: self.journal.offset(),
+            next_lsn: self.commits.next,
+        });
+        self.handle.set_closed();
+        Ok(true)
+    }
+
+    /// Number of the journal segment that is being written.
+    pub fn journal_segment(&self) -> SegmentNo {
+        self.journal.number()
+    }
+}

@@ -1,0 +1,196 @@
+//! Decides what goes into the next commit: which events, and which bytes of them go inline or by extent.
+//!
+//! Planning only reads pages and moves the channels' `at`; nothing is written. A channel with many whole blocks to commit
+//! sends them straight to its dat file (an *extent*, design D3): that needs the file to itself, so the channel is
+//! *deferred* until a write that is under way has ended.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::active::{Active, Position, Sealing};
+use crate::io::BLOCK_SIZE;
+use crate::journal::format::entry_size_events;
+use crate::tail::page::Page;
+
+/// Consecutive events of one page in a commit.
+#[derive(Debug)]
+pub struct Piece {
+    /// Whose.
+    pub slot: super::handle::Slot,
+    /// Where they lie.
+    pub page: Arc<Page>,
+    /// Their slots there.
+    pub slots: Range<usize>,
+    /// Bytes of the page that are written to the journal.
+    pub inline: Range<usize>,
+    /// Whole blocks of the page that are written to dat.
+    pub extent: Option<Range<usize>>,
+    /// Whether the page ends with the extent.
+    pub completes_page: bool,
+}
+
+impl Piece {
+    /// Bytes of the entry and of the inline payload.
+    fn size(&self) -> usize {
+        entry_size_events(self.slots.len()) + self.inline.len()
+    }
+}
+
+/// What came of planning a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planned {
+    /// Everything published is in the plan.
+    All,
+    /// There was no room for the rest.
+    NoRoom,
+    /// It has to wait for its dat file.
+    Deferred,
+}
+
+/// A commit in the making.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Events, in order.
+    pub pieces: Vec<Piece>,
+    /// Bytes left for entries and inline payloads.
+    pub room: usize,
+    /// Bytes from which a page's new blocks go by extent.
+    pub extent_bytes: usize,
+}
+
+impl Plan {
+    /// Empties the plan for a commit with so much room.
+    pub fn reset(&mut self, room: usize, extent_bytes: usize) {
+        self.pieces.clear();
+        self.room = room;
+        self.extent_bytes = extent_bytes;
+    }
+
+    /// Adds what the channel has published, and moves its `at`.
+    pub fn add(&mut self, active: &mut Active) -> Planned {
+        // One extent a commit: its page's blocks keep the dat file busy until the commit is written.
+        let mut dat_free = !active.dat_busy && matches!(active.sealing, Sealing::No);
+        loop {
+            let Some(page) = active.channel.tail.page(active.at.page_no) else { return Planned::All };
+            if active.at.slot == 0 {
+                active.at.byte = page.start().prefix as usize;
+            }
+            let published = (active.channel.tail.published().0.saturating_sub(page.start().first_seq.0)) as usize;
+            let page_end = page.end();
+            let to = page_end.map_or(published, |end| published.min(end.slots as usize));
+            if to <= active.at.slot {
+                if page_end.is_some_and(|end| end.slots as usize == active.at.slot) {
+                    active.at = Position { page_no: active.at.page_no + 1, slot: 0, byte: 0, ..active.at };
+                    continue;
+                }
+                return Planned::All;
+            }
+            let end_of = |slot: usize| page.ready(slot - 1).expect("published slots are ready") as usize;
+            let big = end_of(to) - active.at.byte >= self.extent_bytes;
+            let piece = if big {
+                let free = dat_free
+                    && active.dat_page == active.at.page_no
+                    && active.dat_is_ready_for(&page);
+                if !free {
+                    return Planned::Deferred;
+                }
+                self.by_extent(active, &page, to, end_of)
+            } else {
+                self.inline(active, &page, to, end_of)
+            };
+            let Some(piece) = piece else { return Planned::NoRoom };
+            dat_free &= piece.extent.is_none();
+            let (taken, byte) = (piece.slots.end, end_of(piece.slots.end));
+            active.at.bytes_total += (byte - active.at.byte) as u64;
+            active.at.byte = byte;
+            active.at.seq.0 += (taken - active.at.slot) as u64;
+            active.at.slot = taken;
+            self.room -= piece.size();
+            self.pieces.push(piece);
+            if taken < to {
+                return Planned::NoRoom;
+            }
+        }
+    }
+
+    fn inline(
+        &self,
+        active: &Active,
+        page: &Arc<Page>,
+        to: usize,
+        end_of: impl Fn(usize) -> usize,
+    ) -> Option<Piece> {
+        let from = active.at.slot;
+        let fits = |slot: usize| entry_size_events(slot - from) + end_of(slot) - active.at.byte <= self.room;
+        let to = last_that(from, to, fits)?;
+        Some(Piece {
+            slot: active.slot,
+            page: page.clone(),
+            slots: from..to,
+            inline: active.at.byte..end_of(to),
+            extent: None,
+            completes_page: false,
+        })
+    }
+
+    fn by_extent(
+        &self,
+        active: &Active,
+        page: &Arc<Page>,
+        to: usize,
+        end_of: impl Fn(usize) -> usize,
+    ) -> Option<Piece> {
+        let from = active.at.slot;
+        // Less than a block is left over for the journal.
+        let fits = |slot: usize| entry_size_events(slot - from) + BLOCK_SIZE <= self.room;
+        let to = last_that(from, to, fits)?;
+        let end = end_of(to);
+        let completes_page = page.end().is_some_and(|page_end| page_end.slots as usize == to);
+        let blocks_to = if completes_page { end.next_multiple_of(BLOCK_SIZE) } else { end / BLOCK_SIZE * BLOCK_SIZE };
+        if blocks_to <= active.at.byte {
+            // The room for records let in too few events to fill a block.
+            return self.inline(active, page, to, end_of);
+        }
+        assert!(active.dat_byte <= active.at.byte, "only what is written is destaged");
+        Some(Piece {
+            slot: active.slot,
+            page: page.clone(),
+            slots: from..to,
+            inline: blocks_to.min(end)..end,
+            extent: Some(active.dat_byte..blocks_to),
+            completes_page,
+        })
+    }
+}
+
+/// The highest number in `from + 1..=to` that fits; what fits grows with the number.
+fn last_that(from: usize, to: usize, fits: impl Fn(usize) -> bool) -> Option<usize> {
+    if fits(to) {
+        return Some(to);
+    }
+    let (mut low, mut high) = (from, to);
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if fits(middle) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    (low > from).then_some(low)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_that;
+
+    #[test]
+    fn finds_the_last_number_that_fits() {
+        for to in 1..20 {
+            for limit in 0..25 {
+                let expected = (1..=to).rev().find(|n| *n <= limit);
+                assert_eq!(last_that(0, to, |n| n <= limit), expected);
+            }
+        }
+    }
+}

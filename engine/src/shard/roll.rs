@@ -1,0 +1,179 @@
+//! Journal segments: the roll to the next one, and spare ones made ahead.
+//!
+//! The order of a roll (design D6): everything before is done; the next segment's header is durable; then a roll entry in the
+//! old segment names it; then commits go there. Each step waits for the one before, once in a segment's life.
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::commit::{ControlEntry, Kind};
+use super::ops::Purpose;
+use super::stats::add;
+use crate::error::Poisoned;
+use crate::ids::{Lsn, SegmentNo};
+use crate::io::{AlignedBuf, BLOCK_SIZE, Durability, File, IoBuf, Operation};
+use crate::journal::format::SegmentHeader;
+use crate::journal::segment_path;
+use crate::journal::pool::ZEROS_BYTES;
+use crate::journal::writer::{Next, Rolling};
+
+/// Ready segments that a shard wants: one to roll to, one kept back for recovery.
+const SPARES_WANTED: usize = 2;
+
+/// A spare segment in the making.
+#[derive(Debug)]
+pub struct Making {
+    name: String,
+    file: Arc<dyn File>,
+    /// Bytes written with zeros; `None` once that is flushed.
+    written: u64,
+}
+
+impl Shard {
+    /// Decides to roll. Commits wait until it is done.
+    pub(super) fn begin_roll(&mut self) -> Result<(), Poisoned> {
+        if !self.journal.is_rolling() {
+            self.journal.rolling = Rolling::Wanted;
+        }
+        self.roll()
+    }
+
+    /// Takes the next step of a roll, if it can be taken.
+    pub(super) fn roll(&mut self) -> Result<(), Poisoned> {
+        if !matches!(self.journal.rolling, Rolling::Wanted) || self.commits.in_flight() > 0 || self.commits.has_barrier() {
+            return Ok(());
+        }
+        // One spare is kept back for recovery, which takes it when the disk is full.
+        if self.pool.ready() < if self.closing { 1 } else { SPARES_WANTED } {
+            return self.make_spare();
+        }
+        let number = SegmentNo(self.journal.number().0 + 1);
+        let taken = self.pool.take(number);
+        let Some(file) = self.checked("journal rename", taken)? else { return self.make_spare() };
+        let header = SegmentHeader {
+            uuid: self.journal.header().uuid,
+            shard: self.handle.id,
+            number,
+            epoch: self.journal.header().epoch,
+            salt: self.random.next_u64(),
+            key_id: 0,
+            predecessor: Some(self.journal.number()),
+            // The roll entry comes before it.
+            first_lsn: Lsn(self.commits.next.0 + 1),
+        };
+        let mut buf = AlignedBuf::new(BLOCK_SIZE);
+        header.encode(&mut buf[..BLOCK_SIZE]);
+        let buf = IoBuf::Owned { buf, len: BLOCK_SIZE };
+        let operation = Operation::Write { file: file.clone(), offset: 0, buf, durability: Durability::Durable };
+        self.ops.submit(&mut *self.driver, Purpose::RollHeader, operation);
+        add(&self.handle.stats.checkpoint_flushes, 1);
+        self.journal.rolling = Rolling::Header(Next { header, file });
+        Ok(())
+    }
+
+    /// The next segment's header is durable: names it in the present one.
+    pub(super) fn roll_header_written(&mut self) {
+        let Rolling::Header(next) = std::mem::replace(&mut self.journal.rolling, Rolling::No) else {
+            unreachable!("a header is written in a roll only");
+        };
+        let entry = ControlEntry::Roll(next.header.number);
+        self.journal.rolling = Rolling::Entry(next);
+        self.commit_entry(Kind::Roll, &entry, true);
+    }
+
+    /// The roll entry is durable: goes on in the next segment.
+    pub(super) fn rolled(&mut self) {
+        let Rolling::Entry(next) = std::mem::replace(&mut self.journal.rolling, Rolling::No) else {
+            unreachable!("a roll entry is written in a roll only");
+        };
+        assert_eq!(next.header.first_lsn, self.commits.next, "nothing was committed in between");
+        tracing::debug!(shard = %self.handle.id, segment = %next.header.number, "journal rolled");
+        self.journal.switch(next);
+        add(&self.handle.stats.rolls, 1);
+    }
+
+    /// Begins a spare segment, unless one is in the making.
+    pub(super) fn make_spare(&mut self) -> Result<(), Poisoned> {
+        if self.making.is_some() || self.timers.space_retry_at.is_some() {
+            return Ok(());
+        }
+        let begun = self.pool.begin();
+        let Some((name, file)) = self.found_space("journal spare", begun)? else { return Ok(()) };
+        self.making = Some(Making { name, file, written: 0 });
+        self.write_zeros();
+        Ok(())
+    }
+
+    fn write_zeros(&mut self) {
+        let making = self.making.as_ref().expect("one is in the making");
+        let left = self.journal.segment_bytes() - making.written;
+        let file = making.file.clone();
+        if left == 0 {
+            add(&self.handle.stats.checkpoint_flushes, 1);
+            self.ops.submit(&mut *self.driver, Purpose::SpareFlush, Operation::Flush { file });
+            return;
+        }
+        let len = left.min(ZEROS_BYTES as u64) as usize;
+        let buf = match self.zeros.take() {
+            Some(buf) => buf,
+            None => AlignedBuf::new(ZEROS_BYTES),
+        };
+        let operation = Operation::Write {
+            file,
+            offset: making.written,
+            buf: IoBuf::Owned { buf, len },
+            durability: Durability::Written,
+        };
+        self.ops.submit(&mut *self.driver, Purpose::SpareZero, operation);
+    }
+
+    /// A slice of zeros was written.
+    pub(super) fn zeros_written(&mut self) {
+        let segment_bytes = self.journal.segment_bytes();
+        if let Some(making) = &mut self.making {
+            making.written += (segment_bytes - making.written).min(ZEROS_BYTES as u64);
+            self.write_zeros();
+        }
+    }
+
+    /// There was no room for the zeros: the file goes, and is tried again later.
+    pub(super) fn zeros_found_no_space(&mut self) -> Result<(), Poisoned> {
+        if let Some(making) = self.making.take() {
+            drop(making.file);
+            let result = self.pool.abandon(&making.name);
+            self.checked("journal spare removal", result)?;
+        }
+        Ok(())
+    }
+
+    /// The spare segment is whole.
+    pub(super) fn spare_flushed(&mut self) -> Result<(), Poisoned> {
+        if let Some(making) = self.making.take() {
+            let result = self.pool.finish(&making.name);
+            self.checked("journal spare rename", result)?;
+            self.space_was_found();
+        }
+        self.zeros = None;
+        Ok(())
+    }
+
+    /// Keeps the wanted number of spares in the making.
+    pub(super) fn keep_spares(&mut self) -> Result<(), Poisoned> {
+        let half = self.journal.bytes_left() < self.journal.segment_bytes() / 2;
+        if self.pool.ready() < SPARES_WANTED && half && !self.closing {
+            self.make_spare()?;
+        }
+        Ok(())
+    }
+
+    /// Gives the segments below a checkpoint back to the pool, one a turn.
+    pub(super) fn recycle_one(&mut self) -> Result<bool, Poisoned> {
+        let Some(number) = self.journal.pop_below(self.replay_from) else { return Ok(false) };
+        let path = segment_path(self.handle.id, number);
+        let name = path.rsplit('/').next().expect("a path has a last part");
+        let result = self.pool.recycle(name, SPARES_WANTED + 1);
+        self.checked("journal recycling", result)?;
+        add(&self.handle.stats.recycled, 1);
+        Ok(true)
+    }
+}

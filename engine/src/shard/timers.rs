@@ -1,0 +1,54 @@
+//! What a shard does when nobody asks: moments on the steady clock, microseconds.
+
+use std::time::Duration;
+
+use crate::channel::Channel;
+
+/// See each field. A moment that is `None` will not come.
+#[derive(Debug, Default)]
+pub struct Timers {
+    /// Events that nobody waits for are written.
+    pub write_behind_at: Option<u64>,
+    /// A policy's period ends: everything is flushed.
+    pub flush_at: Option<u64>,
+    /// A witness is left.
+    pub idle_at: Option<u64>,
+    /// What found no room on disk is tried again.
+    pub space_retry_at: Option<u64>,
+}
+
+impl Timers {
+    /// Whether events have waited long enough to be written.
+    pub fn write_behind_due(&self, now_us: u64) -> bool {
+        self.write_behind_at.is_some_and(|at| at <= now_us)
+    }
+
+    /// The next moment.
+    pub fn next(&self) -> Option<u64> {
+        [self.write_behind_at, self.flush_at, self.idle_at, self.space_retry_at].into_iter().flatten().min()
+    }
+
+    /// Makes sure that a channel whose policy has a period is flushed in time.
+    pub fn note_policy(&mut self, channel: &Channel, now_us: u64) {
+        let Some(period) = channel.config.fsync_policy().period() else { return };
+        let durable = channel.durable();
+        if durable == channel.tail.published() {
+            channel.set_unflushed_since(0);
+            return;
+        }
+        // Times are of the wall clock, timers of the steady one: the age carries over.
+        let page = channel.tail.page_of(durable);
+        let since = page.map_or(0, |page| page.record((durable.0 - page.start().first_seq.0) as usize).time_us());
+        channel.set_unflushed_since(since);
+        self.arm_flush(since, period, channel.clock.wall_us(), now_us);
+    }
+
+    /// Flushes `period` after `since_us` of the wall clock.
+    pub fn arm_flush(&mut self, since_us: u64, period: Duration, wall_us: u64, now_us: u64) {
+        let age = wall_us.saturating_sub(since_us);
+        // At half the period, so that the flush is over before an append would have to wait for it.
+        let left = (period.as_micros() as u64 / 2).saturating_sub(age);
+        let at = now_us + left;
+        self.flush_at = Some(self.flush_at.map_or(at, |before| before.min(at)));
+    }
+}

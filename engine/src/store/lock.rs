@@ -1,0 +1,112 @@
+//! One process writes (design D13): a lock on the file LOCK, which also tells who has it.
+//!
+//! The shards' rings hold the file too; so the lock outlives a killed process until its last write has landed, and an open
+//! that finds a dead holder waits for that.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
+use crate::error::OpenError;
+
+/// How long an open waits for the writes of a dead holder.
+const DEAD_HOLDER_WAIT: Duration = Duration::from_secs(30);
+/// How often it looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// A held lock. Released when dropped.
+#[derive(Debug)]
+pub struct StoreLock {
+    file: Arc<File>,
+}
+
+/// Who wrote LOCK.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Holder {
+    pid: Option<i32>,
+    text: String,
+}
+
+impl StoreLock {
+    /// Takes the lock of the store in `base`, waiting for a holder that is dead.
+    pub fn take(base: &Path, file: File) -> Result<Self, OpenError> {
+        let file = Arc::new(file);
+        let until = Instant::now() + DEAD_HOLDER_WAIT;
+        let mut told = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(std::fs::TryLockError::WouldBlock) => {}
+                Err(std::fs::TryLockError::Error(source)) => {
+                    return Err(OpenError::Io { what: "lock", path: base.join("LOCK"), source });
+                }
+            }
+            let holder = read_holder(&file);
+            if holder.pid.is_none_or(is_alive) || Instant::now() >= until {
+                return Err(OpenError::InUse { path: base.to_owned(), holder: holder.text });
+            }
+            if !std::mem::replace(&mut told, true) {
+                tracing::info!(store = %base.display(), holder = holder.text, "waits for the last writes of a dead process");
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        write_holder(&file).map_err(|source| OpenError::Io { what: "write", path: base.join("LOCK"), source })?;
+        Ok(Self { file })
+    }
+
+    /// The locked file, for the rings to hold.
+    pub fn file(&self) -> Arc<File> {
+        self.file.clone()
+    }
+}
+
+impl Drop for StoreLock {
+    fn drop(&mut self) {
+        // Rings and the disk may hold the file longer: the lock itself goes now.
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "the store's lock goes only with the process");
+        }
+    }
+}
+
+fn read_holder(file: &File) -> Holder {
+    let mut text = String::new();
+    let mut file = file;
+    let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(4096).read_to_string(&mut text));
+    if read.is_err() || text.is_empty() {
+        return Holder { pid: None, text: "an unknown process".to_owned() };
+    }
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    // Another host's process cannot be looked up here.
+    let here = field("host:") == Some(&host());
+    let pid = field("pid:").and_then(|pid| pid.parse().ok()).filter(|_| here);
+    Holder { pid, text: text.trim_end().replace('\n', ", ") }
+}
+
+fn is_alive(pid: i32) -> bool {
+    kill(Pid::from_raw(pid), None) != Err(nix::errno::Errno::ESRCH) && !is_zombie(pid)
+}
+
+/// A killed process that its parent has not asked about yet.
+fn is_zombie(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']))
+}
+
+fn host() -> String {
+    nix::unistd::gethostname().map_or_else(|_| "unknown".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+fn write_holder(file: &File) -> io::Result<()> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let text = format!("pid: {}\nhost: {}\nsince: {since} (seconds since 1970)\n", std::process::id(), host());
+    file.set_len(0)?;
+    let mut file = file;
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(text.as_bytes())
+}

@@ -1,0 +1,537 @@
+//! A store that is open: its lock, its shards, the names of its channels.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+
+use super::checkpoint::{ChannelState, Tail as Unfinished};
+use super::lock::StoreLock;
+use super::recover::{Restored, find, restore};
+use super::superblock::{STORE_FILE_SIZE, SUPERBLOCK_SIZE, ShardRoot, Superblock};
+use crate::channel::{Channel, ChannelParts, Persistence};
+use crate::channel_name::ChannelName;
+use crate::clock::Clock;
+use crate::config::RedexFileConfig;
+use crate::error::{CloseError, OpenError, OpenFileError};
+use crate::ids::{ChannelId, Epoch, Lsn, SegmentNo, Seq, ShardId, StoreUuid};
+use crate::io::posix::PosixDisk;
+use crate::io::uring::UringDisk;
+use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, OpenMode, probe};
+use crate::journal::{journal_dir, spare_dir};
+use crate::options::{Backend, Options};
+use crate::random::Random;
+use crate::read::offload::Offload;
+use crate::redex::ChannelInfo;
+use crate::segment::block::RECORDS_PER_BLOCK;
+use crate::segment::path::CHANNELS_DIR;
+use crate::segment::read::OnDisk;
+use crate::shard::ShardSeed;
+use crate::shard::checkpoint::{CHECKPOINT_DIR, Located, checkpoint_dir, load_located_tail};
+use crate::shard::handle::{Control, Opened, ShardHandle, active_segment};
+use crate::shard::run::run;
+use crate::shard::stats::Stats;
+use crate::tail::pool::PagePool;
+use crate::tail::{Tail, TailLimits, TailStart};
+
+const STORE_PATH: &str = "STORE";
+
+/// What a store stands on.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    /// Its files.
+    pub disk: Arc<dyn Disk>,
+    /// Time.
+    pub clock: Clock,
+    /// Chance.
+    pub random: Random,
+    /// Who reads history for futures.
+    pub offload: Arc<Offload>,
+    /// Memory for pages.
+    pub pages: Arc<PagePool>,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Store {
+    environment: Environment,
+    epoch: Epoch,
+    shards: Vec<Arc<ShardHandle>>,
+    names: Mutex<HashMap<ChannelName, (ShardId, ChannelId)>>,
+    created: AtomicU32,
+    superblock: Mutex<Superblock>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    lock: Mutex<Option<StoreLock>>,
+    ended: Mutex<Option<Result<(), CloseError>>>,
+}
+
+fn io_error(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.into();
+    move |source| OpenError::Io { what, path, source }
+}
+
+impl Store {
+    /// Opens the store of these options, or makes it, and starts its shards.
+    pub fn open(options: &Options, clock: Clock) -> Result<Arc<Self>, OpenError> {
+        options.check()?;
+        let base = options.persistent_dir.as_deref().expect("the caller has a base directory");
+        let (disk, lock) = open_disk(base, options.backend)?;
+        let environment = Environment {
+            disk,
+            clock,
+            random: Random::system(),
+            offload: Arc::new(Offload::default()),
+            pages: PagePool::new(options.page_budget_bytes, options.page_budget_bytes / 2),
+        };
+        let (store, seeds) = Self::recover(environment, options)?;
+        *store.lock.lock().expect("no panic while the lock is held") = Some(lock);
+        store.start(seeds, options)?;
+        Ok(Arc::new(store))
+    }
+
+    /// Recovers a store on any disk. The shards are not started.
+    pub fn recover(environment: Environment, options: &Options) -> Result<(Self, Vec<ShardSeed>), OpenError> {
+        let disk = &environment.disk;
+        let mut superblock = match read_superblock(&**disk)? {
+            Some(superblock) => superblock,
+            None => make_store(&**disk, options, &environment.random)?,
+        };
+        let uuid = superblock.uuid;
+        let mut found = Vec::with_capacity(superblock.shards.len());
+        for (index, root) in superblock.shards.iter().enumerate() {
+            found.push(find(&**disk, uuid, ShardId(index as u16), root, superblock.epoch)?);
+        }
+        let epoch_max = found.iter().map(|shard| shard.epoch_max).max().expect("a store has a shard");
+        let epoch = Epoch(epoch_max.0.max(superblock.epoch.0) + 1);
+        let mut restored = Vec::with_capacity(found.len());
+        for shard in found {
+            restored.push(restore(disk, uuid, shard, epoch, options.journal_segment_bytes, &environment.random)?);
+        }
+        superblock.epoch = epoch;
+        superblock.shards =
+            restored.iter().map(|shard| ShardRoot { segment: shard.journal.number(), clean: None }).collect();
+        superblock.generation += 1;
+        write_superblock(&**disk, &superblock).map_err(io_error("write", STORE_PATH))?;
+        let mut seeds = Vec::with_capacity(restored.len());
+        let mut names = HashMap::new();
+        for (index, mut shard) in restored.into_iter().enumerate() {
+            let id = ShardId(index as u16);
+            clean_up(&**disk, id, &mut shard).map_err(io_error("clean up", journal_dir(id)))?;
+            for located in shard.known.values().filter(|located| !located.state.deleted) {
+                let name = ChannelName::new(&located.state.name).map_err(|_| OpenError::Inconsistent {
+                    channel: located.state.name.clone(),
+                    why: "the name breaks the rules",
+                })?;
+                names.insert(name, (id, ChannelId(located.state.id)));
+            }
+            seeds.push(seed(&environment, options, id, shard));
+        }
+        tracing::info!(%uuid, epoch = %epoch, shards = seeds.len(), channels = names.len(), "store opened");
+        let store = Self {
+            epoch,
+            shards: seeds.iter().map(|seed| seed.handle.clone()).collect(),
+            names: Mutex::new(names),
+            created: AtomicU32::new(0),
+            superblock: Mutex::new(superblock),
+            threads: Mutex::new(Vec::new()),
+            lock: Mutex::new(None),
+            ended: Mutex::new(None),
+            environment,
+        };
+        Ok((store, seeds))
+    }
+
+    fn start(&self, seeds: Vec<ShardSeed>, options: &Options) -> Result<(), OpenError> {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        for seed in seeds {
+            let id = seed.handle.id;
+            let core = options.pin_cores.then_some(usize::from(id.0) % cores);
+            let (begun, begins) = std::sync::mpsc::channel();
+            let thread = std::thread::Builder::new()
+                .name(format!("redex-{}", id.0))
+                .spawn(move || run(seed, core, |result| _ = begun.send(result)))
+                .map_err(io_error("start the thread of", journal_dir(id)))?;
+            self.threads.lock().expect("no panic while the lock is held").push(thread);
+            let result = begins.recv().unwrap_or_else(|_| Err(io::Error::other("the shard's thread ended")));
+            result.map_err(io_error("start the ring of", journal_dir(id)))?;
+        }
+        Ok(())
+    }
+
+    fn names(&self) -> MutexGuard<'_, HashMap<ChannelName, (ShardId, ChannelId)>> {
+        self.names.lock().expect("no panic while the lock is held")
+    }
+
+    /// Whether a channel of this name lies in the store.
+    pub fn contains(&self, name: &ChannelName) -> bool {
+        self.names().contains_key(name)
+    }
+
+    /// The store's epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Channels that lie in the store and are not `open`.
+    pub fn closed_channels(&self, open: impl Fn(&ChannelName) -> bool) -> Vec<ChannelInfo> {
+        let names = self.names();
+        let closed = names.iter().filter(|(name, _)| !open(name));
+        let info = |(name, (shard, id)): (&ChannelName, &(ShardId, ChannelId))| {
+            let known = self.shards[usize::from(shard.0)].known();
+            let state = &known.get(id)?.state;
+            Some(ChannelInfo {
+                name: name.clone(),
+                persistent: true,
+                open: false,
+                head_seq: state.head,
+                next_seq: state.end,
+            })
+        };
+        closed.filter_map(info).collect()
+    }
+
+    /// What the shards have counted.
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats::empty();
+        for shard in &self.shards {
+            stats.add(&shard.stats);
+        }
+        stats
+    }
+
+    /// Opens a channel that is not open, or makes it. Calls for one name come one after the other.
+    pub fn open_channel(
+        &self,
+        name: &ChannelName,
+        config: RedexFileConfig,
+        options: &Options,
+    ) -> Result<Arc<Channel>, OpenFileError> {
+        let present = self.names().get(name).copied();
+        let (shard, id) = present.unwrap_or_else(|| self.place_new(name));
+        let handle = &self.shards[usize::from(shard.0)];
+        if let Some(poisoned) = handle.poisoned() {
+            return Err(poisoned.clone().into());
+        }
+        if handle.is_closed() {
+            return Err(OpenFileError::Closed);
+        }
+        let located = handle.known().get(&id).cloned();
+        let (state, tail) = match located {
+            Some(_) => self.load(handle, id, name)?,
+            None => (Arc::new(new_state(id, name, &config)), Unfinished::default()),
+        };
+        check_stored(name, &state, &config)?;
+        let created = present.is_none();
+        let channel = handle.register(|slot| {
+            let persistence = Persistence {
+                shard: handle.clone(),
+                slot,
+                on_disk: self.on_disk(name, &state, &tail),
+                offload: self.environment.offload.clone(),
+            };
+            Arc::new(self.channel(name, config, options, &state, &tail, persistence))
+        });
+        let slot = channel.persistence.as_ref().expect("made with it").slot;
+        let opened = Opened { channel: channel.clone(), slot, state, tail_bytes: tail.bytes, created };
+        handle.send(Control::Open(Box::new(opened)));
+        self.names().insert(name.clone(), (shard, id));
+        Ok(channel)
+    }
+
+    /// A channel's shard is decided by its name once, then stored.
+    fn place_new(&self, name: &ChannelName) -> (ShardId, ChannelId) {
+        let shard = crc32c::crc32c(name.as_str().as_bytes()) as usize % self.shards.len();
+        let id = ChannelId::new(self.epoch, self.created.fetch_add(1, Ordering::Relaxed));
+        (ShardId(shard as u16), id)
+    }
+
+    /// Reads what fills no block. Under the lock that keeps the checkpoint file from going meanwhile.
+    fn load(
+        &self,
+        handle: &ShardHandle,
+        id: ChannelId,
+        name: &ChannelName,
+    ) -> Result<(Arc<ChannelState>, Unfinished), OpenFileError> {
+        let known = handle.known();
+        let located: &Located = known.get(&id).expect("looked up before");
+        let tail = load_located_tail(&*self.environment.disk, handle.id, located)
+            .map_err(|source| OpenFileError::Damaged { channel: name.clone(), source })?;
+        Ok((located.state.clone(), tail))
+    }
+
+    fn on_disk(&self, name: &ChannelName, state: &ChannelState, tail: &Unfinished) -> OnDisk {
+        let (first, dat_size) = active_segment(state);
+        let mut segments: Vec<(Seq, Option<Seq>)> = state
+            .segments
+            .iter()
+            .map(|segment| (Seq(segment.first), segment.sealed.then_some(Seq(segment.end))))
+            .collect();
+        if segments.last().is_none_or(|(last, _)| *last != first) {
+            segments.push((first, None));
+        }
+        let in_block = (state.end - first.0) % RECORDS_PER_BLOCK as u64;
+        let base = Seq(state.end - in_block);
+        let dat_offset = dat_size / BLOCK_SIZE as u32 * BLOCK_SIZE as u32;
+        let dat_tail = (dat_offset, tail.bytes.clone());
+        let disk = self.environment.disk.clone();
+        OnDisk::new(disk, ChannelId(state.id), name.clone(), &segments, base, &tail.records, dat_tail)
+    }
+
+    fn channel(
+        &self,
+        name: &ChannelName,
+        config: RedexFileConfig,
+        options: &Options,
+        state: &ChannelState,
+        unfinished: &Unfinished,
+        persistence: Persistence,
+    ) -> Channel {
+        let (segment_first, dat_size) = active_segment(state);
+        let start = TailStart {
+            next: Seq(state.end),
+            segment_first,
+            dat_size,
+            dat_tail: unfinished.bytes.clone(),
+            last_time_us: state.last_time_us,
+        };
+        let limits = TailLimits { segment_bytes: config.segment_bytes() as u32, bounded: true };
+        Channel::new(ChannelParts {
+            name: name.clone(),
+            id: ChannelId(state.id),
+            config,
+            tail: Tail::new(start, limits, self.environment.pages.clone()),
+            epochs: state.epochs.iter().map(|(epoch, first)| (Epoch(*epoch), Seq(*first))).collect(),
+            head: Seq(state.head),
+            epoch: self.epoch,
+            payload_size_max: options.payload_size_max,
+            persistence: Some(persistence),
+            clock: self.environment.clock.clone(),
+        })
+    }
+
+    /// Refuses appends, and tells the shards to end.
+    pub fn begin_close(&self) {
+        for shard in &self.shards {
+            shard.begin_close();
+        }
+    }
+
+    /// Whether all shards have ended.
+    pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        for shard in &self.shards {
+            let over = || shard.is_closed() || shard.poisoned().is_some();
+            if !over() {
+                shard.close_waiters.register(0, cx.waker());
+                if !over() {
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Waits for the threads, writes the end to STORE, and gives the lock back. Once; later calls get the same answer.
+    pub fn finish_close(&self) -> Result<(), CloseError> {
+        let mut ended = self.ended.lock().expect("no panic while the lock is held");
+        if let Some(result) = &*ended {
+            return result.clone();
+        }
+        for thread in self.threads.lock().expect("no panic while the lock is held").drain(..) {
+            // A shard that panicked has said so; the next open recovers.
+            let _ = thread.join();
+        }
+        let result = self.write_clean_end();
+        self.lock.lock().expect("no panic while the lock is held").take();
+        *ended = Some(result.clone());
+        result
+    }
+
+    fn write_clean_end(&self) -> Result<(), CloseError> {
+        let mut superblock = self.superblock.lock().expect("no panic while the lock is held");
+        for (root, shard) in superblock.shards.iter_mut().zip(&self.shards) {
+            if let Some(poisoned) = shard.poisoned() {
+                return Err(poisoned.clone().into());
+            }
+            let end = shard.clean_end();
+            let Some(end) = end else {
+                let gone = io::Error::other("the shard's thread ended without closing");
+                return Err(CloseError::Store(Arc::new(gone)));
+            };
+            *root = ShardRoot { segment: end.segment, clean: Some(end) };
+        }
+        superblock.generation += 1;
+        write_superblock(&*self.environment.disk, &superblock).map_err(|error| CloseError::Store(Arc::new(error)))
+    }
+}
+
+/// Opens the base directory by the backend that can be had, and takes the lock.
+fn open_disk(base: &Path, backend: Backend) -> Result<(Arc<dyn Disk>, StoreLock), OpenError> {
+    if base.exists() && !base.is_dir() {
+        return Err(OpenError::NotADirectory { path: base.to_owned() });
+    }
+    let uring = match (backend, probe::uring_available()) {
+        (Backend::Posix, _) => false,
+        (_, Ok(())) => true,
+        (Backend::Uring, Err(source)) => {
+            return Err(OpenError::Io { what: "use io_uring for", path: base.to_owned(), source });
+        }
+        (Backend::Auto, Err(error)) => {
+            tracing::warn!(store = %base.display(), %error, "io_uring cannot be used; plain calls take over");
+            false
+        }
+    };
+    if uring {
+        let disk = UringDisk::open(base, None).map_err(io_error("open", base))?;
+        let lock = take_lock(base, disk.posix())?;
+        Ok((Arc::new(disk), lock))
+    } else {
+        let disk = PosixDisk::open(base, None).map_err(io_error("open", base))?;
+        let lock = take_lock(base, &disk)?;
+        Ok((Arc::new(disk), lock))
+    }
+}
+
+fn take_lock(base: &Path, disk: &PosixDisk) -> Result<StoreLock, OpenError> {
+    let file = disk.lock_file().map_err(io_error("open", base.join("LOCK")))?;
+    let lock = StoreLock::take(base, file)?;
+    disk.set_lock_file(lock.file());
+    Ok(lock)
+}
+
+fn read_superblock(disk: &dyn Disk) -> Result<Option<Superblock>, OpenError> {
+    let file = match disk.open(STORE_PATH, OpenMode::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        result => result.map_err(io_error("open", STORE_PATH))?,
+    };
+    let mut buf = AlignedBuf::new(STORE_FILE_SIZE);
+    let read = file.read_at(&mut buf[..STORE_FILE_SIZE], 0).map_err(io_error("read", STORE_PATH))?;
+    if read == 0 {
+        // Its making was cut off before anything was in it.
+        return Ok(None);
+    }
+    let superblock = Superblock::decode(&buf[..read]);
+    superblock.map(Some).map_err(|source| OpenError::Superblock { path: STORE_PATH.into(), source })
+}
+
+/// Writes both copies, one after the other: at any moment one is whole.
+fn write_superblock(disk: &dyn Disk, superblock: &Superblock) -> io::Result<()> {
+    let file = disk.open(STORE_PATH, OpenMode::Write)?;
+    let mut buf = AlignedBuf::new(SUPERBLOCK_SIZE);
+    superblock.encode(&mut buf[..SUPERBLOCK_SIZE]).map_err(io::Error::other)?;
+    for copy in 0..2 {
+        file.write_at(&buf[..SUPERBLOCK_SIZE], copy * SUPERBLOCK_SIZE as u64)?;
+        file.flush()?;
+    }
+    Ok(())
+}
+
+/// Makes the directories and STORE of a new store.
+fn make_store(disk: &dyn Disk, options: &Options, random: &Random) -> Result<Superblock, OpenError> {
+    refuse_orphans(disk)?;
+    let shards = options.shards_of_new_store();
+    make_dirs(disk, shards).map_err(io_error("make the directories of", "."))?;
+    let mut uuid = [0; 16];
+    uuid[..8].copy_from_slice(&random.next_u64().to_le_bytes());
+    uuid[8..].copy_from_slice(&random.next_u64().to_le_bytes());
+    let root = ShardRoot { segment: SegmentNo(0), clean: None };
+    let superblock =
+        Superblock { uuid: StoreUuid(uuid), epoch: Epoch(0), generation: 1, shards: vec![root; shards] };
+    let made = make_superblock(disk, &superblock);
+    made.map_err(io_error("write", STORE_PATH))?;
+    Ok(superblock)
+}
+
+fn make_superblock(disk: &dyn Disk, superblock: &Superblock) -> io::Result<()> {
+    match disk.open(STORE_PATH, OpenMode::Create) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        result => _ = result?,
+    }
+    write_superblock(disk, superblock)?;
+    disk.sync_dir("")
+}
+
+/// A directory with channels or a journal, but without STORE, is no new store: making one would hide what is there.
+fn refuse_orphans(disk: &dyn Disk) -> Result<(), OpenError> {
+    let list = |dir: &str| match disk.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        result => result.map_err(io_error("list", dir)),
+    };
+    let mut orphans = list(CHANNELS_DIR)?.len();
+    for shard in list("journal")? {
+        orphans += list(&format!("journal/{}", shard.name))?.iter().filter(|entry| !entry.is_dir).count();
+    }
+    if orphans == 0 {
+        return Ok(());
+    }
+    let source = io::Error::new(io::ErrorKind::NotFound, "STORE is missing, but there are channels; run salvage");
+    Err(OpenError::Io { what: "open", path: STORE_PATH.into(), source })
+}
+
+fn make_dirs(disk: &dyn Disk, shards: usize) -> io::Result<()> {
+    let make = |parent: &str, dir: &str| {
+        match disk.create_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => result?,
+        }
+        disk.sync_dir(parent)
+    };
+    for dir in ["journal", CHECKPOINT_DIR, CHANNELS_DIR] {
+        make("", dir)?;
+    }
+    for shard in (0..shards).map(|shard| ShardId(shard as u16)) {
+        make("journal", &journal_dir(shard))?;
+        make(&journal_dir(shard), &spare_dir(shard))?;
+        make(CHECKPOINT_DIR, &checkpoint_dir(shard))?;
+    }
+    Ok(())
+}
+
+/// Recycles what the old journal needed, and removes checkpoint files that nothing names. STORE names the new ones.
+fn clean_up(disk: &dyn Disk, shard: ShardId, restored: &mut Restored) -> io::Result<()> {
+    for name in std::mem::take(&mut restored.leftovers) {
+        restored.pool.recycle(&name, 3)?;
+    }
+    let dir = checkpoint_dir(shard);
+    let unused = std::mem::take(&mut restored.unused_checkpoints);
+    for name in &unused {
+        disk.unlink(&format!("{dir}/{name}"))?;
+    }
+    if unused.is_empty() { Ok(()) } else { disk.sync_dir(&dir) }
+}
+
+fn seed(environment: &Environment, options: &Options, id: ShardId, restored: Restored) -> ShardSeed {
+    ShardSeed {
+        handle: ShardHandle::new(id, restored.known),
+        disk: environment.disk.clone(),
+        journal: restored.journal,
+        pool: restored.pool,
+        next_lsn: restored.next_lsn,
+        replay_from: Lsn(0),
+        checkpoint_files: restored.checkpoint_files,
+        pages: environment.pages.clone(),
+        options: options.clone(),
+        clock: environment.clock.clone(),
+        random: environment.random.clone(),
+    }
+}
+
+fn new_state(id: ChannelId, name: &ChannelName, config: &RedexFileConfig) -> ChannelState {
+    ChannelState { id: id.0, name: name.as_str().to_owned(), config: config.encode(), ..ChannelState::default() }
+}
+
+/// What is stored decides where the formats do; the policy may differ from one opening of the store to the next.
+fn check_stored(name: &ChannelName, state: &ChannelState, wanted: &RedexFileConfig) -> Result<(), OpenFileError> {
+    let Some(stored) = RedexFileConfig::decode(&state.config) else { return Ok(()) };
+    if stored.segment_bytes() == wanted.segment_bytes() {
+        return Ok(());
+    }
+    Err(OpenFileError::ConfigConflict {
+        channel: name.clone(),
+        setting: "segment_bytes",
+        present: stored.segment_bytes().to_string(),
+        wanted: wanted.segment_bytes().to_string(),
+    })
+}

@@ -1,0 +1,427 @@
+//! Opens one shard's journal and checkpoints: finds what survived, makes it durable, begins anew.
+//!
+//! ```text
+//!  find:    STORE -> journal -> checkpoint files             (reads only)
+//!  restore: replay into segments, flush -> checkpoint file -> new journal segment that names it
+//!  (then STORE names the new segments of all shards, and only then are old files recycled)
+//! ```
+//!
+//! A crash anywhere in between is a crash like any other: until STORE is written the old journal counts, and what was
+//! written meanwhile is either the same bytes again or in files that nothing names.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use super::checkpoint::{ChannelState, CheckpointEncoder, Tail, load_states};
+use super::replay::Replay;
+use super::superblock::{CleanEnd, ShardRoot};
+use crate::error::OpenError;
+use crate::ids::{ChannelId, CheckpointNo, Epoch, Lsn, SegmentNo, ShardId, StoreUuid};
+use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode};
+use crate::journal::format::{
+    COMMIT_HEADER_SIZE, CheckpointEntry, CommitFields, CommitHeader, Entry, EventsEntry, MetaWriter, SegmentHeader,
+    entries, finish_commit,
+};
+use crate::journal::pool::SegmentPool;
+use crate::journal::scan::{Recovery, ScannedCommit, scan};
+use crate::journal::writer::Journal;
+use crate::journal::{journal_dir, segment_number, segment_path};
+use crate::random::Random;
+use crate::segment::path::dat_path;
+use crate::shard::checkpoint::{
+    CheckpointFile, CheckpointFiles, Known, Located, checkpoint_dir, checkpoint_path, load_located_tail,
+};
+
+/// What was found of a shard. Nothing was changed yet.
+#[derive(Debug)]
+pub struct Found {
+    shard: ShardId,
+    commits: Vec<ScannedCommit>,
+    next_lsn: Lsn,
+    last_segment: Option<SegmentNo>,
+    leftovers: Vec<String>,
+    number_max: SegmentNo,
+    /// Highest epoch seen.
+    pub epoch_max: Epoch,
+    known: Known,
+    files: Vec<CheckpointFile>,
+    checkpoint_max: CheckpointNo,
+    unused_checkpoints: Vec<String>,
+}
+
+/// A shard that is ready to begin.
+#[derive(Debug)]
+pub struct Restored {
+    /// Where its journal goes on.
+    pub journal: Journal,
+    /// Ready segments.
+    pub pool: SegmentPool,
+    /// LSN of its next commit.
+    pub next_lsn: Lsn,
+    /// Its checkpoint files.
+    pub checkpoint_files: CheckpointFiles,
+    /// Its channels.
+    pub known: Known,
+    /// Journal files that nothing needs once STORE is written.
+    pub leftovers: Vec<String>,
+    /// Checkpoint files that nothing needs once STORE is written.
+    pub unused_checkpoints: Vec<String>,
+}
+
+fn io_error(what: &'static str, path: impl Into<std::path::PathBuf>) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.into();
+    move |source| OpenError::Io { what, path, source }
+}
+
+/// Reads what there is of a shard.
+pub fn find(
+    disk: &dyn Disk,
+    uuid: StoreUuid,
+    shard: ShardId,
+    root: &ShardRoot,
+    epoch: Epoch,
+) -> Result<Found, OpenError> {
+    let mut found = Found {
+        shard,
+        commits: Vec::new(),
+        next_lsn: Lsn(1),
+        last_segment: None,
+        leftovers: Vec::new(),
+        number_max: SegmentNo(0),
+        epoch_max: epoch,
+        known: Known::new(),
+        files: Vec::new(),
+        checkpoint_max: CheckpointNo(0),
+        unused_checkpoints: Vec::new(),
+    };
+    let checkpoint = if root.segment == SegmentNo(0) {
+        list_journal(disk, &mut found)?;
+        None
+    } else if let Some(clean) = &root.clean {
+        list_journal(disk, &mut found)?;
+        Some(read_clean_end(disk, uuid, shard, clean, &mut found)?)
+    } else {
+        read_journal(disk, uuid, shard, root, epoch, &mut found)?
+    };
+    load_checkpoints(disk, uuid, checkpoint.as_ref(), &mut found)?;
+    Ok(found)
+}
+
+/// Takes the names of all segments as leftovers, and the highest number and epoch.
+fn list_journal(disk: &dyn Disk, found: &mut Found) -> Result<(), OpenError> {
+    let dir = journal_dir(found.shard);
+    for entry in disk.list(&dir).map_err(io_error("list", &*dir))? {
+        let Some(number) = segment_number(&entry.name) else { continue };
+        found.number_max = found.number_max.max(number);
+        if let Some(header) = read_header(disk, &format!("{dir}/{}", entry.name)) {
+            found.epoch_max = found.epoch_max.max(header.epoch);
+        }
+        found.leftovers.push(entry.name);
+    }
+    Ok(())
+}
+
+fn read_header(disk: &dyn Disk, path: &str) -> Option<SegmentHeader> {
+    let mut buf = AlignedBuf::new(BLOCK_SIZE);
+    let read = disk.open(path, OpenMode::Read).and_then(|file| file.read_at(&mut buf[..BLOCK_SIZE], 0)).ok()?;
+    (read == BLOCK_SIZE).then(|| SegmentHeader::verify(&buf[..BLOCK_SIZE]).ok())?
+}
+
+/// After a clean close the journal's last block is its last checkpoint, which covers everything.
+fn read_clean_end(
+    disk: &dyn Disk,
+    uuid: StoreUuid,
+    shard: ShardId,
+    clean: &CleanEnd,
+    found: &mut Found,
+) -> Result<CheckpointEntry, OpenError> {
+    let path = segment_path(shard, clean.segment);
+    let damaged = |why| OpenError::Inconsistent { channel: format!("(journal of shard {shard}, {path})"), why };
+    let header = read_header(disk, &path).ok_or_else(|| damaged("the header of the last segment is damaged"))?;
+    if header.uuid != uuid || header.shard != shard || header.number != clean.segment {
+        return Err(damaged("the last segment is another's"));
+    }
+    let mut buf = AlignedBuf::new(BLOCK_SIZE);
+    let offset = clean.offset.saturating_sub(BLOCK_SIZE as u64);
+    let file = disk.open(&path, OpenMode::Read).map_err(io_error("open", &*path))?;
+    file.read_at(&mut buf[..BLOCK_SIZE], offset).map_err(io_error("read", &*path))?;
+    let commit = CommitHeader::verify(&buf[..BLOCK_SIZE], &header.context(), offset)
+        .map_err(|_| damaged("the last commit is damaged"))?;
+    let (meta, _) = commit.body(&buf[..BLOCK_SIZE]).map_err(|_| damaged("the last commit is damaged"))?;
+    let Some(Ok(Entry::Checkpoint(entry))) = entries(meta).next() else {
+        return Err(damaged("the last commit is no checkpoint"));
+    };
+    if commit.fields().lsn.0 + 1 != clean.next_lsn.0 {
+        return Err(damaged("the last commit has another number"));
+    }
+    found.next_lsn = clean.next_lsn;
+    found.last_segment = Some(clean.segment);
+    Ok(entry)
+}
+
+fn read_journal(
+    disk: &dyn Disk,
+    uuid: StoreUuid,
+    shard: ShardId,
+    root: &ShardRoot,
+    epoch: Epoch,
+    found: &mut Found,
+) -> Result<Option<CheckpointEntry>, OpenError> {
+    let recovery = Recovery { disk, uuid, shard, root, epoch };
+    let mut verify = |entry: &EventsEntry<'_>, inline: &[u8]| verify_extent(disk, entry, inline);
+    let scan = scan(&recovery, &mut verify).map_err(|source| OpenError::Journal { shard, source })?;
+    if let Some(torn) = &scan.torn {
+        tracing::info!(%shard, segment = %torn.segment, offset = torn.offset, lsn = %torn.lsn, "torn tail of the journal cut");
+    }
+    for name in &scan.unknown {
+        tracing::warn!(%shard, name, "unknown file in the journal's directory");
+    }
+    found.commits = scan.commits;
+    found.next_lsn = scan.next_lsn;
+    found.last_segment = Some(scan.last_segment);
+    found.leftovers = scan.leftovers;
+    found.leftovers.extend(scan.chain.iter().map(|number| format!("{:020}.wal", number.0)));
+    found.number_max = scan.number_max;
+    found.epoch_max = found.epoch_max.max(scan.epoch_max);
+    Ok(scan.checkpoint)
+}
+
+/// Reads an extent and checks the payloads in it.
+fn verify_extent(disk: &dyn Disk, entry: &EventsEntry<'_>, inline: &[u8]) -> io::Result<bool> {
+    let fields = &entry.fields;
+    let file = match disk.open(&dat_path(fields.channel, fields.segment_first), OpenMode::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        result => result?,
+    };
+    let mut buf = AlignedBuf::new(fields.extent_len as usize);
+    let read = file.read_at(&mut buf[..fields.extent_len as usize], u64::from(fields.extent_offset))?;
+    Ok(entry.verify_extent(&buf[..read], inline).is_ok())
+}
+
+fn load_checkpoints(
+    disk: &dyn Disk,
+    uuid: StoreUuid,
+    entry: Option<&CheckpointEntry>,
+    found: &mut Found,
+) -> Result<(), OpenError> {
+    let shard = found.shard;
+    let dir = checkpoint_dir(shard);
+    let files = entry.map_or(&[][..], |entry| &entry.files);
+    for entry in disk.list(&dir).map_err(io_error("list", &*dir))? {
+        let number = entry.name.strip_suffix(".ckp").and_then(|digits| digits.parse().ok()).map(CheckpointNo);
+        let Some(number) = number else { continue };
+        found.checkpoint_max = found.checkpoint_max.max(number);
+        if !files.contains(&number) {
+            found.unused_checkpoints.push(entry.name);
+        }
+    }
+    for number in files {
+        let path = checkpoint_path(shard, *number);
+        let states =
+            load_states(disk, &path, uuid, shard, *number).map_err(|source| OpenError::Checkpoint { shard, source })?;
+        let channels = states.iter().map(|state| ChannelId(state.id)).collect();
+        for state in states {
+            found.known.insert(ChannelId(state.id), Located { state: Arc::new(state), file: *number });
+        }
+        found.files.push(CheckpointFile { number: *number, channels, live: 0 });
+    }
+    count_live(&found.known, &mut found.files);
+    Ok(())
+}
+
+fn count_live(known: &Known, files: &mut [CheckpointFile]) {
+    let mut live: HashMap<CheckpointNo, usize> = HashMap::new();
+    for located in known.values() {
+        *live.entry(located.file).or_default() += 1;
+    }
+    for file in files {
+        file.live = live.get(&file.number).copied().unwrap_or(0);
+    }
+}
+
+/// Makes what was found durable, and prepares a new journal segment in the new epoch.
+pub fn restore(
+    disk: &Arc<dyn Disk>,
+    uuid: StoreUuid,
+    mut found: Found,
+    epoch: Epoch,
+    segment_bytes: u64,
+    random: &Random,
+) -> Result<Restored, OpenError> {
+    let shard = found.shard;
+    let replayed = replay(&**disk, uuid, &mut found)?;
+    let mut next_checkpoint = CheckpointNo(found.checkpoint_max.0 + 1);
+    if !replayed.is_empty() {
+        write_checkpoint(&**disk, uuid, next_checkpoint, replayed, &mut found)?;
+        next_checkpoint.0 += 1;
+    }
+    found.files.retain(|file| file.live > 0);
+    let dir = journal_dir(shard);
+    let mut pool = SegmentPool::new(disk.clone(), shard, epoch, segment_bytes);
+    pool.find().map_err(io_error("prepare", &*dir))?;
+    let (journal, next_lsn) = begin_journal(&mut pool, uuid, &found, epoch, random).map_err(io_error("write", &*dir))?;
+    if pool.ready() == 0 {
+        // The one that is kept back; a full disk does without until there is room.
+        match pool.make() {
+            Err(error) if error.kind() != io::ErrorKind::StorageFull => return Err(io_error("write", &*dir)(error)),
+            _ => {}
+        }
+    }
+    Ok(Restored {
+        journal,
+        pool,
+        next_lsn,
+        checkpoint_files: CheckpointFiles { files: found.files, next: next_checkpoint },
+        known: found.known,
+        leftovers: found.leftovers,
+        unused_checkpoints: found.unused_checkpoints,
+    })
+}
+
+/// Replays the commits into the channels' segments. All of it is flushed when this returns.
+fn replay(disk: &dyn Disk, uuid: StoreUuid, found: &mut Found) -> Result<Vec<(ChannelState, Tail)>, OpenError> {
+    let mut replays: HashMap<ChannelId, Replay<'_>> = HashMap::new();
+    let mut order = Vec::new();
+    let commits = std::mem::take(&mut found.commits);
+    for commit in &commits {
+        for entry in commit.entries() {
+            let (entry, inline) = entry.expect("a scanned commit's entries all decode");
+            let channel = match &entry {
+                Entry::Events(events) => events.fields.channel,
+                Entry::ChannelCreated { channel, name, config } => {
+                    let state = ChannelState {
+                        id: channel.0,
+                        name: (*name).to_owned(),
+                        config: config.to_vec(),
+                        ..ChannelState::default()
+                    };
+                    if !found.known.contains_key(channel) && !replays.contains_key(channel) {
+                        replays.insert(*channel, Replay::new(disk, uuid, state, Tail::default()));
+                        order.push(*channel);
+                    }
+                    continue;
+                }
+                Entry::Checkpoint(_) | Entry::Roll { .. } => continue,
+                _ => {
+                    let channel = format!("(commit {} of shard {})", commit.lsn, found.shard);
+                    return Err(OpenError::Inconsistent { channel, why: "an entry of this kind is of newer software" });
+                }
+            };
+            if !replays.contains_key(&channel) {
+                let located = found.known.get(&channel).ok_or_else(|| OpenError::Inconsistent {
+                    channel: channel.to_string(),
+                    why: "the journal has events of it, but nothing says that it was created",
+                })?;
+                let tail = load_located_tail(disk, found.shard, located)
+                    .map_err(|source| OpenError::Checkpoint { shard: found.shard, source })?;
+                replays.insert(channel, Replay::new(disk, uuid, ChannelState::clone(&located.state), tail));
+                order.push(channel);
+            }
+            let replay = replays.get_mut(&channel).expect("just inserted");
+            if commit.lsn >= replay.lsn()
+                && let Entry::Events(events) = &entry
+            {
+                replay.events(events, inline, commit.epoch)?;
+            }
+        }
+    }
+    let mut done = Vec::with_capacity(order.len());
+    for channel in order {
+        done.push(replays.remove(&channel).expect("in the order once").finish()?);
+    }
+    Ok(done)
+}
+
+/// Writes the replayed channels' entries to a checkpoint file, durably.
+fn write_checkpoint(
+    disk: &dyn Disk,
+    uuid: StoreUuid,
+    number: CheckpointNo,
+    replayed: Vec<(ChannelState, Tail)>,
+    found: &mut Found,
+) -> Result<(), OpenError> {
+    let shard = found.shard;
+    let path = checkpoint_path(shard, number);
+    let mut encoder = CheckpointEncoder::new(uuid, shard, number);
+    let offsets: Vec<u64> = replayed
+        .iter()
+        .map(|(state, _)| encoder.push_state(&ChannelState { lsn: found.next_lsn.0, ..state.clone() }))
+        .collect();
+    let base = encoder.end_states();
+    for (state, tail) in replayed.iter().filter(|(state, _)| !state.tail.is_empty()) {
+        encoder.push_tail(state.id, &tail.records, &tail.bytes);
+    }
+    encoder.finish();
+    let written = write_file(disk, &path, &mut encoder).and_then(|()| disk.sync_dir(&checkpoint_dir(shard)));
+    written.map_err(io_error("write", &*path))?;
+    let channels = replayed.iter().map(|(state, _)| ChannelId(state.id)).collect();
+    for ((mut state, _), offset) in replayed.into_iter().zip(offsets) {
+        state.lsn = found.next_lsn.0;
+        state.tail.offset = base + offset;
+        found.known.insert(ChannelId(state.id), Located { state: Arc::new(state), file: number });
+    }
+    found.files.push(CheckpointFile { number, channels, live: 0 });
+    count_live(&found.known, &mut found.files);
+    Ok(())
+}
+
+fn write_file(disk: &dyn Disk, path: &str, encoder: &mut CheckpointEncoder) -> io::Result<()> {
+    let file: Arc<dyn File> = disk.open(path, OpenMode::Create)?;
+    let mut buf = AlignedBuf::new(1 << 20);
+    let mut offset = 0;
+    loop {
+        let len = encoder.drain(&mut buf[..1 << 20]);
+        if len == 0 {
+            return file.flush();
+        }
+        file.write_at(&buf[..len], offset)?;
+        offset += len as u64;
+    }
+}
+
+/// Takes a segment, and writes its header and a first commit that names the checkpoint files, durably.
+fn begin_journal(
+    pool: &mut SegmentPool,
+    uuid: StoreUuid,
+    found: &Found,
+    epoch: Epoch,
+    random: &Random,
+) -> io::Result<(Journal, Lsn)> {
+    if pool.ready() == 0 {
+        pool.make()?;
+    }
+    let number = SegmentNo(found.number_max.0 + 1);
+    let file = pool.take(number)?.expect("one is ready");
+    let header = SegmentHeader {
+        uuid,
+        shard: found.shard,
+        number,
+        epoch,
+        salt: random.next_u64(),
+        key_id: 0,
+        predecessor: found.last_segment,
+        first_lsn: found.next_lsn,
+    };
+    let mut buf = AlignedBuf::new(2 * BLOCK_SIZE);
+    header.encode(&mut buf[..BLOCK_SIZE]);
+    let commit = &mut buf[BLOCK_SIZE..2 * BLOCK_SIZE];
+    let mut meta = MetaWriter::new(&mut commit[COMMIT_HEADER_SIZE..]);
+    let files: Vec<CheckpointNo> = found.files.iter().map(|file| file.number).collect();
+    meta.checkpoint(found.next_lsn, number, &files).map_err(|_| io::Error::other("too many checkpoint files"))?;
+    let (meta_len, entry_count) = (meta.len() as u32, meta.entry_count());
+    let fields = CommitFields {
+        lsn: found.next_lsn,
+        durable_lsn: found.next_lsn,
+        epoch,
+        offset: BLOCK_SIZE as u32,
+        meta_len,
+        payload_len: 0,
+        entry_count,
+    };
+    let size = finish_commit(commit, &header.context(), &fields);
+    file.write_at(&buf[..BLOCK_SIZE + size], 0)?;
+    file.flush()?;
+    let next_lsn = Lsn(found.next_lsn.0 + 1);
+    Ok((Journal::new(header, file, (BLOCK_SIZE + size) as u64, pool.segment_bytes()), next_lsn))
+}

@@ -1,0 +1,279 @@
+//! Replays one channel's part of a journal: what is not on disk in whole blocks is written there again.
+//!
+//! An entry says "these bytes at that offset, this record at that sequence" (design D4), so replaying twice, or after a
+//! replay that was cut off, changes nothing. Blocks are written as they fill; what fills none stays in memory and goes into
+//! the checkpoint that recovery takes.
+
+use std::io;
+use std::sync::Arc;
+
+use super::checkpoint::{ChannelState, SegmentState, Tail, TailRef};
+use super::meta::Meta;
+use crate::error::OpenError;
+use crate::ids::{ChannelId, Epoch, Lsn, Seq, StoreUuid};
+use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode};
+use crate::journal::format::EventsEntry;
+use crate::segment::block::{BlockPlace, RECORDS_PER_BLOCK, encode_block};
+use crate::segment::path::{dat_path, idx_path};
+use crate::segment::record::IndexRecord;
+use crate::shard::destage::create_segment_file;
+use crate::shard::handle::active_segment;
+use crate::shard::seal::{IdxSums, idx_end};
+
+/// Bytes of dat kept before whole blocks are written.
+const PENDING_BYTES_MAX: usize = 1 << 20;
+
+/// A channel under replay.
+pub struct Replay<'d> {
+    disk: &'d dyn Disk,
+    uuid: StoreUuid,
+    state: ChannelState,
+    segment_first: Seq,
+    /// Records from `records_base` on, which begins an index block.
+    records: Vec<IndexRecord>,
+    records_base: Seq,
+    /// Bytes of dat from `bytes_base` on, which begins a block.
+    bytes: Vec<u8>,
+    bytes_base: u64,
+    idx: Option<Arc<dyn File>>,
+    dat: Option<Arc<dyn File>>,
+}
+
+impl<'d> Replay<'d> {
+    /// Goes on where the channel's newest checkpoint entry stands.
+    pub fn new(disk: &'d dyn Disk, uuid: StoreUuid, mut state: ChannelState, tail: Tail) -> Self {
+        let (segment_first, dat_size) = active_segment(&state);
+        let sealed = state.segments.last().is_none_or(|segment| segment.sealed);
+        let tail = if sealed { Tail::default() } else { tail };
+        if sealed {
+            let first = segment_first.0;
+            state.segments.push(SegmentState { first, end: first, dat_size: 0, sealed: false });
+        }
+        Self {
+            disk,
+            uuid,
+            segment_first,
+            records_base: Seq(state.end - tail.records.len() as u64),
+            records: tail.records,
+            bytes_base: u64::from(dat_size) - tail.bytes.len() as u64,
+            bytes: tail.bytes,
+            state,
+            idx: None,
+            dat: None,
+        }
+    }
+
+    /// Commits below are contained in the checkpoint entry that the replay began with.
+    pub fn lsn(&self) -> Lsn {
+        Lsn(self.state.lsn)
+    }
+
+    /// Takes the events of one entry of a commit.
+    pub fn events(&mut self, entry: &EventsEntry<'_>, inline: &[u8], epoch: Epoch) -> Result<(), OpenError> {
+        let fields = &entry.fields;
+        if fields.segment_first != self.segment_first {
+            if fields.segment_first != fields.first || fields.first.0 != self.state.end {
+                return Err(self.inconsistent("a segment of the journal does not begin where the one before ends"));
+            }
+            self.io("seal", Self::seal)?;
+            self.begin_segment(fields.segment_first);
+        }
+        if fields.first.0 != self.state.end {
+            return Err(self.inconsistent("the journal's events do not follow those of the checkpoint"));
+        }
+        if self.state.epochs.last().is_none_or(|(last, _)| *last < epoch.0) {
+            self.state.epochs.push((epoch.0, fields.first.0));
+        }
+        if fields.extent_len > 0 {
+            let extent = u64::from(fields.extent_offset)..u64::from(fields.extent_offset) + u64::from(fields.extent_len);
+            self.io("write", |replay| replay.extent(&extent))?;
+        }
+        if !inline.is_empty() {
+            self.inline(u64::from(fields.dat_offset), inline)?;
+        }
+        self.records.extend_from_slice(entry.records);
+        self.state.end += entry.records.len() as u64;
+        self.state.last_time_us = entry.records.last().map_or(self.state.last_time_us, IndexRecord::time_us);
+        if self.bytes.len() >= PENDING_BYTES_MAX || self.records.len() >= 64 * RECORDS_PER_BLOCK {
+            self.io("write", Self::write_whole_blocks)?;
+        }
+        Ok(())
+    }
+
+    fn bytes_end(&self) -> u64 {
+        self.bytes_base + self.bytes.len() as u64
+    }
+
+    /// Bytes that lie in the entry itself.
+    fn inline(&mut self, offset: u64, inline: &[u8]) -> Result<(), OpenError> {
+        if offset < self.bytes_end() {
+            return Err(self.inconsistent("payload bytes of the journal overlap those before"));
+        }
+        // Between two pages the rest of a block is zero.
+        if offset - self.bytes_end() >= BLOCK_SIZE as u64 {
+            return Err(self.inconsistent("payload bytes of the journal leave a gap"));
+        }
+        self.bytes.resize((offset - self.bytes_base) as usize, 0);
+        self.bytes.extend_from_slice(inline);
+        Ok(())
+    }
+
+    /// Blocks that were written straight to dat and hold. They may begin with bytes that were committed before, which are
+    /// in memory: those are laid over, since only the commit's own were verified.
+    fn extent(&mut self, extent: &std::ops::Range<u64>) -> io::Result<()> {
+        let in_memory = self.bytes_end();
+        if in_memory > extent.start {
+            let last_block = (in_memory - 1) / BLOCK_SIZE as u64 * BLOCK_SIZE as u64;
+            let rest_at = (in_memory - last_block) as usize;
+            let mut block = AlignedBuf::new(BLOCK_SIZE);
+            let dat = self.dat()?;
+            dat.read_at(&mut block[..BLOCK_SIZE], last_block)?;
+            self.bytes.extend_from_slice(&block[rest_at..BLOCK_SIZE]);
+        } else if extent.start - in_memory < BLOCK_SIZE as u64 {
+            self.bytes.resize((extent.start - self.bytes_base) as usize, 0);
+        } else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "an extent of the journal leaves a gap"));
+        }
+        self.write_dat()?;
+        self.bytes.clear();
+        self.bytes_base = extent.end;
+        Ok(())
+    }
+
+    fn begin_segment(&mut self, first: Seq) {
+        self.state.segments.push(SegmentState { first: first.0, end: first.0, dat_size: 0, sealed: false });
+        self.segment_first = first;
+        self.records_base = first;
+        self.bytes_base = 0;
+        self.idx = None;
+        self.dat = None;
+    }
+
+    fn write_whole_blocks(&mut self) -> io::Result<()> {
+        self.write_dat()?;
+        self.write_idx()
+    }
+
+    fn write_dat(&mut self) -> io::Result<()> {
+        let whole = self.bytes.len() / BLOCK_SIZE * BLOCK_SIZE;
+        if whole > 0 {
+            let mut buf = AlignedBuf::new(whole);
+            buf[..whole].copy_from_slice(&self.bytes[..whole]);
+            let dat = self.dat()?;
+            dat.allocate(self.bytes_base + whole as u64)?;
+            dat.write_at(&buf[..whole], self.bytes_base)?;
+            self.bytes.drain(..whole);
+            self.bytes_base += whole as u64;
+        }
+        Ok(())
+    }
+
+    fn place(&self) -> BlockPlace {
+        BlockPlace { channel: ChannelId(self.state.id), segment_first: self.segment_first }
+    }
+
+    fn write_idx(&mut self) -> io::Result<()> {
+        let blocks = self.records.len() / RECORDS_PER_BLOCK;
+        if blocks > 0 {
+            let mut buf = AlignedBuf::new(blocks * BLOCK_SIZE);
+            for (i, records) in self.records.chunks_exact(RECORDS_PER_BLOCK).enumerate() {
+                let base = Seq(self.records_base.0 + (i * RECORDS_PER_BLOCK) as u64);
+                encode_block(&mut buf[i * BLOCK_SIZE..(i + 1) * BLOCK_SIZE], records, base, self.place());
+            }
+            let offset = self.block_offset();
+            let idx = self.idx()?;
+            idx.allocate(offset + (blocks * BLOCK_SIZE) as u64)?;
+            idx.write_at(&buf[..blocks * BLOCK_SIZE], offset)?;
+            self.records.drain(..blocks * RECORDS_PER_BLOCK);
+            self.records_base.0 += (blocks * RECORDS_PER_BLOCK) as u64;
+        }
+        Ok(())
+    }
+
+    fn block_offset(&self) -> u64 {
+        (self.records_base.0 - self.segment_first.0) / RECORDS_PER_BLOCK as u64 * BLOCK_SIZE as u64
+    }
+
+    /// Ends the segment as the shard would have.
+    fn seal(&mut self) -> io::Result<()> {
+        let dat_size = u32::try_from(self.bytes_end()).expect("offsets have 32 bits");
+        self.bytes.resize(self.bytes.len().next_multiple_of(BLOCK_SIZE), 0);
+        self.write_whole_blocks()?;
+        let end = Seq(self.state.end);
+        let whole = (self.records_base.0 - self.segment_first.0) as usize / RECORDS_PER_BLOCK;
+        let idx = self.idx()?;
+        let sums = IdxSums::read(&*idx, self.place(), whole)?;
+        let channel = ChannelId(self.state.id);
+        let last_time_us = self.state.last_time_us;
+        let idx_end = idx_end(channel, (self.segment_first, end), dat_size, sums, &self.records, last_time_us);
+        idx.write_at(&idx_end.buf[..idx_end.len], idx_end.offset)?;
+        idx.set_size(idx_end.offset + idx_end.len as u64)?;
+        self.records.clear();
+        self.bytes.clear();
+        if dat_size > 0 {
+            self.dat()?.set_size(u64::from(dat_size).next_multiple_of(BLOCK_SIZE as u64))?;
+        }
+        self.flush()?;
+        let segment = self.state.segments.last_mut().expect("there is an active segment");
+        *segment = SegmentState { first: self.segment_first.0, end: end.0, dat_size, sealed: true };
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        for file in [&self.idx, &self.dat].into_iter().flatten() {
+            file.flush()?;
+        }
+        Ok(())
+    }
+
+    fn dat(&mut self) -> io::Result<Arc<dyn File>> {
+        if self.dat.is_none() {
+            self.dat = Some(self.open(&dat_path(ChannelId(self.state.id), self.segment_first))?);
+        }
+        Ok(self.dat.clone().expect("just opened"))
+    }
+
+    fn idx(&mut self) -> io::Result<Arc<dyn File>> {
+        if self.idx.is_none() {
+            self.idx = Some(self.open(&idx_path(ChannelId(self.state.id), self.segment_first))?);
+        }
+        Ok(self.idx.clone().expect("just opened"))
+    }
+
+    fn open(&self, path: &str) -> io::Result<Arc<dyn File>> {
+        match self.disk.open(path, OpenMode::Write) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => return result,
+        }
+        let id = ChannelId(self.state.id);
+        let created = Epoch((id.0 >> 32) as u32);
+        let meta = Meta { uuid: self.uuid, id, name: self.state.name.clone(), created, created_us: 0 };
+        create_segment_file(self.disk, &meta, path)
+    }
+
+    /// Writes and flushes what fills whole blocks. Returns the entry for the checkpoint, and what fills no block.
+    pub fn finish(mut self) -> Result<(ChannelState, Tail), OpenError> {
+        self.io("write", |replay| {
+            replay.write_whole_blocks()?;
+            replay.flush()
+        })?;
+        let dat_size = u32::try_from(self.bytes_end()).expect("offsets have 32 bits");
+        let end = self.state.end;
+        let segment = self.state.segments.last_mut().expect("there is an active segment");
+        *segment = SegmentState { first: segment.first, end, dat_size, sealed: false };
+        let (record_count, bytes_len) = (self.records.len() as u32, self.bytes.len() as u32);
+        self.state.tail = TailRef { offset: 0, record_count, bytes_len };
+        Ok((self.state, Tail { records: self.records, bytes: self.bytes }))
+    }
+
+    fn inconsistent(&self, why: &'static str) -> OpenError {
+        OpenError::Inconsistent { channel: self.state.name.clone(), why }
+    }
+
+    fn io<T>(&mut self, what: &'static str, act: impl FnOnce(&mut Self) -> io::Result<T>) -> Result<T, OpenError> {
+        act(self).map_err(|source| {
+            let path = dat_path(ChannelId(self.state.id), self.segment_first).into();
+            OpenError::Io { what, path, source }
+        })
+    }
+}

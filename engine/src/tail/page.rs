@@ -1,0 +1,279 @@
+//! A page: the newest events of a channel, in memory, laid out as the dat file will hold them.
+//!
+//! A page is written once, front to back, by any number of producers at once, each in the range that it has reserved
+//! ([`crate::tail::Tail`] hands out the ranges), and read by anybody below the published mark. It starts at a block
+//! boundary of its dat file, so whole blocks go to disk from where they lie.
+//!
+//! Promises: what [`Page::fill`] wrote is visible to whoever loads the slot's mark with Acquire, and never changes
+//! afterwards (but for the one correction of a record's time by the publisher, before publication).
+//! What it leaves to others: who may write where, and what is published.
+//!
+//! Unsafe code: producers write disjoint ranges of one buffer through a shared reference, which only raw pointers can say.
+#![allow(unsafe_code)]
+
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+use std::sync::{Arc, OnceLock};
+
+use super::pool::{PageMemory, PagePool, PageSize};
+use crate::ids::Seq;
+use crate::io::{BLOCK_SIZE, StableBytes};
+use crate::segment::record::{IndexRecord, RecordPlace};
+use crate::sync::UnsafeCell;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Where a page stands: in the channel, in its segment, and in the count of the channel's bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PageStart {
+    /// Number within the chain, from 0; dense.
+    pub page_no: u64,
+    /// Sequence of the first slot.
+    pub first_seq: Seq,
+    /// First sequence of the segment that the page belongs to.
+    pub segment_first: Seq,
+    /// Offset in the dat file of the page's first byte; a multiple of [`BLOCK_SIZE`].
+    pub dat_start: u32,
+    /// Dat bytes of the channel before this page, since the store was opened; for byte bounds.
+    pub byte_base: u64,
+    /// Bytes at the start that were there before: the unfilled end of a recovered dat file.
+    pub prefix: u32,
+}
+
+/// Slots and bytes of a page that nothing more will be added to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageEnd {
+    /// Events.
+    pub slots: u32,
+    /// Bytes, prefix included.
+    pub bytes: u32,
+}
+
+const OPEN: u64 = u64::MAX;
+
+/// One page. Always in an [`Arc`]; its memory returns to the pool with the last reference.
+#[derive(Debug)]
+pub struct Page {
+    start: PageStart,
+    size: PageSize,
+    /// A slot's mark is 0 while it is not ready, else one more than the page's bytes up to its end.
+    memory: ManuallyDrop<PageMemory>,
+    bytes: NonNull<u8>,
+    end: AtomicU64,
+    /// Slots (high half) and bytes (low half) that are published: never written again.
+    published: AtomicU64,
+    padded: OnceLock<()>,
+    /// Whether the page is in no chain any more.
+    unchained: AtomicU32,
+    pool: Arc<PagePool>,
+}
+
+// SAFETY: the raw pointer leads into `memory`, which the page owns; ranges are written by the one producer that reserved
+// them and read only after their mark was loaded with Acquire.
+unsafe impl Send for Page {}
+// SAFETY: as above.
+unsafe impl Sync for Page {}
+
+impl Page {
+    /// Makes a page. The caller has taken its size from the pool's budget; it goes back when the page is dropped.
+    pub fn new(pool: &Arc<PagePool>, size: PageSize, start: PageStart) -> Self {
+        let memory = pool.memory(size);
+        // SAFETY: the pool hands out pieces that lie inside their chunk.
+        let bytes = unsafe { memory.chunk.raw().add(memory.offset) };
+        Self {
+            start,
+            size,
+            memory: ManuallyDrop::new(memory),
+            bytes,
+            end: AtomicU64::new(OPEN),
+            published: AtomicU64::new(0),
+            padded: OnceLock::new(),
+            unchained: AtomicU32::new(0),
+            pool: pool.clone(),
+        }
+    }
+
+    /// Says where the page stands; possible only while nobody else has it.
+    pub fn place(&mut self, start: PageStart, prefix: &[u8]) {
+        assert_eq!(start.prefix as usize, prefix.len(), "the prefix is what the start says");
+        assert!(prefix.len() < BLOCK_SIZE, "a prefix fills no block");
+        assert_eq!(start.dat_start as usize % BLOCK_SIZE, 0, "pages start at a block");
+        self.start = start;
+        // SAFETY: `&mut self`: nobody else sees the memory, which holds at least one block.
+        unsafe { std::ptr::copy_nonoverlapping(prefix.as_ptr(), self.bytes.as_ptr(), prefix.len()) };
+        self.published.store(prefix.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Where the page stands.
+    pub fn start(&self) -> PageStart {
+        self.start
+    }
+
+    /// Its size.
+    pub fn size(&self) -> PageSize {
+        self.size
+    }
+
+    /// Copies a payload to its reserved place and writes its record; the slot is not ready yet.
+    ///
+    /// # Safety
+    ///
+    /// The caller has reserved slot `slot` and the bytes from `offset` on, alone, and has not marked the slot.
+    #[inline]
+    pub unsafe fn fill(&self, slot: usize, offset: usize, payload: &[u8], record: IndexRecord) {
+        debug_assert!(offset + payload.len() <= self.size.bytes());
+        if !payload.is_empty() {
+            // SAFETY: the range lies in the page (asserted by the reservation) and is the caller's alone.
+            unsafe {
+                let to = self.bytes.as_ptr().add(offset);
+                std::ptr::copy_nonoverlapping(payload.as_ptr(), to, payload.len());
+            }
+        }
+        self.memory.records[slot].with_mut(|cell| {
+            // SAFETY: the slot is the caller's alone until it is marked.
+            unsafe { *cell = record }
+        });
+    }
+
+    /// Marks a filled slot as ready; `end` is the page's bytes up to its end.
+    #[inline]
+    pub fn mark(&self, slot: usize, end: usize) {
+        self.memory.marks[slot].store(end as u32 + 1, Ordering::Release);
+    }
+
+    /// Bytes up to the end of this slot, if it is ready.
+    #[inline]
+    pub fn ready(&self, slot: usize) -> Option<u32> {
+        let mark = self.memory.marks.get(slot)?.load(Ordering::Acquire);
+        (mark != 0).then(|| mark - 1)
+    }
+
+    /// Raises a record's time to `floor_us` if it lies below, and returns the time it has then.
+    ///
+    /// # Safety
+    ///
+    /// The slot is ready, not published, and the caller is the one publisher of the channel.
+    #[inline]
+    pub unsafe fn raise_time(&self, slot: usize, floor_us: u64) -> u64 {
+        self.memory.records[slot].with_mut(|cell| {
+            // SAFETY: before publication nobody but the publisher looks at a ready slot.
+            let record = unsafe { &mut *cell };
+            let time_us = record.time_us();
+            if time_us < floor_us {
+                record.set_time_us(floor_us);
+                floor_us
+            } else {
+                time_us
+            }
+        })
+    }
+
+    /// Says that nothing more comes.
+    pub fn close(&self, end: PageEnd) {
+        self.end.store((u64::from(end.slots) << 32) | u64::from(end.bytes), Ordering::Release);
+    }
+
+    /// How much there is, once nothing more comes.
+    #[inline]
+    pub fn end(&self) -> Option<PageEnd> {
+        let end = self.end.load(Ordering::Acquire);
+        (end != OPEN).then_some(PageEnd { slots: (end >> 32) as u32, bytes: end as u32 })
+    }
+
+    /// Says what is published: readers may look at it from now on.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the one publisher of the channel, and the first `slots` slots are ready and end at `bytes`.
+    #[inline]
+    pub unsafe fn publish(&self, slots: usize, bytes: u32) {
+        self.published.store(((slots as u64) << 32) | u64::from(bytes), Ordering::Release);
+    }
+
+    /// The record of a published slot. Panics if it is not published.
+    #[inline]
+    pub fn record(&self, slot: usize) -> IndexRecord {
+        assert!((slot as u64) < self.published.load(Ordering::Acquire) >> 32, "the slot is published");
+        self.memory.records[slot].with(|cell| {
+            // SAFETY: the slot is published: nobody writes it any more, and the load above saw what was written.
+            unsafe { *cell }
+        })
+    }
+
+    /// Copies the records of published slots.
+    pub fn copy_records(&self, slots: std::ops::Range<usize>, out: &mut [u8]) {
+        let size = size_of::<IndexRecord>();
+        for (record, out) in slots.zip(out.chunks_exact_mut(size)) {
+            out.copy_from_slice(zerocopy::IntoBytes::as_bytes(&self.record(record)));
+        }
+    }
+
+    /// Bytes of the page below the published mark. Panics if some are not.
+    #[inline]
+    pub fn published_bytes(&self, range: std::ops::Range<usize>) -> &[u8] {
+        let published = self.published.load(Ordering::Acquire) as u32 as usize;
+        assert!(range.start <= range.end && range.end <= published, "the bytes are published");
+        // SAFETY: inside the page, and published bytes are never written again.
+        unsafe { std::slice::from_raw_parts(self.bytes.as_ptr().add(range.start), range.len()) }
+    }
+
+    /// Where the payload of a record lies if this page has all of it.
+    #[inline]
+    pub fn payload_range(&self, record: &IndexRecord) -> Option<std::ops::Range<usize>> {
+        let RecordPlace::Dat { offset, len } = record.place() else { return None };
+        let from = offset.checked_sub(self.start.dat_start)? as usize;
+        Some(from..from + len as usize)
+    }
+
+    /// Whole blocks of the page, for the device, without a copy. Panics if some are neither published nor padding.
+    pub fn blocks(self: &Arc<Self>, range: std::ops::Range<usize>) -> StableBytes {
+        assert!(range.start % BLOCK_SIZE == 0 && range.end % BLOCK_SIZE == 0, "whole blocks");
+        let published = self.published.load(Ordering::Acquire) as u32 as usize;
+        let stable = if self.padded.get().is_some() { published.next_multiple_of(BLOCK_SIZE) } else { published };
+        assert!(range.start < range.end && range.end <= stable, "blocks {range:?} are published up to {stable}");
+        // SAFETY: the page owns the memory, and what is published or padded never changes.
+        unsafe { StableBytes::new(self.clone(), self.bytes.add(range.start), range.len()) }
+    }
+
+    /// Fills the rest of the last block of a page with zeros. Panics unless the page is closed and all of it published.
+    pub fn pad(&self) {
+        let end = self.end().expect("only closed pages are padded");
+        let published = self.published.load(Ordering::Acquire);
+        assert_eq!(published, (u64::from(end.slots) << 32) | u64::from(end.bytes), "all of it is published");
+        self.padded.get_or_init(|| {
+            let from = end.bytes as usize;
+            let to = from.next_multiple_of(BLOCK_SIZE).min(self.size.bytes());
+            // SAFETY: nobody reserves bytes of a closed page and nobody reads above its end before this has run; the
+            // `OnceLock` lets one thread do it.
+            unsafe { std::ptr::write_bytes(self.bytes.as_ptr().add(from), 0, to - from) };
+        });
+    }
+
+    /// The page has left its chain: from now on only readers hold it.
+    pub fn unchain(&self) {
+        if self.unchained.swap(1, Ordering::Relaxed) == 0 {
+            self.pool.unchain(self.size);
+        }
+    }
+
+    /// Whether readers hold so many old pages that the next one should copy instead.
+    pub fn readers_should_copy(&self) -> bool {
+        self.pool.readers_should_copy()
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        if self.unchained.load(Ordering::Relaxed) == 0 {
+            self.pool.release_chained(self.size);
+        } else {
+            self.pool.release_held(self.size);
+        }
+        let used = self.end().map_or(self.size.slots(), |end| end.slots as usize);
+        for mark in &self.memory.marks[..used] {
+            mark.store(0, Ordering::Relaxed);
+        }
+        // SAFETY: taken once, here; the page is not used afterwards.
+        let memory = unsafe { ManuallyDrop::take(&mut self.memory) };
+        self.pool.recycle(self.size, memory);
+    }
+}
