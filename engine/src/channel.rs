@@ -155,8 +155,8 @@ impl Channel {
     /// Closes the handles of this generation and older.
     pub fn close(&self, generation: u32) {
         self.closed_generation.fetch_max(generation, Ordering::AcqRel);
+        // Those who wait for `durable` are not woken: what they wait for still comes.
         self.tail.wake_readers();
-        self.durable_waiters.wake_all();
     }
 
     /// Generation of a new handle.

@@ -34,6 +34,18 @@ impl ManualClock {
         self.steady_us.fetch_add(by_us, Ordering::Relaxed);
     }
 
+    /// The wall clock, microseconds since the Unix epoch.
+    #[must_use]
+    pub fn wall_us(&self) -> u64 {
+        self.wall_us.load(Ordering::Relaxed)
+    }
+
+    /// The steady clock, microseconds.
+    #[must_use]
+    pub fn steady_us(&self) -> u64 {
+        self.steady_us.load(Ordering::Relaxed)
+    }
+
     /// Sets the wall clock, which may jump either way.
     pub fn set_wall_us(&self, wall_us: u64) {
         self.wall_us.store(wall_us, Ordering::Relaxed);

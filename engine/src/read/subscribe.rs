@@ -168,7 +168,9 @@ impl Tail {
             return Some(TailEnd::Poisoned(poisoned.clone()));
         }
         let closed = channel.is_closed(self.generation) || shard.is_some_and(|shard| shard.is_closed());
-        closed.then_some(TailEnd::Closed)
+        // Closing flushes: what is published is still to be delivered to those who follow the durable mark.
+        let complete = !self.durable_only || channel.durable() >= channel.tail.published();
+        (closed && complete).then_some(TailEnd::Closed)
     }
 
     /// The next event if it is there and in memory. Never blocks, never waits: for a thread that spins.

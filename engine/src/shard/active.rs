@@ -6,12 +6,14 @@
 //!
 //! Owned by the shard's thread alone.
 
+use std::io;
 use std::sync::Arc;
 
 use super::handle::Slot;
 use crate::channel::Channel;
 use crate::ids::{CheckpointNo, Lsn, Seq};
 use crate::io::{BLOCK_SIZE, File};
+use crate::read::offload::Offloaded;
 use crate::segment::block::RECORDS_PER_BLOCK;
 use crate::segment::footer::TimeIndex;
 use crate::store::checkpoint::SegmentState;
@@ -32,6 +34,9 @@ pub struct Position {
     pub bytes_total: u64,
 }
 
+/// The idx and the dat of a segment.
+pub type FilePair = (Arc<dyn File>, Arc<dyn File>);
+
 /// The segment that blocks are destaged to.
 #[derive(Debug)]
 pub struct ActiveSegment {
@@ -41,6 +46,8 @@ pub struct ActiveSegment {
     pub idx: Option<Arc<dyn File>>,
     /// See `idx`.
     pub dat: Option<Arc<dyn File>>,
+    /// Both, while they are being opened or made.
+    pub opening: Option<Offloaded<io::Result<FilePair>>>,
     /// Bytes allocated ahead.
     pub idx_allocated: u64,
     /// See `idx_allocated`.
@@ -66,6 +73,7 @@ impl ActiveSegment {
             first,
             idx: None,
             dat: None,
+            opening: None,
             idx_allocated: 0,
             dat_allocated: 0,
             idx_dirty: false,

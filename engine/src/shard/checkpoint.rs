@@ -153,7 +153,9 @@ pub struct Checkpoint {
     stage: Stage,
     /// Journal bytes at the last beginning.
     begun_at: u64,
-    /// Whether one was begun after the shard was told to close and had nothing more to commit.
+    /// Where the journal ends with the entry of one that was begun when the shard had nothing more to commit.
+    closing_end: Option<(SegmentNo, u64)>,
+    /// Whether such a one is under way.
     closing_begun: bool,
     buf: Option<AlignedBuf>,
 }
@@ -164,9 +166,10 @@ impl Checkpoint {
         matches!(self.stage, Stage::Idle)
     }
 
-    /// Whether the last one, which covers everything, is done.
-    pub fn is_final(&self) -> bool {
-        self.closing_begun && self.is_idle()
+    /// Whether the last one, which covers everything, is done, and nothing stands behind its entry in the journal, which
+    /// ends here.
+    pub fn is_final(&self, end: (SegmentNo, u64)) -> bool {
+        self.is_idle() && self.closing_end == Some(end)
     }
 }
 
@@ -192,11 +195,12 @@ impl Shard {
     fn begin_checkpoint(&mut self) -> bool {
         let bytes = self.journal.total() - self.checkpoint.begun_at;
         let segments = self.journal.live() > 4;
-        let last = self.closing && !self.checkpoint.closing_begun && self.nothing_left_to_commit();
+        let end = (self.journal.number(), self.journal.offset());
+        let last = self.closing && self.nothing_left_to_commit() && !self.checkpoint.is_final(end);
         if !(bytes >= self.options.checkpoint_bytes || segments || last) || self.journal.is_rolling() {
             return false;
         }
-        self.checkpoint.closing_begun |= last;
+        self.checkpoint.closing_begun = last;
         self.checkpoint.begun_at = self.journal.total();
         let lsn = self.commits.written;
         let changed = std::mem::take(&mut self.changed);
@@ -404,7 +408,8 @@ impl Shard {
         for state in run.states.iter().chain(run.moved.iter().map(|(state, _)| state)) {
             offsets.push(encoder.push_state(state));
         }
-        let base = encoder.end_states();
+        encoder.end_states();
+        let base = encoder.tails_offset().expect("the states have ended");
         for (state, offset) in
             run.states.iter_mut().chain(run.moved.iter_mut().map(|(state, _)| state)).zip(offsets)
         {
@@ -489,6 +494,9 @@ impl Shard {
         };
         self.checkpoint.stage = Stage::Committing(run);
         self.commit_entry(Kind::Checkpoint, &entry, true);
+        if std::mem::take(&mut self.checkpoint.closing_begun) {
+            self.checkpoint.closing_end = Some((self.journal.number(), self.journal.offset()));
+        }
         true
     }
 

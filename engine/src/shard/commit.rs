@@ -133,6 +133,22 @@ pub struct Commits {
     spare_marks: Vec<Vec<(Slot, Position)>>,
     plan: Plan,
     created: Vec<Slot>,
+    /// Every commit of this run and where it leaves its channels: what the simulator compares with.
+    #[cfg(feature = "sim")]
+    pub log: Vec<(Lsn, Vec<(Slot, Seq)>)>,
+}
+
+#[cfg(any(test, feature = "sim"))]
+impl Kind {
+    /// What the simulated disk counts its write as, where the path alone does not tell.
+    fn step_kind(self) -> Option<crate::io::sim::StepKind> {
+        use crate::io::sim::StepKind;
+        match self {
+            Self::Roll => Some(StepKind::Roll),
+            Self::Checkpoint => Some(StepKind::CheckpointEntry),
+            Self::Events | Self::Idle => None,
+        }
+    }
 }
 
 impl Commits {
@@ -150,6 +166,8 @@ impl Commits {
             spare_marks: Vec::new(),
             plan: Plan::default(),
             created: Vec::new(),
+            #[cfg(feature = "sim")]
+            log: Vec::new(),
         }
     }
 
@@ -298,6 +316,10 @@ impl Shard {
     }
 
     fn submit_commit(&mut self, kind: Kind, means: Means, content: &Content<'_>, marks: Vec<(Slot, Position)>) {
+        #[cfg(any(test, feature = "sim"))]
+        let _label = crate::io::sim::StepLabel::begin(kind.step_kind());
+        #[cfg(feature = "sim")]
+        self.commits.log.push((self.commits.next, marks.iter().map(|(slot, position)| (*slot, position.seq)).collect()));
         let plan = content.plan;
         let lsn = self.commits.next;
         self.commits.next = Lsn(lsn.0 + 1);

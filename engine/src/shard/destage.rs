@@ -5,12 +5,15 @@
 //!
 //! A page leaves memory when its bytes are written and its records are in written index blocks or in the stub.
 
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 
 use super::Shard;
 use super::active::{Active, Sealing};
-use super::handle::Slot;
+use super::handle::{ShardHandle, Slot};
 use super::ops::Purpose;
 use super::stats::add;
 use crate::error::Poisoned;
@@ -21,13 +24,12 @@ use crate::segment::footer::idx_hash_append;
 use crate::segment::path::{CHANNELS_DIR, channel_dir, dat_path, fan_dir, idx_path, meta_path};
 use crate::segment::record::IndexRecord;
 use crate::store::meta::Meta;
+use crate::tail::RING_PAGES;
 
 /// Bytes of dat that are worth a write, unless the page is complete.
 const DAT_BYTES_MIN: usize = 256 << 10;
 /// Index blocks that are worth a write, and the most in one.
 const IDX_BLOCKS: usize = 16;
-/// Files of a segment made in one turn: each costs a few flushes.
-const FILES_MADE_PER_TURN: usize = 4;
 /// Allocation ahead: at first, and the largest step.
 const ALLOCATE_FIRST: u64 = 64 << 10;
 const ALLOCATE_STEP_MAX: u64 = 64 << 20;
@@ -42,16 +44,12 @@ impl Shard {
         }
     }
 
-    /// Submits what is ready. Says whether there is more for the next turn.
-    pub(super) fn destage(&mut self) -> Result<bool, Poisoned> {
-        self.files_made = 0;
+    /// Submits what is ready.
+    pub(super) fn destage(&mut self) -> Result<(), Poisoned> {
         if self.timers.space_retry_at.is_some() {
-            return Ok(false);
+            return Ok(());
         }
         for _ in 0..self.destage_queue.len() {
-            if self.files_made >= FILES_MADE_PER_TURN {
-                return Ok(true);
-            }
             let slot = self.destage_queue.pop_front().expect("as many as counted");
             self.active[slot as usize].as_mut().expect("the channel is open").destage_queued = false;
             let mut active = self.active[slot as usize].take().expect("the channel is open");
@@ -59,15 +57,17 @@ impl Shard {
             self.active[slot as usize] = Some(active);
             match result {
                 Ok(()) => self.undefer(slot),
+                // Its files are being made: they put it on the list again.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                     self.no_space_found();
                     self.queue_destage(slot);
-                    return Ok(false);
+                    return Ok(());
                 }
                 Err(error) => return Err(self.failure("segment file", "segment", error)),
             }
         }
-        Ok(false)
+        Ok(())
     }
 
     fn destage_channel(&mut self, active: &mut Active) -> io::Result<()> {
@@ -98,7 +98,7 @@ impl Shard {
                 active.dat_byte = 0;
                 continue;
             }
-            if !complete && !active.force_destage && to - from < DAT_BYTES_MIN && self.pages.used_percent() < 50 {
+            if !active.force_destage && to - from < DAT_BYTES_MIN && !self.is_worth_destaging(active) {
                 return Ok(());
             }
             if complete {
@@ -115,6 +115,17 @@ impl Shard {
             self.ops.submit(&mut *self.driver, purpose, operation);
         }
         Ok(())
+    }
+
+    /// Whether a channel has so much to destage, or memory is so short, that small writes are worth it. A channel with
+    /// little waits for the checkpoint: so many small channels cost one file, not two each (design D5).
+    fn is_worth_destaging(&self, active: &Active) -> bool {
+        let pages = active.written.page_no.saturating_sub(active.dat_page);
+        let behind = active.channel.tail.page(active.dat_page).map_or(0, |page| {
+            let destaged = page.start().byte_base + (active.dat_byte as u64).saturating_sub(page.start().prefix.into());
+            active.written.bytes_total.saturating_sub(destaged)
+        });
+        pages >= RING_PAGES / 2 || behind >= DAT_BYTES_MIN as u64 || self.pages.used_percent() >= 50
     }
 
     /// Blocks of dat were written.
@@ -181,7 +192,8 @@ impl Shard {
         let end = Self::segment_end(active).map_or(active.written.seq, |end| end.min(active.written.seq));
         let blocks = (end.0.saturating_sub(active.idx_next.0) as usize / RECORDS_PER_BLOCK).min(IDX_BLOCKS);
         let over = Self::segment_end(active).is_some();
-        if blocks == 0 || (blocks < IDX_BLOCKS && !active.force_destage && !over) {
+        let few = blocks < IDX_BLOCKS && !active.force_destage && !over;
+        if blocks == 0 || (few && !self.is_worth_destaging(active)) {
             return Ok(());
         }
         let count = blocks * RECORDS_PER_BLOCK;
@@ -294,58 +306,97 @@ impl Shard {
 
     /// The dat file, open and with room for `end` bytes.
     pub(super) fn open_dat(&mut self, active: &mut Active, end: u64) -> io::Result<Arc<dyn File>> {
-        let path = dat_path(active.channel.id, active.segment.first);
-        if active.segment.dat.is_none() {
-            active.segment.dat = Some(self.open_segment_file(active, &path)?);
-        }
+        self.open_files(active)?;
         let file = active.segment.dat.clone().expect("just opened");
-        let allocated = &mut active.segment.dat_allocated;
-        allocate_ahead(&*file, allocated, end)?;
+        allocate_ahead(&*file, &mut active.segment.dat_allocated, end)?;
         Ok(file)
     }
 
     /// The idx file, open and with room for `end` bytes.
     pub(super) fn open_idx(&mut self, active: &mut Active, end: u64) -> io::Result<Arc<dyn File>> {
-        let path = idx_path(active.channel.id, active.segment.first);
-        if active.segment.idx.is_none() {
-            active.segment.idx = Some(self.open_segment_file(active, &path)?);
-        }
+        self.open_files(active)?;
         let file = active.segment.idx.clone().expect("just opened");
-        let allocated = &mut active.segment.idx_allocated;
-        allocate_ahead(&*file, allocated, end)?;
+        allocate_ahead(&*file, &mut active.segment.idx_allocated, end)?;
         Ok(file)
     }
 
-    fn open_segment_file(&mut self, active: &Active, path: &str) -> io::Result<Arc<dyn File>> {
-        match self.disk.open(path, OpenMode::Write) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            result => return result,
+    /// Opens the segment's pair, and makes it if there is none: a matter of several flushes, so another thread does it.
+    /// `WouldBlock` until that is done.
+    fn open_files(&mut self, active: &mut Active) -> io::Result<()> {
+        if active.segment.dat.is_some() {
+            return Ok(());
         }
-        self.files_made += 1;
-        let meta = Meta {
-            id: active.channel.id,
-            name: active.channel.name.as_str().to_owned(),
-            uuid: self.journal.header().uuid,
-            created: active.channel.epoch,
-            created_us: self.clock.wall_us(),
-        };
-        create_segment_file(&*self.disk, &meta, path)
+        let mut opening = active.segment.opening.take().unwrap_or_else(|| {
+            let meta = Meta {
+                uuid: self.journal.header().uuid,
+                id: active.channel.id,
+                name: active.channel.name.as_str().to_owned(),
+                created: active.channel.epoch,
+                created_us: self.clock.wall_us(),
+            };
+            let (disk, first) = (self.disk.clone(), active.segment.first);
+            self.file_maker.run(move || open_segment_files(&*disk, &meta, first))
+        });
+        let waker = Waker::from(Arc::new(FilesReady { handle: self.handle.clone(), slot: active.slot }));
+        match Pin::new(&mut opening).poll(&mut Context::from_waker(&waker)) {
+            Poll::Pending => {
+                active.segment.opening = Some(opening);
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            Poll::Ready(files) => {
+                let (idx, dat) = files?;
+                active.segment.idx = Some(idx);
+                active.segment.dat = Some(dat);
+                active.segment.idx_allocated = ALLOCATE_FIRST;
+                active.segment.dat_allocated = ALLOCATE_FIRST;
+                Ok(())
+            }
+        }
     }
 }
 
-/// Makes a file in a channel's directory, and what is missing above it; all names are durable when it returns.
-pub fn create_segment_file(disk: &dyn Disk, meta: &Meta, path: &str) -> io::Result<Arc<dyn File>> {
-    let dir = channel_dir(meta.id);
-    make_channel_dir(disk, meta)?;
-    let file = match disk.open(path, OpenMode::Create) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => disk.open(path, OpenMode::Write)?,
-        result => result?,
-    };
-    disk.sync_dir(&dir)?;
-    Ok(file)
+/// Puts a channel on the list again when its files are there.
+struct FilesReady {
+    handle: Arc<ShardHandle>,
+    slot: Slot,
 }
 
-/// Makes a channel's directory with its META, unless it is there.
+impl Wake for FilesReady {
+    fn wake(self: Arc<Self>) {
+        self.handle.push_files_ready(self.slot);
+    }
+}
+
+/// Opens the pair of a segment, and makes it if there is none.
+fn open_segment_files(disk: &dyn Disk, meta: &Meta, first: Seq) -> io::Result<(Arc<dyn File>, Arc<dyn File>)> {
+    let (idx, dat) = (idx_path(meta.id, first), dat_path(meta.id, first));
+    let open = || io::Result::Ok((disk.open(&idx, OpenMode::Write)?, disk.open(&dat, OpenMode::Write)?));
+    let (idx, dat) = match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create_segment_files(disk, meta, first)?;
+            open()?
+        }
+        result => result?,
+    };
+    idx.allocate(ALLOCATE_FIRST)?;
+    dat.allocate(ALLOCATE_FIRST)?;
+    Ok((idx, dat))
+}
+
+/// Makes the pair of a segment in its channel's directory, and what is missing above it; all names are durable when it
+/// returns. One flush of each directory, however much was made in it.
+pub fn create_segment_files(disk: &dyn Disk, meta: &Meta, first: Seq) -> io::Result<()> {
+    make_channel_dir(disk, meta)?;
+    for path in [idx_path(meta.id, first), dat_path(meta.id, first)] {
+        match disk.open(&path, OpenMode::Create) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => _ = result?,
+        }
+    }
+    disk.sync_dir(&channel_dir(meta.id))
+}
+
+/// Makes a channel's directory with its META, unless it is there. The caller makes the names in the directory durable.
 fn make_channel_dir(disk: &dyn Disk, meta: &Meta) -> io::Result<()> {
     let (fan, dir, meta_path) = (fan_dir(meta.id), channel_dir(meta.id), meta_path(meta.id));
     match disk.open(&meta_path, OpenMode::Read) {
@@ -354,6 +405,9 @@ fn make_channel_dir(disk: &dyn Disk, meta: &Meta) -> io::Result<()> {
     }
     for (parent, dir) in [("", CHANNELS_DIR), (CHANNELS_DIR, &fan), (&fan, &dir)] {
         match disk.create_dir(dir) {
+            // Made with the store.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir == CHANNELS_DIR => continue,
+            // Another shard may have made it and not made its name durable yet.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             result => result?,
         }
@@ -363,8 +417,7 @@ fn make_channel_dir(disk: &dyn Disk, meta: &Meta) -> io::Result<()> {
     let mut buf = AlignedBuf::new(BLOCK_SIZE);
     meta.encode(&mut buf[..BLOCK_SIZE]);
     file.write_at(&buf[..BLOCK_SIZE], 0)?;
-    file.flush()?;
-    disk.sync_dir(&dir)
+    file.flush()
 }
 
 /// Keeps `allocated` at or above `end`, in steps that grow with the file.

@@ -83,6 +83,7 @@ pub struct ShardHandle {
     pub id: ShardId,
     doorbell: OnceLock<Arc<Doorbell>>,
     dirty: SegQueue<Slot>,
+    files_ready: SegQueue<Slot>,
     control: Mutex<VecDeque<Control>>,
     has_control: AtomicBool,
     known: Mutex<Known>,
@@ -107,6 +108,7 @@ impl ShardHandle {
             id,
             doorbell: OnceLock::new(),
             dirty: SegQueue::new(),
+            files_ready: SegQueue::new(),
             control: Mutex::new(VecDeque::new()),
             has_control: AtomicBool::new(false),
             known: Mutex::new(known),
@@ -139,6 +141,17 @@ impl ShardHandle {
         self.dirty.pop()
     }
 
+    /// The files of a channel's segment are there.
+    pub fn push_files_ready(&self, slot: Slot) {
+        self.files_ready.push(slot);
+        self.ring();
+    }
+
+    /// Takes a channel whose files are there.
+    pub fn pop_files_ready(&self) -> Option<Slot> {
+        self.files_ready.pop()
+    }
+
     /// Whether a channel is on the list.
     pub fn has_dirty(&self) -> bool {
         !self.dirty.is_empty()
@@ -166,6 +179,11 @@ impl ShardHandle {
         let channel = make(slot);
         channels.push(channel.clone());
         channel
+    }
+
+    /// Forgets the channels of a shard that has ended: they know their shard, so neither would ever be freed.
+    pub fn forget_channels(&self) {
+        self.channels.lock().expect("no panic while the lock is held").clear();
     }
 
     /// The newest checkpointed entries of the shard's channels.

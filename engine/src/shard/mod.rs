@@ -11,6 +11,8 @@
 //! Promises: see `docs/architecture.md`. A failed write or flush stops it for good ([`Poisoned`]); no flush is tried again.
 
 pub mod active;
+#[cfg(feature = "sim")]
+pub mod by_hand;
 pub mod checkpoint;
 pub mod commit;
 pub mod destage;
@@ -42,6 +44,7 @@ use crate::journal::pool::SegmentPool;
 use crate::journal::writer::Journal;
 use crate::options::Options;
 use crate::random::Random;
+use crate::read::offload::Offload;
 use crate::segment::record::IndexRecord;
 use crate::store::superblock::CleanEnd;
 use crate::tail::pool::PagePool;
@@ -73,6 +76,8 @@ pub struct ShardSeed {
     pub clock: Clock,
     /// Chance.
     pub random: Random,
+    /// Who makes files beside the shard.
+    pub file_maker: Arc<Offload>,
 }
 
 /// See the module's text.
@@ -113,7 +118,7 @@ pub struct Shard {
     closing: bool,
     ended: bool,
     worked_lately: bool,
-    files_made: usize,
+    file_maker: Arc<Offload>,
     idx_buffers: Vec<AlignedBuf>,
     record_scratch: Vec<IndexRecord>,
     now_us: u64,
@@ -177,7 +182,7 @@ impl Shard {
             closing: false,
             ended: false,
             worked_lately: false,
-            files_made: 0,
+            file_maker: seed.file_maker,
             idx_buffers: Vec::new(),
             record_scratch: Vec::new(),
             now_us,
@@ -211,7 +216,7 @@ impl Shard {
         let gathered = self.gather();
         self.roll()?;
         let committed = self.commit()?;
-        let more = self.destage()?;
+        self.destage()?;
         let checkpointed = self.step_checkpoint()?;
         self.keep_spares()?;
         let recycled = self.recycle_one()?;
@@ -221,7 +226,7 @@ impl Shard {
         if self.closing && self.try_end()? {
             return Ok(Turn::Ended);
         }
-        let worked = reaped || received || gathered || committed || more || checkpointed || recycled;
+        let worked = reaped || received || gathered || committed || checkpointed || recycled;
         Ok(if worked { Turn::Worked } else { Turn::Idle { until_us: self.timers.next() } })
     }
 
@@ -347,6 +352,10 @@ impl Shard {
         // Before the look at the list: who rings has put its channel there.
         self.commit_now |= self.doorbell.take_urgent();
         let mut any = false;
+        while let Some(slot) = self.handle.pop_files_ready() {
+            any = true;
+            self.queue_destage(slot);
+        }
         while let Some(slot) = self.handle.pop_dirty() {
             any = true;
             // A channel may be dirty before the message that opens it is taken.
@@ -448,7 +457,8 @@ impl Shard {
             return Ok(false);
         }
         let quiet = self.ops.in_flight() == 0 && self.commits.pending.is_empty() && self.making.is_none();
-        if !quiet || !self.checkpoint.is_final() {
+        let end = (self.journal.number(), self.journal.offset());
+        if !quiet || self.journal.is_rolling() || !self.checkpoint.is_final(end) {
             self.flush_now |= !self.commits.pending.is_empty() && self.checkpoint.is_idle();
             return Ok(false);
         }

@@ -67,6 +67,18 @@ impl Purpose {
         }
     }
 
+    /// What the simulated disk counts it as, where the path alone does not tell.
+    #[cfg(any(test, feature = "sim"))]
+    fn step_kind(&self) -> Option<crate::io::sim::StepKind> {
+        use crate::io::sim::StepKind;
+        match self {
+            Self::CommitExtent(_) => Some(StepKind::Extent),
+            Self::SealWrite(_) => Some(StepKind::Seal),
+            Self::RollHeader => Some(StepKind::Roll),
+            _ => None,
+        }
+    }
+
     /// Whether ENOSPC of this operation leaves everything as it was, to be tried again.
     pub fn may_find_no_space(&self) -> bool {
         matches!(
@@ -87,6 +99,8 @@ pub struct Ops {
 impl Ops {
     /// Submits an operation and remembers what for.
     pub fn submit(&mut self, driver: &mut dyn Driver, purpose: Purpose, operation: Operation) {
+        #[cfg(any(test, feature = "sim"))]
+        let _label = crate::io::sim::StepLabel::begin(purpose.step_kind());
         let file = match &operation {
             Operation::Write { file, .. } | Operation::Flush { file } => file.clone(),
         };

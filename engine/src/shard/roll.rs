@@ -19,6 +19,9 @@ use crate::journal::writer::{Next, Rolling};
 
 /// Ready segments that a shard wants: one to roll to, one kept back for recovery.
 const SPARES_WANTED: usize = 2;
+/// Ready segments kept at the most: removing a file may make the device discard its blocks, which takes tens of
+/// milliseconds.
+const SPARES_KEPT: usize = 6;
 
 /// A spare segment in the making.
 #[derive(Debug)]
@@ -171,7 +174,7 @@ impl Shard {
         let Some(number) = self.journal.pop_below(self.replay_from) else { return Ok(false) };
         let path = segment_path(self.handle.id, number);
         let name = path.rsplit('/').next().expect("a path has a last part");
-        let result = self.pool.recycle(name, SPARES_WANTED + 1);
+        let result = self.pool.recycle(name, SPARES_KEPT);
         self.checked("journal recycling", result)?;
         add(&self.handle.stats.recycled, 1);
         Ok(true)

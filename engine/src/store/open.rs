@@ -50,6 +50,8 @@ pub struct Environment {
     pub random: Random,
     /// Who reads history for futures.
     pub offload: Arc<Offload>,
+    /// Who makes segment files for the shards.
+    pub file_maker: Arc<Offload>,
     /// Memory for pages.
     pub pages: Arc<PagePool>,
 }
@@ -84,6 +86,7 @@ impl Store {
             clock,
             random: Random::system(),
             offload: Arc::new(Offload::default()),
+            file_maker: Arc::new(Offload::default()),
             pages: PagePool::new(options.page_budget_bytes, options.page_budget_bytes / 2),
         };
         let (store, seeds) = Self::recover(environment, options)?;
@@ -344,6 +347,7 @@ impl Store {
             let _ = thread.join();
         }
         let result = self.write_clean_end();
+        self.shards.iter().for_each(|shard| shard.forget_channels());
         self.lock.lock().expect("no panic while the lock is held").take();
         *ended = Some(result.clone());
         result
@@ -492,7 +496,7 @@ fn make_dirs(disk: &dyn Disk, shards: usize) -> io::Result<()> {
 /// Recycles what the old journal needed, and removes checkpoint files that nothing names. STORE names the new ones.
 fn clean_up(disk: &dyn Disk, shard: ShardId, restored: &mut Restored) -> io::Result<()> {
     for name in std::mem::take(&mut restored.leftovers) {
-        restored.pool.recycle(&name, 3)?;
+        restored.pool.recycle(&name, 6)?;
     }
     let dir = checkpoint_dir(shard);
     let unused = std::mem::take(&mut restored.unused_checkpoints);
@@ -515,6 +519,7 @@ fn seed(environment: &Environment, options: &Options, id: ShardId, restored: Res
         options: options.clone(),
         clock: environment.clock.clone(),
         random: environment.random.clone(),
+        file_maker: environment.file_maker.clone(),
     }
 }
 

@@ -348,7 +348,8 @@ fn write_checkpoint(
         .iter()
         .map(|(state, _)| encoder.push_state(&ChannelState { lsn: found.next_lsn.0, ..state.clone() }))
         .collect();
-    let base = encoder.end_states();
+    encoder.end_states();
+    let base = encoder.tails_offset().expect("the states have ended");
     for (state, tail) in replayed.iter().filter(|(state, _)| !state.tail.is_empty()) {
         encoder.push_tail(state.id, &tail.records, &tail.bytes);
     }

@@ -16,7 +16,7 @@ use crate::journal::format::EventsEntry;
 use crate::segment::block::{BlockPlace, RECORDS_PER_BLOCK, encode_block};
 use crate::segment::path::{dat_path, idx_path};
 use crate::segment::record::IndexRecord;
-use crate::shard::destage::create_segment_file;
+use crate::shard::destage::create_segment_files;
 use crate::shard::handle::active_segment;
 use crate::shard::seal::{IdxSums, idx_end};
 
@@ -248,7 +248,8 @@ impl<'d> Replay<'d> {
         let id = ChannelId(self.state.id);
         let created = Epoch((id.0 >> 32) as u32);
         let meta = Meta { uuid: self.uuid, id, name: self.state.name.clone(), created, created_us: 0 };
-        create_segment_file(self.disk, &meta, path)
+        create_segment_files(self.disk, &meta, self.segment_first)?;
+        self.disk.open(path, OpenMode::Write)
     }
 
     /// Writes and flushes what fills whole blocks. Returns the entry for the checkpoint, and what fills no block.

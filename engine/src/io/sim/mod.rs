@@ -15,6 +15,7 @@
 mod chance;
 mod content;
 mod driver;
+mod label;
 mod names;
 mod options;
 mod state;
@@ -22,6 +23,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
+pub use label::StepLabel;
 pub use options::{FaultKind, SimOptions, is_power_off};
 pub use steps::StepKind;
 

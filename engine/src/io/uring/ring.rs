@@ -64,6 +64,9 @@ pub(super) struct Ring {
 impl Ring {
     pub(super) fn new() -> io::Result<Self> {
         let uring = build()?;
+        // Only flushes go to kernel workers; two of them beside the shard would take the cores from the program. Advice:
+        // a kernel without the call does as it likes.
+        let _ = uring.submitter().register_iowq_max_workers(&mut [1, 1]);
         let registered = register_ring(uring.as_raw_fd());
         Ok(Self {
             uring,

@@ -2,6 +2,7 @@
 
 use super::{Flight, Handle, Power, State, Work, WriteFault};
 use crate::io::sim::chance::Style;
+use crate::io::sim::label::StepLabel;
 use crate::io::sim::names::os_error;
 use crate::io::sim::options::{FaultKind, power_off};
 use crate::io::sim::steps::{Action, StepKind};
@@ -115,8 +116,9 @@ impl State {
 
     fn begin(&mut self, inode: u64, action: Action<'_>, work: Work) -> io::Result<(Power, Flight)> {
         let kind = StepKind::of(&self.inodes[&inode].path, action);
-        let power = self.step(kind, self.phase)?;
-        Ok((power, Flight { driver: None, inode, kind, label: self.phase, delay: 0, work }))
+        let label = self.phase.or_else(StepLabel::current);
+        let power = self.step(kind, label)?;
+        Ok((power, Flight { driver: None, inode, kind, label, delay: 0, work }))
     }
 
     fn draw_write_fault(&mut self, inode: u64, len: usize) -> Option<WriteFault> {

@@ -1,0 +1,258 @@
+//! The whole engine on a simulated disk, driven by hand: no thread, no clock and no chance but those given.
+//!
+//! A [`SimStore`] is a store whose shards take a turn when told to. The same seed, the same calls in the same order give
+//! the same operations on the disk ([`SimDisk::trace_hash`] proves it). Dropping it is a killed process: what was
+//! submitted still lands, nothing is closed. It belongs to one thread.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::error::{CloseError, OpenError};
+use crate::options::Options;
+use crate::random::Random;
+use crate::read::offload::Offload;
+use crate::redex::Redex;
+use crate::shard::Shard;
+use crate::shard::Turn;
+use crate::store::Store;
+use crate::store::open::Environment;
+use crate::tail::pool::PagePool;
+
+pub use crate::channel_name::ChannelName;
+pub use crate::clock::ManualClock;
+pub use crate::io::sim::{FaultKind, SimDisk, SimOptions, StepKind, is_power_off};
+
+/// What a simulated store is opened with; as in [`crate::RedexBuilder`], which says what each is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SimSettings {
+    /// Shards of a store that is made anew.
+    pub shards: usize,
+    /// Size of a journal segment, bytes: at least 64 KiB.
+    pub journal_segment_bytes: u64,
+    /// Journal bytes after which a checkpoint is taken: at least 64 KiB.
+    pub checkpoint_bytes: u64,
+    /// Memory for pages, bytes: at least 1 MiB.
+    pub page_budget_bytes: usize,
+    /// Whole blocks that go around the journal, bytes: at least 4096.
+    pub extent_bytes: usize,
+    /// Commits in flight at the most: 1 to 8.
+    pub commit_depth: usize,
+    /// How long an event may stay in memory before it is written.
+    pub write_behind: Duration,
+    /// How long a shard has nothing to commit before it leaves a witness.
+    pub idle_witness: Duration,
+    /// Unflushed bytes above which a shard flushes by itself.
+    pub unflushed_bytes_max: u64,
+}
+
+impl Default for SimSettings {
+    /// As small as it gets, so that everything happens often.
+    fn default() -> Self {
+        Self {
+            shards: 1,
+            journal_segment_bytes: 64 << 10,
+            checkpoint_bytes: 64 << 10,
+            page_budget_bytes: 1 << 20,
+            extent_bytes: 16 << 10,
+            commit_depth: 1,
+            write_behind: Duration::from_millis(10),
+            idle_witness: Duration::from_millis(2),
+            unflushed_bytes_max: 1 << 20,
+        }
+    }
+}
+
+impl SimSettings {
+    fn options(&self) -> Options {
+        Options {
+            shards: Some(self.shards),
+            journal_segment_bytes: self.journal_segment_bytes,
+            checkpoint_bytes: self.checkpoint_bytes,
+            page_budget_bytes: self.page_budget_bytes,
+            extent_bytes: self.extent_bytes,
+            commit_depth: self.commit_depth,
+            write_behind: self.write_behind,
+            idle_witness: self.idle_witness,
+            unflushed_bytes_max: self.unflushed_bytes_max,
+            ..Options::default()
+        }
+    }
+}
+
+/// One commit of a shard's journal, and where it left its channels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SimCommit {
+    /// Its number in the journal.
+    pub lsn: u64,
+    /// Its channels, each with the sequence behind its last event in the commit.
+    pub ends: Vec<(ChannelName, u64)>,
+}
+
+/// What a step of all shards came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SimStep {
+    /// Something was done or is in flight.
+    Worked,
+    /// Nothing was to be done, so the clock was moved to the next timer.
+    Waited,
+    /// Nothing is to be done, ever, unless something is appended.
+    Idle,
+    /// Some shard has failed, and the others have nothing to do.
+    Failed,
+    /// All shards were closed.
+    Ended,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct SimStore {
+    // Before the store: what is in flight ends first.
+    shards: Vec<Shard>,
+    redex: Redex,
+    clock: Arc<ManualClock>,
+}
+
+impl SimStore {
+    /// Opens the store on this disk, or makes it. Steps of the recovery are labelled as such.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`], also when the power goes off meanwhile ([`SimDisk::is_off`]).
+    pub fn open(
+        disk: &SimDisk,
+        settings: &SimSettings,
+        clock: &Arc<ManualClock>,
+        seed: u64,
+    ) -> Result<Self, OpenError> {
+        let options = settings.options();
+        options.check()?;
+        let environment = Environment {
+            disk: Arc::new(disk.clone()),
+            clock: Clock::manual(clock.clone()),
+            random: Random::seeded(seed),
+            offload: Arc::new(Offload::inline()),
+            file_maker: Arc::new(Offload::inline()),
+            pages: PagePool::new(options.page_budget_bytes, options.page_budget_bytes / 2),
+        };
+        disk.set_phase(Some(StepKind::Recovery.name()));
+        let recovered = Store::recover(environment, &options);
+        disk.set_phase(None);
+        let (store, seeds) = recovered?;
+        let redex = Redex::over(Arc::new(store), options, Clock::manual(clock.clone()));
+        let shards: Result<Vec<Shard>, _> = seeds.into_iter().map(Shard::new).collect();
+        let shards = shards.map_err(|source| OpenError::Io { what: "make the queue of", path: "".into(), source })?;
+        Ok(Self { shards, redex, clock: clock.clone() })
+    }
+
+    /// The store's channels. Futures must be polled, never waited for: nothing moves between turns.
+    #[must_use]
+    pub fn redex(&self) -> &Redex {
+        &self.redex
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shard_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// One turn of one shard; says whether it did something. A shard that has failed or ended does nothing.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such shard, or if the engine breaks an invariant of its own.
+    pub fn turn(&mut self, shard: usize) -> bool {
+        matches!(self.shards[shard].turn(), Ok(Turn::Worked))
+    }
+
+    /// One turn of every shard; if none did anything and nothing is in flight, the clock is moved to the next timer.
+    pub fn step(&mut self) -> SimStep {
+        let (mut busy, mut failed, mut ended, mut timer) = (false, false, true, None);
+        for shard in &mut self.shards {
+            match shard.turn() {
+                Ok(Turn::Worked) => (busy, ended) = (true, false),
+                Ok(Turn::Idle { until_us }) => {
+                    (busy, ended) = (busy | (shard.in_flight() > 0), false);
+                    timer = [timer, until_us].into_iter().flatten().min();
+                }
+                Ok(Turn::Ended) => {}
+                Err(_) => failed = true,
+            }
+        }
+        match timer {
+            _ if busy => SimStep::Worked,
+            Some(at_us) => {
+                self.clock.advance(Duration::from_micros(at_us.saturating_sub(self.clock.steady_us())));
+                SimStep::Waited
+            }
+            None if failed => SimStep::Failed,
+            None if ended => SimStep::Ended,
+            None => SimStep::Idle,
+        }
+    }
+
+    /// Takes turns until nothing is to be done before the next timer; says whether that came within `turns_max` turns of
+    /// each shard.
+    pub fn run_until_idle(&mut self, turns_max: usize) -> bool {
+        (0..turns_max).any(|_| {
+            self.shards.iter_mut().fold(true, |idle, shard| {
+                let turn = shard.turn();
+                idle & (turn.is_err() || !matches!(turn, Ok(Turn::Worked)) && shard.in_flight() == 0)
+            })
+        })
+    }
+
+    /// The commits of a shard since the store was opened, in order.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such shard.
+    #[must_use]
+    pub fn commits(&self, shard: usize) -> Vec<SimCommit> {
+        let plain = |ends: Vec<(ChannelName, crate::ids::Seq)>| ends.into_iter().map(|(name, end)| (name, end.0)).collect();
+        self.shards[shard].commit_log().map(|(lsn, ends)| SimCommit { lsn: lsn.0, ends: plain(ends) }).collect()
+    }
+
+    /// Begins the close: from now on steps lead to the end.
+    pub fn begin_close(&mut self) {
+        drop(self.redex.close());
+    }
+
+    /// Ends the store, once a step said [`SimStep::Ended`] or [`SimStep::Failed`].
+    ///
+    /// # Errors
+    ///
+    /// [`CloseError`]: a shard has failed, or STORE could not be written.
+    ///
+    /// # Panics
+    ///
+    /// If the shards have neither ended nor failed.
+    pub fn finish_close(self) -> Result<(), CloseError> {
+        let over = |shard: &mut Shard| !matches!(shard.turn(), Ok(Turn::Worked | Turn::Idle { .. }));
+        let Self { mut shards, redex, .. } = self;
+        assert!(shards.iter_mut().all(over), "the shards are driven to their end first");
+        redex.close().wait()
+    }
+
+    /// Closes the store cleanly, driving the shards to their end.
+    ///
+    /// # Errors
+    ///
+    /// As [`SimStore::finish_close`].
+    ///
+    /// # Panics
+    ///
+    /// If the shards come to no end.
+    pub fn close(mut self) -> Result<(), CloseError> {
+        self.begin_close();
+        for _ in 0..1_000_000 {
+            match self.step() {
+                SimStep::Worked | SimStep::Waited => {}
+                SimStep::Ended | SimStep::Failed => return self.finish_close(),
+                SimStep::Idle => break,
+            }
+        }
+        panic!("a store that is closing finds no end");
+    }
+}

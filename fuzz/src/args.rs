@@ -1,0 +1,42 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+
+/// Fuzzes RedEX.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs the whole engine on a simulated disk, cuts its power, and compares what survives.
+    Sim(SimArgs),
+}
+
+/// Settings of `sim`. It ends at the first limit that is reached, at the end of a history.
+#[derive(Args, Clone, Debug)]
+pub struct SimArgs {
+    /// Seed of the first history; the next ones count up. With neither limit nor another: that history alone.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Lives to live.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub lives: Option<u64>,
+    /// Power cuts to make. From 20000 on, each kind of step must have been hit 100 times.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub cuts: Option<u64>,
+    /// Minutes to run.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub minutes: Option<u64>,
+    /// Threads; one for each core unless set.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=64))]
+    pub threads: Option<u64>,
+    /// Let the disk fail, too: errors are in order, losses are not.
+    #[arg(long)]
+    pub faults: bool,
+}

@@ -1,0 +1,146 @@
+//! One history: what one seed decides.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use redex::sim::{ManualClock, SimCommit, SimDisk, SimSettings, StepKind};
+
+use crate::dice::Dice;
+use crate::failure::Failure;
+use crate::life;
+use crate::model::Channel;
+use crate::settings;
+
+/// How the last life ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The power went off.
+    PowerCut,
+    /// The process died; the disk went on.
+    Killed,
+    /// The store was closed.
+    Closed,
+}
+
+/// What was counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Histories.
+    pub histories: u64,
+    /// Lives.
+    pub lives: u64,
+    /// Power cuts by the kind of step in which they fell.
+    pub cuts: BTreeMap<StepKind, u64>,
+    /// Lives that ended with the process.
+    pub kills: u64,
+    /// Lives that ended by a clean close.
+    pub closes: u64,
+    /// Failures that a faulty disk caused.
+    pub faults: u64,
+    /// Events published.
+    pub events: u64,
+}
+
+impl Tally {
+    /// Adds another.
+    pub fn add(&mut self, other: &Self) {
+        self.histories += other.histories;
+        self.lives += other.lives;
+        self.kills += other.kills;
+        self.closes += other.closes;
+        self.faults += other.faults;
+        self.events += other.events;
+        for (kind, count) in &other.cuts {
+            *self.cuts.entry(*kind).or_default() += count;
+        }
+    }
+
+    /// Power cuts, all kinds.
+    #[must_use]
+    pub fn cut_count(&self) -> u64 {
+        self.cuts.values().sum()
+    }
+}
+
+/// A history under way.
+#[derive(Debug)]
+pub struct World {
+    /// The disk.
+    pub disk: SimDisk,
+    /// Time.
+    pub clock: Arc<ManualClock>,
+    /// Chance.
+    pub dice: Dice,
+    /// How the store is opened.
+    pub settings: SimSettings,
+    /// The model.
+    pub channels: Vec<Channel>,
+    /// What each shard committed in the last life.
+    pub commits: Vec<Vec<SimCommit>>,
+    /// How the last life ended.
+    pub end: End,
+    /// Whether the disk fails at times.
+    pub faults: bool,
+    /// Steps of the disk in the last life: where the next power cut may fall.
+    pub steps: u64,
+    /// What was counted.
+    pub tally: Tally,
+}
+
+/// What a history came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What was counted.
+    pub tally: Tally,
+    /// Hash over every operation on the disk.
+    pub trace_hash: u64,
+}
+
+impl World {
+    /// The beginning of the history of this seed.
+    #[must_use]
+    pub fn new(seed: u64, faults: bool) -> Self {
+        let mut dice = Dice::new(seed);
+        let settings = settings::store(&mut dice);
+        let disk = SimDisk::new(dice.bits(), settings::disk(&mut dice));
+        let clock = Arc::new(ManualClock::default());
+        clock.set_wall_us(1_700_000_000_000_000);
+        Self {
+            disk,
+            clock,
+            dice,
+            settings,
+            channels: Vec::new(),
+            commits: Vec::new(),
+            end: End::Closed,
+            faults,
+            steps: 150,
+            tally: Tally { histories: 1, ..Tally::default() },
+        }
+    }
+}
+
+/// Runs the history of a seed.
+///
+/// # Errors
+///
+/// The first thing that is not as it must be; a panic of the engine is one.
+pub fn run(seed: u64, faults: bool) -> Result<Outcome, Failure> {
+    let mut world = World::new(seed, faults);
+    let lives = world.dice.within(4..14) as u32;
+    for life in 0..lives {
+        let lived = catch_unwind(AssertUnwindSafe(|| life::live(&mut world)));
+        let lived = lived.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
+        lived.map_err(|what| Failure { seed, faults, life, what })?;
+    }
+    let last = catch_unwind(AssertUnwindSafe(|| life::finish(&mut world)));
+    let last = last.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
+    last.map_err(|what| Failure { seed, faults, life: lives, what })?;
+    Ok(Outcome { trace_hash: world.disk.trace_hash(), tally: world.tally })
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without words".to_owned())
+}

@@ -1,0 +1,147 @@
+//! One life of a store: opened and compared, used, and ended one way or another.
+
+use redex::sim::{SimCommit, SimStep, SimStore};
+use redex::RedexFile;
+
+use crate::check;
+use crate::failure::chain;
+use crate::faults;
+use crate::history::{End, World};
+use crate::workload::Run;
+
+/// Steps after which a close is taken for stuck.
+const STEPS_MAX: usize = 100_000;
+
+/// Lives one life.
+///
+/// # Errors
+///
+/// What is not as it must be.
+pub fn live(world: &mut World) -> Result<(), String> {
+    world.tally.lives += 1;
+    if world.dice.percent(25) {
+        // In the midst of the recovery.
+        let steps = world.dice.within(0..80);
+        world.disk.power_off_after(Some(steps));
+    }
+    let Some((store, files)) = open(world)? else { return Ok(()) };
+    let begun_at = world.disk.steps();
+    let cut = world.dice.percent(85);
+    if cut {
+        let limit = world.steps + world.steps / 3 + 20;
+        let steps = world.dice.within(0..limit);
+        world.disk.power_off_after(Some(steps));
+    } else {
+        world.disk.power_off_after(None);
+    }
+    faults::begin(world);
+    let actions = world.dice.within(5..70);
+    let store = Run::new(world, store, files).run(actions)?;
+    let result = end(world, store);
+    faults::end(world);
+    let steps = world.disk.steps() - begun_at;
+    if !cut {
+        // Not the mean: long lives have what short ones lack.
+        world.steps = steps.max(50);
+    }
+    result
+}
+
+/// The last opening of a history, without a power cut: everything is compared once more.
+///
+/// # Errors
+///
+/// What is not as it must be.
+pub fn finish(world: &mut World) -> Result<(), String> {
+    world.disk.power_off_after(None);
+    match open(world)? {
+        Some((store, files)) => {
+            drop(files);
+            store.close().map_err(|error| chain(&error))
+        }
+        None => Err("the power went off by itself".to_owned()),
+    }
+}
+
+/// Opens the store and compares it; `None` if the power went off meanwhile.
+fn open(world: &mut World) -> Result<Option<(SimStore, Vec<RedexFile>)>, String> {
+    let seed = world.dice.bits();
+    match SimStore::open(&world.disk, &world.settings, &world.clock, seed) {
+        Ok(store) => {
+            // A power cut that was meant for the recovery and came too late.
+            world.disk.power_off_after(None);
+            let files = check::reopened(world, &store)?;
+            world.commits.clear();
+            Ok(Some((store, files)))
+        }
+        Err(_) if world.disk.is_off() => {
+            cut(world);
+            Ok(None)
+        }
+        Err(error) => Err(format!("the store does not open after {:?}: {}", world.end, chain(&error))),
+    }
+}
+
+/// Ends a life: by what has happened, or by a choice.
+fn end(world: &mut World, mut store: SimStore) -> Result<(), String> {
+    let close = world.dice.percent(50);
+    if close && !world.disk.is_off() {
+        store.begin_close();
+        let ended = (0..STEPS_MAX).find_map(|_| match store.step() {
+            SimStep::Worked | SimStep::Waited => None,
+            step => Some(step),
+        });
+        note_commits(world, &store);
+        return match ended {
+            Some(SimStep::Ended | SimStep::Failed) => closed(world, store),
+            _ => Err(format!("a store that is closing finds no end: {ended:?}")),
+        };
+    }
+    note_commits(world, &store);
+    drop(store);
+    if world.disk.is_off() || world.dice.percent(70) {
+        cut(world);
+    } else {
+        world.disk.power_off_after(None);
+        world.tally.kills += 1;
+        world.end = End::Killed;
+    }
+    Ok(())
+}
+
+fn closed(world: &mut World, store: SimStore) -> Result<(), String> {
+    match store.finish_close() {
+        Ok(()) => {
+            world.disk.power_off_after(None);
+            world.tally.closes += 1;
+            world.end = End::Closed;
+            for channel in &mut world.channels {
+                channel.acknowledged(channel.next());
+            }
+            // What was closed survives a power cut as well.
+            if world.dice.one_in(2) {
+                world.disk.power_cut();
+            }
+            Ok(())
+        }
+        Err(_) if world.disk.is_off() || world.faults => {
+            cut(world);
+            Ok(())
+        }
+        Err(error) => Err(format!("close: {}", chain(&error))),
+    }
+}
+
+fn note_commits(world: &mut World, store: &SimStore) {
+    let commits: Vec<Vec<SimCommit>> = (0..store.shard_count()).map(|shard| store.commits(shard)).collect();
+    world.commits = commits;
+}
+
+/// Cuts the power, and counts where.
+fn cut(world: &mut World) {
+    if world.disk.is_off() && let Some((kind, _)) = world.disk.last_step() {
+        *world.tally.cuts.entry(kind).or_default() += 1;
+    }
+    world.disk.power_cut();
+    world.end = End::PowerCut;
+}

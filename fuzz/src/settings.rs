@@ -1,0 +1,53 @@
+//! How a history's store and disk behave: drawn once from its seed.
+
+use std::time::Duration;
+
+use redex::sim::{SimOptions, SimSettings};
+use redex::{FsyncPolicy, RedexFileConfig};
+
+use crate::dice::Dice;
+
+/// Settings of the store: small, so that everything happens often.
+#[must_use]
+pub fn store(dice: &mut Dice) -> SimSettings {
+    SimSettings {
+        shards: if dice.percent(75) { 1 } else { dice.within(2..4) as usize },
+        journal_segment_bytes: dice.pick(&[64 << 10, 64 << 10, 128 << 10, 256 << 10]),
+        checkpoint_bytes: dice.pick(&[64 << 10, 64 << 10, 128 << 10, 512 << 10]),
+        page_budget_bytes: dice.pick(&[1 << 20, 1 << 20, 4 << 20]),
+        extent_bytes: dice.pick(&[4 << 10, 8 << 10, 16 << 10, 64 << 10]),
+        commit_depth: dice.pick(&[1, 1, 2, 4]),
+        write_behind: Duration::from_micros(dice.pick(&[100, 1000, 10_000])),
+        idle_witness: Duration::from_micros(dice.pick(&[500, 2000])),
+        unflushed_bytes_max: dice.pick(&[32 << 10, 256 << 10, 1 << 20]),
+    }
+}
+
+/// Behaviour of the disk: honest, but in no hurry and in no order.
+#[must_use]
+pub fn disk(dice: &mut Dice) -> SimOptions {
+    SimOptions {
+        sector_size: dice.pick(&[512, 512, 4096]),
+        tear_within_sector: dice.one_in(2),
+        rename_may_leave_both: dice.one_in(2),
+        slow: dice.pick(&[0.0, 0.1, 0.5]),
+        reap_nothing: dice.pick(&[0.0, 0.2, 0.6]),
+        ..SimOptions::default()
+    }
+}
+
+/// Configuration of a new channel.
+#[must_use]
+pub fn channel(dice: &mut Dice) -> RedexFileConfig {
+    let period = Duration::from_micros(dice.pick(&[500, 5000, 50_000]));
+    let max_bytes = dice.pick(&[1000, 20_000, 200_000]);
+    let policy = match dice.within(0..8) {
+        0..3 => FsyncPolicy::Never,
+        3 => FsyncPolicy::EveryN(1),
+        4 => FsyncPolicy::EveryN(dice.within(2..40)),
+        5 | 6 => FsyncPolicy::Interval(period),
+        _ => FsyncPolicy::IntervalOrBytes { period, max_bytes },
+    };
+    let segment_bytes = dice.pick(&[16 << 10, 64 << 10, 64 << 10, 256 << 10, 1 << 20, 1 << 30]);
+    RedexFileConfig::default().with_persistent(true).with_fsync_policy(policy).with_segment_bytes(segment_bytes)
+}

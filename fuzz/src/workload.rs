@@ -1,0 +1,359 @@
+//! What is done to a store while it runs: appends, reads, turns of its shards, and the clock.
+//!
+//! Nothing waits here: a future is polled, and the store is stepped until it resolves, or it is dropped. After each
+//! step what the store says is held against the model.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use redex::sim::{SimStep, SimStore};
+use redex::{AppendError, RedexFile, Tail};
+
+use crate::dice::Dice;
+use crate::failure::chain;
+use crate::history::World;
+use crate::model::Event;
+use crate::settings;
+
+/// Steps after which an append that waits is taken for stuck.
+const STEPS_MAX: usize = 20_000;
+/// Most channels of a history.
+const CHANNELS_MAX: usize = 6;
+
+/// A life under way.
+pub struct Run<'w> {
+    world: &'w mut World,
+    store: SimStore,
+    files: Vec<RedexFile>,
+    /// A subscription: its channel, and the sequence that comes next.
+    tail: Option<(usize, u64, Tail)>,
+    /// Whether the store has failed, as it may.
+    over: bool,
+}
+
+/// What is appended: seed and length of each payload.
+type Wanted = Vec<(u64, usize)>;
+
+impl<'w> Run<'w> {
+    /// A life that begins with these channels open, in the order of the model.
+    pub fn new(world: &'w mut World, store: SimStore, files: Vec<RedexFile>) -> Self {
+        Self { world, store, files, tail: None, over: false }
+    }
+
+    /// Does so many things, or until the power goes off. Gives the store back.
+    ///
+    /// # Errors
+    ///
+    /// What is not as it must be.
+    pub fn run(mut self, actions: u64) -> Result<SimStore, String> {
+        for _ in 0..actions {
+            if self.over || self.world.disk.is_off() {
+                break;
+            }
+            self.act()?;
+        }
+        self.observe()?;
+        Ok(self.store)
+    }
+
+    fn dice(&mut self) -> &mut Dice {
+        &mut self.world.dice
+    }
+
+    fn act(&mut self) -> Result<(), String> {
+        if self.files.is_empty() {
+            return self.open_new();
+        }
+        let channel = self.world.dice.within(0..self.files.len() as u64) as usize;
+        match self.world.dice.within(0..100) {
+            0..30 => self.append_one(channel, false),
+            30..40 => self.append_batch(channel),
+            40..48 => self.append_one(channel, true),
+            48..53 => self.sync(channel),
+            53..80 => self.turns(),
+            80..87 => self.move_clock(),
+            87..90 => self.open_new(),
+            90..92 => self.reopen(channel),
+            92..96 => self.read(channel),
+            _ => self.follow(channel),
+        }
+    }
+
+    /// An error is in order if there is no power, or if the disk was told to fail.
+    fn excuse(&mut self, what: &str, error: &(dyn std::error::Error + 'static)) -> Result<(), String> {
+        self.over = true;
+        match self.world.disk.is_off() || self.world.faults {
+            true => Ok(()),
+            false => Err(format!("{what}: {}", chain(error))),
+        }
+    }
+
+    fn observe(&mut self) -> Result<(), String> {
+        for (model, file) in self.world.channels.iter_mut().zip(&self.files) {
+            let (durable, published) = (file.durable(), file.published());
+            if durable > published || published != model.next() {
+                let (name, next) = (&model.name, model.next());
+                return Err(format!("{name}: durable {durable}, published {published}, appended {next}"));
+            }
+            model.acknowledged(durable);
+        }
+        Ok(())
+    }
+
+    fn length(&mut self) -> usize {
+        let dice = self.dice();
+        let range = match dice.within(0..100) {
+            0..30 => 0..9,
+            30..70 => 9..300,
+            70..90 => 300..5000,
+            90..99 => 5000..20_000,
+            _ => 100_000..220_000,
+        };
+        dice.within(range) as usize
+    }
+
+    fn append_one(&mut self, channel: usize, durable: bool) -> Result<(), String> {
+        let wanted = vec![(self.dice().bits(), self.length())];
+        let payload = Event::payload(wanted[0].0, wanted[0].1);
+        let file = self.files[channel].clone();
+        if !durable && self.dice().one_in(10) {
+            return self.try_append(channel, &file, &wanted, &payload);
+        }
+        let future = if durable { file.append_durable(&payload) } else { file.append(&payload) };
+        self.drive(channel, &wanted, durable, future)
+    }
+
+    fn try_append(&mut self, channel: usize, file: &RedexFile, wanted: &Wanted, payload: &[u8]) -> Result<(), String> {
+        let result = file.try_append(payload);
+        self.note_published(channel, wanted, self.world.clock.wall_us())?;
+        match result {
+            Ok(_) | Err(AppendError::Full { .. }) => Ok(()),
+            Err(AppendError::NoSpace { .. }) if self.world.faults => Ok(()),
+            Err(error) => self.excuse("try_append", &error),
+        }
+    }
+
+    fn append_batch(&mut self, channel: usize) -> Result<(), String> {
+        let (count, len) = match self.dice().within(0..10) {
+            0..5 => (1..40, 0..100),
+            5..8 => (1..300, 0..60),
+            _ => (5..40, 1000..5000),
+        };
+        let count = self.dice().within(count);
+        let wanted: Wanted = (0..count).map(|_| (self.dice().bits(), self.dice().within(len.clone()) as usize)).collect();
+        let payloads: Vec<Vec<u8>> = wanted.iter().map(|(seed, len)| Event::payload(*seed, *len)).collect();
+        let file = self.files[channel].clone();
+        if self.dice().one_in(3) {
+            self.drive(channel, &wanted, true, Batch(file.append_batch_durable(&payloads)))
+        } else {
+            self.drive(channel, &wanted, false, Batch(file.append_batch(&payloads)))
+        }
+    }
+
+    /// Polls an append until it resolves, or drops it.
+    fn drive<F>(&mut self, channel: usize, wanted: &Wanted, durable: bool, mut future: F) -> Result<(), String>
+    where
+        F: Future<Output = Result<u64, AppendError>> + Unpin,
+    {
+        let first = self.world.channels[channel].next();
+        let mut noted = self.note_published(channel, wanted, self.world.clock.wall_us())?;
+        let patient = self.dice().percent(60);
+        for _ in 0..STEPS_MAX {
+            let wall_us = self.world.clock.wall_us();
+            let polled = poll(&mut future);
+            if !noted {
+                noted = self.note_published(channel, wanted, wall_us)?;
+            }
+            match polled {
+                Poll::Ready(Ok(seq)) if seq == first && noted => return self.resolved(channel, durable),
+                Poll::Ready(Ok(seq)) => return Err(format!("an append got sequence {seq}, not {first} ({noted})")),
+                Poll::Ready(Err(AppendError::NoSpace { .. })) if self.world.faults => return Ok(()),
+                Poll::Ready(Err(error)) => return self.excuse("append", &error),
+                Poll::Pending if !patient => return Ok(()),
+                Poll::Pending => self.step("an append")?,
+            }
+        }
+        Err(format!("an append to {} waits for ever", self.world.channels[channel].name))
+    }
+
+    /// Takes what was published into the model: all of it or nothing. Says which.
+    fn note_published(&mut self, channel: usize, wanted: &Wanted, wall_us: u64) -> Result<bool, String> {
+        let (model, file) = (&mut self.world.channels[channel], &self.files[channel]);
+        let (before, now) = (model.next(), file.published());
+        if now == before {
+            return Ok(wanted.is_empty());
+        }
+        if now != before + wanted.len() as u64 {
+            return Err(format!("{}: {before} events, {} appended, {now} published", model.name, wanted.len()));
+        }
+        wanted.iter().for_each(|event| model.push(*event, wall_us));
+        self.world.tally.events += wanted.len() as u64;
+        Ok(true)
+    }
+
+    /// An append has resolved: what was promised with it must hold.
+    fn resolved(&mut self, channel: usize, durable: bool) -> Result<(), String> {
+        let (model, mark) = (&self.world.channels[channel], self.files[channel].durable());
+        if durable && mark < model.next() {
+            return Err(format!("{}: acknowledged as durable at {}, the mark is {mark}", model.name, model.next()));
+        }
+        model.check_bound(mark, self.world.clock.wall_us())?;
+        self.observe()
+    }
+
+    /// One step of the store, for something that waits.
+    fn step(&mut self, who: &str) -> Result<(), String> {
+        let step = self.store.step();
+        if step == SimStep::Idle {
+            return Err(format!("{who} waits, and nothing is to be done"));
+        }
+        self.observe()
+    }
+
+    fn sync(&mut self, channel: usize) -> Result<(), String> {
+        let file = self.files[channel].clone();
+        let mut future = file.sync();
+        let patient = self.dice().percent(60);
+        for _ in 0..STEPS_MAX {
+            match poll(&mut future) {
+                Poll::Ready(Ok(())) if file.durable() == self.world.channels[channel].next() => return self.observe(),
+                Poll::Ready(Ok(())) => return Err("sync resolved before all was durable".to_owned()),
+                Poll::Ready(Err(error)) => return self.excuse("sync", &error),
+                Poll::Pending if !patient => return Ok(()),
+                Poll::Pending => self.step("a sync")?,
+            }
+        }
+        Err("a sync waits for ever".to_owned())
+    }
+
+    fn turns(&mut self) -> Result<(), String> {
+        for _ in 0..self.dice().within(1..12) {
+            let shards = self.store.shard_count() as u64;
+            let shard = self.dice().within(0..shards) as usize;
+            self.store.turn(shard);
+        }
+        if self.dice().one_in(20) && !self.store.run_until_idle(STEPS_MAX) {
+            return Err("the shards find no rest".to_owned());
+        }
+        self.observe()
+    }
+
+    fn move_clock(&mut self) -> Result<(), String> {
+        let us = self.dice().pick(&[1, 100, 1000, 3000, 20_000, 100_000]);
+        self.world.clock.advance(Duration::from_micros(us));
+        if self.dice().one_in(10) {
+            let wall_us = self.world.clock.wall_us();
+            let jump = self.dice().within(0..2_000_000);
+            self.world.clock.set_wall_us((wall_us + jump).saturating_sub(1_000_000));
+        }
+        Ok(())
+    }
+
+    fn open_new(&mut self) -> Result<(), String> {
+        if self.files.len() >= CHANNELS_MAX {
+            return Ok(());
+        }
+        let name = format!("c/{}", self.files.len());
+        let config = settings::channel(self.dice());
+        match self.store.redex().open_file(&*name, config.clone()) {
+            Ok(file) => {
+                self.world.channels.push(crate::model::Channel::new(name, config));
+                self.files.push(file);
+                self.observe()
+            }
+            Err(error) => self.excuse("open_file", &error),
+        }
+    }
+
+    /// Closes a channel's handle and opens it again.
+    fn reopen(&mut self, channel: usize) -> Result<(), String> {
+        if self.tail.as_ref().is_some_and(|(of, ..)| *of == channel) {
+            self.tail = None;
+        }
+        let old = self.files[channel].clone();
+        let mut closing = old.close();
+        let polled = poll(&mut closing);
+        if let Poll::Ready(Err(error)) = polled {
+            return self.excuse("close of a channel", &error);
+        }
+        let model = &self.world.channels[channel];
+        match self.store.redex().open_file(&*model.name, model.config.clone()) {
+            Ok(file) => self.files[channel] = file,
+            Err(error) => return self.excuse("open_file", &error),
+        }
+        match poll(&mut old.append(b"x")) {
+            Poll::Ready(Err(AppendError::Closed { .. } | AppendError::Poisoned(_))) => self.observe(),
+            other => Err(format!("an append to a closed handle: {other:?}")),
+        }
+    }
+
+    fn read(&mut self, channel: usize) -> Result<(), String> {
+        let next = self.world.channels[channel].next();
+        let from = self.dice().within(0..next + 1);
+        let to = from + self.dice().within(0..60);
+        let file = self.files[channel].clone();
+        let events = match file.read_range(from, to).wait() {
+            Ok(events) => events,
+            Err(error) => return self.excuse("read_range", &error),
+        };
+        let model = &self.world.channels[channel];
+        if events.len() as u64 != to.min(next) - from {
+            return Err(format!("{}: {} events of {from}..{to}", model.name, events.len()));
+        }
+        for (event, seq) in events.iter().zip(from..) {
+            crate::check::same(model, seq, event)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what a subscription has, or begins one.
+    fn follow(&mut self, channel: usize) -> Result<(), String> {
+        let Some((channel, mut next, mut tail)) = self.tail.take() else {
+            let limit = self.world.channels[channel].next() + 1;
+            let from = self.dice().within(0..limit);
+            return match self.files[channel].subscribe_from(from).wait() {
+                Ok(tail) => {
+                    self.tail = Some((channel, from, tail));
+                    Ok(())
+                }
+                Err(error) => self.excuse("subscribe_from", &error),
+            };
+        };
+        for _ in 0..self.dice().within(1..100) {
+            match poll_tail(&mut tail) {
+                Poll::Ready(Some(event)) => {
+                    crate::check::same(&self.world.channels[channel], next, &event)?;
+                    next += 1;
+                }
+                Poll::Ready(None) => {
+                    let end = tail.ended().expect("a tail that ended says why").clone();
+                    return self.excuse("tail", &end);
+                }
+                Poll::Pending if next == self.world.channels[channel].next() => break,
+                Poll::Pending => return Err(format!("a tail waits at {next} below the published mark")),
+            }
+        }
+        self.tail = Some((channel, next, tail));
+        Ok(())
+    }
+}
+
+/// A batch whose range is told by its first sequence.
+struct Batch<'f>(redex::AppendBatch<'f>);
+
+impl Future for Batch<'_> {
+    type Output = Result<u64, AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map_ok(|range| range.start)
+    }
+}
+
+fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn poll_tail(tail: &mut Tail) -> Poll<Option<redex::RedexEvent>> {
+    futures_core::Stream::poll_next(Pin::new(tail), &mut Context::from_waker(Waker::noop()))
+}
