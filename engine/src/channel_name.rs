@@ -164,14 +164,13 @@ mod tests {
 
     #[test]
     fn refuses_everything_else_and_says_why() {
-        for name in ["", "/", "a/", "/a", "a//b", ".", "..", "a/../b", "a/.", "a\0b", "a\nb", "a\u{7f}", &"x".repeat(256)] {
+        for name in
+            ["", "/", "a/", "/a", "a//b", ".", "..", "a/../b", "a/.", "a\0b", "a\nb", "a\u{7f}", &"x".repeat(256)]
+        {
             let error = ChannelName::new(name).unwrap_err();
             assert!(!error.to_string().is_empty());
         }
-        assert_eq!(
-            ChannelName::new("a//b").unwrap_err(),
-            ChannelNameError::EmptyPart { name: "a//b".into(), at: 2 }
-        );
+        assert_eq!(ChannelName::new("a//b").unwrap_err(), ChannelNameError::EmptyPart { name: "a//b".into(), at: 2 });
     }
 
     #[test]

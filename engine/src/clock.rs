@@ -15,7 +15,10 @@ pub struct Clock(Source);
 
 #[derive(Clone, Debug)]
 enum Source {
-    System { start: Instant },
+    System {
+        start: Instant,
+    },
+    #[cfg_attr(not(any(test, feature = "sim")), allow(dead_code))]
     Manual(Arc<ManualClock>),
 }
 
@@ -26,6 +29,7 @@ pub struct ManualClock {
     steady_us: AtomicU64,
 }
 
+#[cfg_attr(not(any(test, feature = "sim")), allow(dead_code))]
 impl ManualClock {
     /// Moves both clocks forward.
     pub fn advance(&self, by: Duration) {
@@ -61,6 +65,7 @@ impl Clock {
 
     /// Clocks moved by hand.
     #[must_use]
+    #[cfg_attr(not(any(test, feature = "sim")), allow(dead_code))]
     pub fn manual(clock: Arc<ManualClock>) -> Self {
         Self(Source::Manual(clock))
     }
@@ -91,12 +96,6 @@ impl Clock {
             Source::System { start } => u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX),
             Source::Manual(clock) => clock.steady_us.load(Ordering::Relaxed) * 1000,
         }
-    }
-
-    /// Whether the clock stands until it is moved: then nobody may sleep on it.
-    #[must_use]
-    pub fn is_manual(&self) -> bool {
-        matches!(self.0, Source::Manual(_))
     }
 }
 

@@ -256,7 +256,9 @@ pub enum ReadError {
         source: RecordError,
     },
     /// A payload does not have the checksum of its record.
-    #[error("channel {channel}, event {seq}: {file} at byte {offset} is damaged: the payload of {len} bytes has another checksum")]
+    #[error(
+        "channel {channel}, event {seq}: {file} at byte {offset} is damaged: the payload of {len} bytes has another checksum"
+    )]
     Payload {
         /// Which channel.
         channel: ChannelName,

@@ -45,9 +45,7 @@ impl RedexFile {
     }
 
     fn closed(&self) -> Option<AppendError> {
-        self.channel
-            .is_closed(self.generation)
-            .then(|| AppendError::Closed { channel: self.channel.name.clone() })
+        self.channel.is_closed(self.generation).then(|| AppendError::Closed { channel: self.channel.name.clone() })
     }
 
     /// The channel's name.

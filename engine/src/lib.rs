@@ -29,7 +29,6 @@ mod error;
 mod event;
 mod file;
 mod ids;
-#[cfg_attr(feature = "sim", allow(unreachable_pub))]
 mod io;
 mod journal;
 mod options;
@@ -43,6 +42,14 @@ pub mod sim;
 mod store;
 mod sync;
 mod tail;
+
+/// The bytes on disk, for tools that look into a store: what `docs/format.md` describes, and nothing that opens a file.
+pub mod format {
+    pub use crate::ids::{ChannelId, CheckpointNo, Epoch, Lsn, SegmentNo, Seq, ShardId, StoreUuid};
+    pub use crate::journal::format as journal;
+    pub use crate::segment::{block, footer, record};
+    pub use crate::store::{envelope, meta, superblock};
+}
 
 pub use append::{Append, AppendBatch};
 pub use channel_name::{CHANNEL_NAME_SIZE_MAX, ChannelName, ChannelNameError, IntoChannelName};

@@ -210,7 +210,8 @@ impl SimStore {
     /// If there is no such shard.
     #[must_use]
     pub fn commits(&self, shard: usize) -> Vec<SimCommit> {
-        let plain = |ends: Vec<(ChannelName, crate::ids::Seq)>| ends.into_iter().map(|(name, end)| (name, end.0)).collect();
+        let plain =
+            |ends: Vec<(ChannelName, crate::ids::Seq)>| ends.into_iter().map(|(name, end)| (name, end.0)).collect();
         self.shards[shard].commit_log().map(|(lsn, ends)| SimCommit { lsn: lsn.0, ends: plain(ends) }).collect()
     }
 

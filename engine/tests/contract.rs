@@ -105,8 +105,11 @@ async fn names_and_payloads_of_every_kind_are_taken() -> Result<(), RedexError> 
     file.append(String::from("text")).await?;
     file.append(b"bytes").await?;
     file.append_inline([7u8; 8]).await?;
-    let batches =
-        [file.append_batch(&[slice, slice]).await?, file.append_batch(&vec![vec.clone(); 3]).await?, file.append_batch(&["a"]).await?];
+    let batches = [
+        file.append_batch(&[slice, slice]).await?,
+        file.append_batch(&vec![vec.clone(); 3]).await?,
+        file.append_batch(&["a"]).await?,
+    ];
     assert_eq!(batches, [13..15, 15..18, 18..19]);
     let none: [&[u8]; 0] = [];
     assert_eq!(file.append_batch(&none).await?, 19..19);

@@ -69,8 +69,7 @@ impl<'f> Append<'f> {
     #[inline]
     pub(crate) fn one(channel: &'f Channel, payload: &[u8], durable: bool) -> Self {
         let state = match admit(channel, payload.len()) {
-            Err(Refused::No(error)) => State::Failed(Some(error)),
-            Err(Refused::Full) => State::Full(Pending::One(payload.to_vec()), Registration::default()),
+            Err(error) => State::Failed(Some(error)),
             Ok(()) => match channel.append(payload) {
                 Ok((reserved, policy)) => Self::published(channel, durable, reserved, 1, policy),
                 Err(refusal) => Self::refused(channel, refusal, || Pending::One(payload.to_vec())),
@@ -100,7 +99,10 @@ impl<'f> Append<'f> {
             Some(wait_below) => {
                 // Not rung yet: a burst of appends from one thread makes one commit, begun when somebody waits.
                 channel.want_durable(wait_below);
-                State::Waiting(Published { first: reserved.first, wait_below: Some(wait_below) }, Registration::default())
+                State::Waiting(
+                    Published { first: reserved.first, wait_below: Some(wait_below) },
+                    Registration::default(),
+                )
             }
         }
     }
@@ -114,14 +116,13 @@ impl<'f> Append<'f> {
 
     /// Tries again what found no room.
     fn retry(&mut self) {
-        let State::Full(pending, registration) = &mut self.state else { return };
+        let State::Full(pending, _) = &mut self.state else { return };
         let channel = self.channel;
         let result = match admit(channel, 0) {
-            Err(Refused::No(error)) => {
+            Err(error) => {
                 self.state = State::Failed(Some(error));
                 return;
             }
-            Err(Refused::Full) => return,
             Ok(()) => match &*pending {
                 Pending::One(payload) => channel.append(payload).map(|done| (done, 1)),
                 Pending::Batch(payloads) => channel.append_batch(payloads).map(|done| (done, payloads.len() as u64)),
@@ -132,9 +133,7 @@ impl<'f> Append<'f> {
                 self.state = Self::published(channel, self.durable, reserved, count, policy);
             }
             Err(Refusal::Closed) => self.state = State::Failed(Some(why_closed(channel))),
-            Err(Refusal::Full) => {
-                let _ = registration;
-            }
+            Err(Refusal::Full) => {}
         }
     }
 
@@ -200,9 +199,8 @@ impl<'f> AppendBatch<'f> {
     pub(crate) fn new<P: AsRef<[u8]>>(channel: &'f Channel, payloads: &[P], durable: bool) -> Self {
         let count = payloads.len() as u64;
         let state = match admit_batch(channel, payloads) {
-            Err(Refused::No(error)) => State::Failed(Some(error)),
+            Err(error) => State::Failed(Some(error)),
             _ if payloads.is_empty() => State::Done(channel.tail.published()),
-            Err(Refused::Full) => State::Full(copy(payloads), Registration::default()),
             Ok(()) => match channel.append_batch(payloads) {
                 Ok((reserved, policy)) => Append::published(channel, durable, reserved, count, policy),
                 Err(refusal) => Append::refused(channel, refusal, || copy(payloads)),
@@ -236,11 +234,7 @@ impl Future for AppendBatch<'_> {
 /// Appends without waiting, for `try_append`.
 pub(crate) fn try_one(channel: &Channel, payload: &[u8]) -> Result<u64, AppendError> {
     let full = || AppendError::Full { channel: channel.name.clone() };
-    match admit(channel, payload.len()) {
-        Err(Refused::No(error)) => return Err(error),
-        Err(Refused::Full) => return Err(full()),
-        Ok(()) => {}
-    }
+    admit(channel, payload.len())?;
     match channel.append(payload) {
         Ok((reserved, policy)) => {
             if let Some(below) = policy {
@@ -257,38 +251,33 @@ pub(crate) fn try_one(channel: &Channel, payload: &[u8]) -> Result<u64, AppendEr
     }
 }
 
-enum Refused {
-    No(AppendError),
-    Full,
-}
-
 /// Whether an append may be tried at all.
 #[inline]
-fn admit(channel: &Channel, size: usize) -> Result<(), Refused> {
+fn admit(channel: &Channel, size: usize) -> Result<(), AppendError> {
     if size > channel.payload_size_max {
-        return Err(Refused::No(AppendError::TooLarge { size, limit: channel.payload_size_max }));
+        return Err(AppendError::TooLarge { size, limit: channel.payload_size_max });
     }
     match &channel.persistence {
         Some(persistence) if persistence.shard.no_space() => {
-            Err(Refused::No(AppendError::NoSpace { channel: channel.name.clone() }))
+            Err(AppendError::NoSpace { channel: channel.name.clone() })
         }
         _ => Ok(()),
     }
 }
 
-fn admit_batch<P: AsRef<[u8]>>(channel: &Channel, payloads: &[P]) -> Result<(), Refused> {
+fn admit_batch<P: AsRef<[u8]>>(channel: &Channel, payloads: &[P]) -> Result<(), AppendError> {
     let mut size = 0;
     for payload in payloads {
         let len = payload.as_ref().len();
         if len > channel.payload_size_max {
-            return Err(Refused::No(AppendError::TooLarge { size: len, limit: channel.payload_size_max }));
+            return Err(AppendError::TooLarge { size: len, limit: channel.payload_size_max });
         }
         size += len;
     }
     let count = payloads.len();
     if size > BATCH_SIZE_MAX || count > PAGE_EVENTS_MAX {
         let (limit, count_limit) = (BATCH_SIZE_MAX, PAGE_EVENTS_MAX);
-        return Err(Refused::No(AppendError::BatchTooLarge { size, count, limit, count_limit }));
+        return Err(AppendError::BatchTooLarge { size, count, limit, count_limit });
     }
     admit(channel, 0)
 }

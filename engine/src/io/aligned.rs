@@ -210,7 +210,7 @@ impl ReturnedPlaces {
 pub struct StableBytes {
     ptr: NonNull<u8>,
     len: usize,
-    owner: Arc<dyn Any + Send + Sync>,
+    _owner: Arc<dyn Any + Send + Sync>,
 }
 
 // SAFETY: the bytes are only read, they do not change (contract of `new`), and the owner is `Send + Sync`.
@@ -226,20 +226,14 @@ impl StableBytes {
     /// The bytes are initialized, and stay valid and unchanged for as long as `owner` lives.
     #[must_use]
     pub(crate) unsafe fn new(owner: Arc<dyn Any + Send + Sync>, ptr: NonNull<u8>, len: usize) -> Self {
-        Self { ptr, len, owner }
+        Self { ptr, len, _owner: owner }
     }
 
     /// The bytes.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: contract of `new`; `self.owner` lives as long as the slice.
+        // SAFETY: contract of `new`; `self._owner` lives as long as the slice.
         unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
-    }
-
-    /// What keeps the bytes alive.
-    #[must_use]
-    pub fn owner(&self) -> &Arc<dyn Any + Send + Sync> {
-        &self.owner
     }
 }
 

@@ -52,7 +52,7 @@ pub struct Doorbell {
 enum Bell {
     EventFd(File),
     Silent,
-    #[cfg(all(test, loom))]
+    #[cfg(all(test, redex_loom))]
     Counted(loom::sync::atomic::AtomicU32),
 }
 
@@ -63,12 +63,10 @@ impl Bell {
             // and a full count wakes all the same.
             Self::EventFd(file) => {
                 let mut file: &File = file;
-                while matches!(file.write(&1u64.to_ne_bytes()), Err(e) if e.kind() == io::ErrorKind::Interrupted)
-                {
-                }
+                while matches!(file.write(&1u64.to_ne_bytes()), Err(e) if e.kind() == io::ErrorKind::Interrupted) {}
             }
             Self::Silent => {}
-            #[cfg(all(test, loom))]
+            #[cfg(all(test, redex_loom))]
             Self::Counted(count) => {
                 count.fetch_add(1, Ordering::SeqCst);
             }
@@ -79,9 +77,7 @@ impl Bell {
 impl Doorbell {
     /// Makes a doorbell on an eventfd of its own.
     pub fn new() -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self::with_bell(
-            Bell::EventFd(syscall::eventfd()?),
-        )))
+        Ok(Arc::new(Self::with_bell(Bell::EventFd(syscall::eventfd()?))))
     }
 
     /// Makes a doorbell that wakes nobody: for a shard that is driven by hand.
@@ -91,11 +87,7 @@ impl Doorbell {
     }
 
     fn with_bell(bell: Bell) -> Self {
-        Self {
-            parked: AtomicU32::new(AWAKE),
-            urgent: AtomicBool::new(false),
-            bell,
-        }
+        Self { parked: AtomicU32::new(AWAKE), urgent: AtomicBool::new(false), bell }
     }
 
     /// Says that somebody starts to wait for durability: the shard takes notice at once. Comes after what it waits for
@@ -103,9 +95,7 @@ impl Doorbell {
     pub fn ring_urgent(&self) {
         self.urgent.swap(true, Ordering::AcqRel);
         fence(Ordering::SeqCst);
-        if self.parked.load(Ordering::Relaxed) != AWAKE
-            && self.parked.swap(AWAKE, Ordering::AcqRel) != AWAKE
-        {
+        if self.parked.load(Ordering::Relaxed) != AWAKE && self.parked.swap(AWAKE, Ordering::AcqRel) != AWAKE {
             self.bell.ring();
         }
     }
@@ -114,10 +104,7 @@ impl Doorbell {
     pub fn ring_if_deep(&self) {
         fence(Ordering::SeqCst);
         if self.parked.load(Ordering::Relaxed) == DEEP
-            && self
-                .parked
-                .compare_exchange(DEEP, AWAKE, Ordering::AcqRel, Ordering::Relaxed)
-                .is_ok()
+            && self.parked.compare_exchange(DEEP, AWAKE, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         {
             self.bell.ring();
         }
@@ -166,9 +153,7 @@ impl Doorbell {
         if let Bell::EventFd(file) = &self.bell {
             let mut file: &File = file;
             let mut count = [0; 8];
-            while matches!(file.read(&mut count), Err(e) if e.kind() == io::ErrorKind::Interrupted)
-            {
-            }
+            while matches!(file.read(&mut count), Err(e) if e.kind() == io::ErrorKind::Interrupted) {}
         }
     }
 
@@ -178,7 +163,7 @@ impl Doorbell {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(redex_loom)))]
 mod tests {
     use super::*;
 
@@ -204,13 +189,8 @@ mod tests {
     #[test]
     fn rings_only_a_sleeper() {
         let doorbell = Doorbell::new().unwrap();
-        for (park, deep_rings, urgent_rings) in [
-            (None, 0, 0),
-            (Some(Park::Timed), 0, 1),
-            (Some(Park::Deep), 1, 1),
-        ] {
-            let announce =
-                || park.map_or_else(|| doorbell.announce_awake(), |p| doorbell.announce_park(p));
+        for (park, deep_rings, urgent_rings) in [(None, 0, 0), (Some(Park::Timed), 0, 1), (Some(Park::Deep), 1, 1)] {
+            let announce = || park.map_or_else(|| doorbell.announce_awake(), |p| doorbell.announce_park(p));
             announce();
             doorbell.ring_if_deep();
             doorbell.ring_if_deep();
@@ -248,7 +228,7 @@ mod tests {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, redex_loom))]
 mod models {
     use loom::sync::Arc;
     use loom::thread;
@@ -287,10 +267,7 @@ mod models {
                 thread.join().unwrap();
             }
             // Here the shard sleeps in its driver, if it saw nothing; all producers are done.
-            assert!(
-                seen == producers || rings(&doorbell) > 0,
-                "a wake-up was lost"
-            );
+            assert!(seen == producers || rings(&doorbell) > 0, "a wake-up was lost");
             assert!(rings(&doorbell) <= 1, "one ring wakes once");
         });
     }
@@ -328,10 +305,7 @@ mod models {
             for thread in threads {
                 thread.join().unwrap();
             }
-            assert!(
-                seen == 2 || doorbell.take_urgent(),
-                "an urgent producer was overlooked"
-            );
+            assert!(seen == 2 || doorbell.take_urgent(), "an urgent producer was overlooked");
         });
     }
 }

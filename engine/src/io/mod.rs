@@ -91,6 +91,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// Removes a file.
     fn unlink(&self, path: &str) -> io::Result<()>;
     /// Removes an empty directory.
+    #[allow(dead_code)]
     fn remove_dir(&self, path: &str) -> io::Result<()>;
     /// Makes the directory's entries durable.
     fn sync_dir(&self, path: &str) -> io::Result<()>;

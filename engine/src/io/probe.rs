@@ -63,35 +63,27 @@ pub(crate) fn probe(dir: BorrowedFd<'_>) -> Probe {
     // Where no file can be made (a store opened read-only) nothing will be written either.
     if let Ok((file, direct)) = nameless_file(dir) {
         let alignment = syscall::direct_alignment(file.as_fd());
-        (facts.memory_align, facts.offset_align) =
-            alignment.filter(|a| a.0 > 0).unwrap_or(USUAL_ALIGNMENT);
+        (facts.memory_align, facts.offset_align) = alignment.filter(|a| a.0 > 0).unwrap_or(USUAL_ALIGNMENT);
         let fits = facts.memory_align <= BLOCK_SIZE && facts.offset_align <= BLOCK_SIZE;
         facts.direct = direct && fits && alignment.is_none_or(|a| a.0 > 0);
         if !can_dsync(&file) {
             durable_write = DurableWrite::WriteThenFlush;
         }
     }
-    Probe {
-        facts,
-        durable_write,
-    }
+    Probe { facts, durable_write }
 }
 
 /// A file to try things on, and whether it could be opened for direct I/O.
 fn nameless_file(dir: BorrowedFd<'_>) -> io::Result<(OwnedFd, bool)> {
     match nameless_file_with(dir, libc::O_DIRECT) {
-        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
-            Ok((nameless_file_with(dir, 0)?, false))
-        }
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok((nameless_file_with(dir, 0)?, false)),
         result => Ok((result?, true)),
     }
 }
 
 fn nameless_file_with(dir: BorrowedFd<'_>, flags: i32) -> io::Result<OwnedFd> {
     match syscall::open_at(dir, c".", libc::O_TMPFILE | libc::O_RDWR | flags, 0o600) {
-        Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
-            unlinked_file(dir, flags)
-        }
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => unlinked_file(dir, flags),
         result => result,
     }
 }
@@ -99,12 +91,7 @@ fn nameless_file_with(dir: BorrowedFd<'_>, flags: i32) -> io::Result<OwnedFd> {
 /// For file systems without `O_TMPFILE`: a file that loses its name at once.
 fn unlinked_file(dir: BorrowedFd<'_>, flags: i32) -> io::Result<OwnedFd> {
     let name = CString::new(format!(".probe-{}", std::process::id()))?;
-    let file = syscall::open_at(
-        dir,
-        &name,
-        libc::O_CREAT | libc::O_EXCL | libc::O_RDWR | flags,
-        0o600,
-    );
+    let file = syscall::open_at(dir, &name, libc::O_CREAT | libc::O_EXCL | libc::O_RDWR | flags, 0o600);
     let unlinked = syscall::unlink_at(dir, &name, 0);
     let file = file?;
     unlinked?;
@@ -145,12 +132,6 @@ fn file_system(dir: BorrowedFd<'_>) -> String {
     }
 }
 
-/// Whether a file system keeps nothing over a power cut, by its name in [`IoFacts::file_system`].
-#[must_use]
-pub fn is_memory_fs(file_system: &str) -> bool {
-    matches!(file_system, "tmpfs" | "ramfs")
-}
-
 /// A whole block device, by its directory in sysfs.
 struct Device(PathBuf);
 
@@ -162,35 +143,20 @@ struct DeviceCache {
 
 /// The device under a directory; none for file systems without one of their own (tmpfs, btrfs, overlay).
 fn device_of(dir: BorrowedFd<'_>) -> Option<Device> {
-    let number = fs::File::from(dir.try_clone_to_owned().ok()?)
-        .metadata()
-        .ok()?
-        .dev();
-    let link = format!(
-        "/sys/dev/block/{}:{}",
-        libc::major(number),
-        libc::minor(number)
-    );
+    let number = fs::File::from(dir.try_clone_to_owned().ok()?).metadata().ok()?.dev();
+    let link = format!("/sys/dev/block/{}:{}", libc::major(number), libc::minor(number));
     let path = fs::canonicalize(link).ok()?;
-    let whole = if path.join("partition").exists() {
-        path.parent()?.to_owned()
-    } else {
-        path
-    };
+    let whole = if path.join("partition").exists() { path.parent()?.to_owned() } else { path };
     Some(Device(whole))
 }
 
 impl Device {
     fn name(&self) -> String {
-        self.0
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default()
+        self.0.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
     fn cache(&self) -> DeviceCache {
-        let setting =
-            |name: &str| fs::read_to_string(Path::new(&self.0).join("queue").join(name)).ok();
+        let setting = |name: &str| fs::read_to_string(Path::new(&self.0).join("queue").join(name)).ok();
         DeviceCache {
             write_cache: setting("write_cache").map(|text| text.trim() == "write back"),
             fua: setting("fua").map(|text| text.trim() == "1"),
@@ -209,13 +175,10 @@ pub fn uring_available() -> io::Result<()> {
     if ring.params().is_feature_ext_arg() && ring.params().is_feature_nodrop() {
         return Ok(());
     }
-    Err(io::Error::new(
-        io::ErrorKind::Unsupported,
-        "io_uring here cannot wait with a timeout (Linux 5.11 can)",
-    ))
+    Err(io::Error::new(io::ErrorKind::Unsupported, "io_uring here cannot wait with a timeout (Linux 5.11 can)"))
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(redex_loom)))]
 mod tests {
     use super::*;
 
@@ -225,10 +188,7 @@ mod tests {
         let dir = crate::io::posix::tests::temp_dir();
         let found = probe(fs::File::open(dir.path()).unwrap().as_fd());
         assert!(!found.facts.file_system.is_empty());
-        assert!(
-            found.facts.memory_align.is_power_of_two()
-                && found.facts.offset_align.is_power_of_two()
-        );
+        assert!(found.facts.memory_align.is_power_of_two() && found.facts.offset_align.is_power_of_two());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 

@@ -6,7 +6,8 @@
 use std::io;
 use std::sync::Arc;
 
-use super::{journal_dir, segment_path, spare_dir};
+use super::format::SegmentHeader;
+use super::{journal_dir, segment_number, segment_path, spare_dir};
 use crate::ids::{Epoch, SegmentNo, ShardId};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode};
 
@@ -42,16 +43,19 @@ impl SegmentPool {
     }
 
     /// Looks through the spare directory: files of the right size are ready, others (of another size, or whose making
-    /// was cut off) are removed.
+    /// was cut off) are removed. So is the name of a file that a cut-off rename left with a second one, in the journal.
     pub fn find(&mut self) -> io::Result<()> {
         let dir = spare_dir(self.shard);
         let mut removed = false;
+        let in_use = self.headers_in_use()?;
         for entry in self.disk.list(&dir)? {
             let path = format!("{dir}/{}", entry.name);
             // A file gets the ending once it is whole; its zeros are flushed before.
             let whole =
                 entry.name.ends_with(".wal") && self.disk.open(&path, OpenMode::Read)?.size()? == self.segment_bytes;
-            if whole {
+            // A header holds a random salt: equal ones are one file.
+            let twin = whole && self.header(&path)?.is_some_and(|header| in_use.contains(&header));
+            if whole && !twin {
                 self.ready.push(entry.name);
             } else if entry.name.ends_with(".wal") || entry.name.ends_with(".new") {
                 self.disk.unlink(&path)?;
@@ -59,6 +63,20 @@ impl SegmentPool {
             }
         }
         if removed { self.disk.sync_dir(&dir) } else { Ok(()) }
+    }
+
+    /// Headers of the files in the journal's directory.
+    fn headers_in_use(&self) -> io::Result<Vec<SegmentHeader>> {
+        let dir = journal_dir(self.shard);
+        let names = self.disk.list(&dir)?.into_iter().filter(|entry| segment_number(&entry.name).is_some());
+        let headers: io::Result<Vec<_>> = names.map(|entry| self.header(&format!("{dir}/{}", entry.name))).collect();
+        Ok(headers?.into_iter().flatten().collect())
+    }
+
+    fn header(&self, path: &str) -> io::Result<Option<SegmentHeader>> {
+        let mut buf = AlignedBuf::new(BLOCK_SIZE);
+        let read = self.disk.open(path, OpenMode::Read)?.read_at(&mut buf[..BLOCK_SIZE], 0)?;
+        Ok(SegmentHeader::verify(&buf[..read]).ok())
     }
 
     /// Begins a new file. It is written with zeros by the caller, flushed, and then given to [`SegmentPool::finish`].
@@ -123,7 +141,9 @@ impl SegmentPool {
         let dir = journal_dir(self.shard);
         let path = format!("{dir}/{name}");
         let right_size = self.disk.open(&path, OpenMode::Read)?.size()? == self.segment_bytes;
-        if right_size && self.ready.len() < keep {
+        // A file with another's header may have a second name: only the name goes.
+        let own = right_size && self.header(&path)?.is_some_and(|header| segment_number(name) == Some(header.number));
+        if own && self.ready.len() < keep {
             let spare = format!("{:010}-{:010}.wal", self.epoch.0, self.made);
             self.made += 1;
             self.disk.rename(&path, &format!("{}/{spare}", spare_dir(self.shard)))?;

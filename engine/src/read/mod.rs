@@ -72,7 +72,7 @@ impl EventReader {
         if let Some(error) = self.failed.take() {
             return Look::Failed(error);
         }
-        match self.from_page() {
+        match self.next_in_page() {
             Some(event) => {
                 self.next.0 += 1;
                 Look::Event(event)
@@ -82,7 +82,7 @@ impl EventReader {
     }
 
     #[inline]
-    fn from_page(&mut self) -> Option<RedexEvent> {
+    fn next_in_page(&mut self) -> Option<RedexEvent> {
         let in_page = |page: &Page| {
             let first = page.start().first_seq;
             // A page that is not closed is the last: everything published above its first slot lies in it.

@@ -208,17 +208,17 @@ impl Tail {
             if let Some(next) = self.reader.next_blocking(mark) {
                 return Some(next.map_err(TailEnd::from));
             }
-            if !block_on(Duration::MAX, |cx| self.poll_mark(cx)) {
-                return Some(Err(self.over().expect("nothing comes any more")));
+            if let Err(end) = block_on(Duration::MAX, |cx| self.poll_mark(cx)) {
+                return Some(Err(end));
             }
         }
     }
 
-    /// Waits until there is something above the cursor (`true`), or nothing will come any more (`false`).
-    fn poll_mark(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+    /// Waits until there is something above the cursor, or nothing will come any more.
+    fn poll_mark(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TailEnd>> {
         let next = self.reader.next_seq();
         if self.mark() > next {
-            return Poll::Ready(true);
+            return Poll::Ready(Ok(()));
         }
         let channel = self.reader.channel().clone();
         if self.durable_only {
@@ -226,11 +226,11 @@ impl Tail {
         }
         // The end of a channel wakes those who wait for events, whichever mark they follow.
         channel.tail.wait_published(cx.waker());
-        let over = self.over().is_some();
-        match self.mark() > next {
-            true => Poll::Ready(true),
-            false if over => Poll::Ready(false),
-            false => Poll::Pending,
+        let over = self.over();
+        match over {
+            _ if self.mark() > next => Poll::Ready(Ok(())),
+            Some(end) => Poll::Ready(Err(end)),
+            None => Poll::Pending,
         }
     }
 
@@ -243,8 +243,8 @@ impl Tail {
             if let Some(next) = std::task::ready!(self.reader.poll_next(mark, cx)) {
                 return Poll::Ready(Some(next.map_err(TailEnd::from)));
             }
-            if !std::task::ready!(self.poll_mark(cx)) {
-                return Poll::Ready(Some(Err(self.over().expect("nothing comes any more"))));
+            if let Err(end) = std::task::ready!(self.poll_mark(cx)) {
+                return Poll::Ready(Some(Err(end)));
             }
         }
     }

@@ -125,7 +125,8 @@ impl OnDisk {
     pub fn trim_stub(&self, seq: Seq) {
         let mut inner = self.lock();
         let stub = &mut inner.stub;
-        let gone = usize::try_from(seq.0.saturating_sub(stub.base.0)).map_or(stub.records.len(), |n| n.min(stub.records.len()));
+        let gone = usize::try_from(seq.0.saturating_sub(stub.base.0))
+            .map_or(stub.records.len(), |n| n.min(stub.records.len()));
         stub.records.drain(..gone);
         stub.base = Seq(stub.base.0 + gone as u64);
     }
@@ -230,7 +231,8 @@ impl OnDisk {
         let blocks = usize::try_from(last - block + 1).map_or(IDX_BLOCKS_PER_READ, |n| n.min(IDX_BLOCKS_PER_READ));
         let offset = block * BLOCK_SIZE as u64;
         let mut buf = AlignedBuf::new(blocks * BLOCK_SIZE);
-        let read = idx.read_at(&mut buf[..blocks * BLOCK_SIZE], offset).map_err(|error| self.io(&path, offset, error))?;
+        let read =
+            idx.read_at(&mut buf[..blocks * BLOCK_SIZE], offset).map_err(|error| self.io(&path, offset, error))?;
         let mut skip = (in_segment % RECORDS_PER_BLOCK as u64) as usize;
         for (i, bytes) in buf[..read].chunks_exact(BLOCK_SIZE).enumerate() {
             let base = Seq(plan.segment_first.0 + (block + i as u64) * RECORDS_PER_BLOCK as u64);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::handle::Slot;
 use crate::channel::Channel;
-use crate::ids::{CheckpointNo, Lsn, Seq};
+use crate::ids::{Lsn, Seq};
 use crate::io::{BLOCK_SIZE, File};
 use crate::read::offload::Offloaded;
 use crate::segment::block::RECORDS_PER_BLOCK;
@@ -154,8 +154,6 @@ pub struct Active {
     pub segments: Vec<SegmentState>,
     /// Whether there were commits since the last checkpoint looked.
     pub changed: bool,
-    /// The checkpoint file that has its newest entry.
-    pub checkpoint: Option<CheckpointNo>,
     /// The unfinished block of dat of a reopened channel, as long as it is not on disk.
     pub recovered_tail: Vec<u8>,
     /// Time of the last event written.
@@ -192,7 +190,6 @@ impl Active {
             sealing: Sealing::No,
             segments: Vec::new(),
             changed: false,
-            checkpoint: None,
             recovered_tail: Vec::new(),
             last_time_us: 0,
         }
@@ -201,7 +198,9 @@ impl Active {
     /// Whether dat is open, and allocated up to the end of this page.
     pub fn dat_is_ready_for(&self, page: &Page) -> bool {
         let end = u64::from(page.start().dat_start) + page.size().bytes() as u64;
-        self.segment.first == page.start().segment_first && self.segment.dat.is_some() && self.segment.dat_allocated >= end
+        self.segment.first == page.start().segment_first
+            && self.segment.dat.is_some()
+            && self.segment.dat_allocated >= end
     }
 
     /// Whole blocks of dat of the page that is destaged now, which are written to the journal: `(from, to)`, and whether

@@ -24,7 +24,9 @@ use crate::error::Poisoned;
 use crate::ids::{ChannelId, CheckpointNo, Lsn, SegmentNo, Seq, ShardId};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, Durability, File, IoBuf, OpenMode, Operation};
 use crate::segment::block::RECORDS_PER_BLOCK;
-use crate::store::checkpoint::{ChannelState, CheckpointEncoder, CheckpointError, SegmentState, Tail, TailRef, load_tail};
+use crate::store::checkpoint::{
+    ChannelState, CheckpointEncoder, CheckpointError, SegmentState, Tail, TailRef, load_tail,
+};
 
 /// Directory of all checkpoint files.
 pub const CHECKPOINT_DIR: &str = "checkpoint";
@@ -67,9 +69,11 @@ pub fn load_located_tail(disk: &dyn Disk, shard: ShardId, located: &Located) -> 
         return Ok(Tail::default());
     }
     let path = checkpoint_path(shard, located.file);
-    let file = disk
-        .open(&path, OpenMode::Read)
-        .map_err(|error| CheckpointError::Io { path: path.clone(), offset: 0, error })?;
+    let file = disk.open(&path, OpenMode::Read).map_err(|error| CheckpointError::Io {
+        path: path.clone(),
+        offset: 0,
+        error,
+    })?;
     load_tail(&*file, &path, &located.state)
 }
 
@@ -282,9 +286,7 @@ impl Shard {
             }
             active.force_destage = false;
             let segment = &mut active.segment;
-            for (file, dirty) in
-                [(&segment.idx, &mut segment.idx_dirty), (&segment.dat, &mut segment.dat_dirty)]
-            {
+            for (file, dirty) in [(&segment.idx, &mut segment.idx_dirty), (&segment.dat, &mut segment.dat_dirty)] {
                 if std::mem::take(dirty) {
                     run.to_flush.push(file.clone().expect("dirty files are open"));
                 }
@@ -410,9 +412,7 @@ impl Shard {
         }
         encoder.end_states();
         let base = encoder.tails_offset().expect("the states have ended");
-        for (state, offset) in
-            run.states.iter_mut().chain(run.moved.iter_mut().map(|(state, _)| state)).zip(offsets)
-        {
+        for (state, offset) in run.states.iter_mut().chain(run.moved.iter_mut().map(|(state, _)| state)).zip(offsets) {
             state.tail.offset = base + offset;
         }
         let fresh = run.states.iter().zip(run.snapshots.iter().map(|snapshot| &snapshot.tail));
@@ -568,7 +568,9 @@ fn state_of(active: &Active, snapshot: &Snapshot, lsn: Lsn) -> ChannelState {
         active.segments.iter().filter(|segment| segment.first <= snapshot.segment_first.0).copied().collect();
     // The segment may have grown, or been sealed, since: the entry tells how it was, and what came later is replayed.
     match segments.last_mut().filter(|segment| segment.first == snapshot.segment_first.0) {
-        Some(segment) => *segment = SegmentState { first: segment.first, end, dat_size: snapshot.dat_size, sealed: false },
+        Some(segment) => {
+            *segment = SegmentState { first: segment.first, end, dat_size: snapshot.dat_size, sealed: false }
+        }
         None => {
             let first = snapshot.segment_first.0;
             segments.push(SegmentState { first, end, dat_size: snapshot.dat_size, sealed: false });

@@ -22,7 +22,7 @@ use super::ops::Purpose;
 use super::plan::{Plan, Planned};
 use super::stats::add;
 use crate::error::Poisoned;
-use crate::ids::{CheckpointNo, Lsn, Seq, SegmentNo};
+use crate::ids::{CheckpointNo, Lsn, SegmentNo, Seq};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Durability, File, IoBuf, Operation};
 use crate::journal::format::{COMMIT_HEADER_SIZE, CommitFields, EventsFields, MetaWriter, finish_commit};
 
@@ -204,13 +204,21 @@ impl Commits {
 impl Shard {
     /// Begins a commit if there is a reason and room for one. Says whether it did.
     pub(super) fn commit(&mut self) -> Result<bool, Poisoned> {
-        if self.journal.is_rolling() || self.commits.has_barrier() || self.commits.in_flight() >= self.options.commit_depth {
+        if self.journal.is_rolling()
+            || self.commits.has_barrier()
+            || self.commits.in_flight() >= self.options.commit_depth
+        {
             return Ok(false);
         }
         let due = self.timers.write_behind_due(self.now_us);
         let events = !self.queue.is_empty() && (self.commit_now || due);
         if !events && !self.flush_backlog && !self.flush_now {
             self.commit_now = false;
+            return Ok(false);
+        }
+        if self.queue.is_empty() && !self.commits.has_backlog() {
+            // Nothing to flush; above all no reason to roll, behind the last checkpoint of a close.
+            (self.commit_now, self.flush_backlog, self.flush_now) = (false, false, false);
             return Ok(false);
         }
         let room = self.commit_room();
@@ -319,7 +327,9 @@ impl Shard {
         #[cfg(any(test, feature = "sim"))]
         let _label = crate::io::sim::StepLabel::begin(kind.step_kind());
         #[cfg(feature = "sim")]
-        self.commits.log.push((self.commits.next, marks.iter().map(|(slot, position)| (*slot, position.seq)).collect()));
+        self.commits
+            .log
+            .push((self.commits.next, marks.iter().map(|(slot, position)| (*slot, position.seq)).collect()));
         let plan = content.plan;
         let lsn = self.commits.next;
         self.commits.next = Lsn(lsn.0 + 1);
@@ -336,8 +346,7 @@ impl Shard {
             submitted_ns: self.now_ns(),
         };
         self.promise(&commit, content.created);
-        let durability =
-            if means == Means::DurableWrites { Durability::Durable } else { Durability::Written };
+        let durability = if means == Means::DurableWrites { Durability::Durable } else { Durability::Written };
         self.submit_extents(&mut commit, plan, durability);
         let mut buf = self.commits.buffer();
         let len = self.compose(&mut buf, lsn, content);

@@ -38,7 +38,7 @@ use self::roll::Making;
 use self::timers::Timers;
 use crate::clock::Clock;
 use crate::error::Poisoned;
-use crate::ids::{Lsn, SegmentNo};
+use crate::ids::Lsn;
 use crate::io::{AlignedBuf, Completion, Disk, Doorbell, Driver};
 use crate::journal::pool::SegmentPool;
 use crate::journal::writer::Journal;
@@ -470,10 +470,5 @@ impl Shard {
         });
         self.handle.set_closed();
         Ok(true)
-    }
-
-    /// Number of the journal segment that is being written.
-    pub fn journal_segment(&self) -> SegmentNo {
-        self.journal.number()
     }
 }

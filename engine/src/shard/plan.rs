@@ -88,9 +88,7 @@ impl Plan {
             let end_of = |slot: usize| page.ready(slot - 1).expect("published slots are ready") as usize;
             let big = end_of(to) - active.at.byte >= self.extent_bytes;
             let piece = if big {
-                let free = dat_free
-                    && active.dat_page == active.at.page_no
-                    && active.dat_is_ready_for(&page);
+                let free = dat_free && active.dat_page == active.at.page_no && active.dat_is_ready_for(&page);
                 if !free {
                     return Planned::Deferred;
                 }
@@ -113,13 +111,7 @@ impl Plan {
         }
     }
 
-    fn inline(
-        &self,
-        active: &Active,
-        page: &Arc<Page>,
-        to: usize,
-        end_of: impl Fn(usize) -> usize,
-    ) -> Option<Piece> {
+    fn inline(&self, active: &Active, page: &Arc<Page>, to: usize, end_of: impl Fn(usize) -> usize) -> Option<Piece> {
         let from = active.at.slot;
         let fits = |slot: usize| entry_size_events(slot - from) + end_of(slot) - active.at.byte <= self.room;
         let to = last_that(from, to, fits)?;

@@ -13,8 +13,8 @@ use crate::error::Poisoned;
 use crate::ids::{Lsn, SegmentNo};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Durability, File, IoBuf, Operation};
 use crate::journal::format::SegmentHeader;
-use crate::journal::segment_path;
 use crate::journal::pool::ZEROS_BYTES;
+use crate::journal::segment_path;
 use crate::journal::writer::{Next, Rolling};
 
 /// Ready segments that a shard wants: one to roll to, one kept back for recovery.
@@ -43,7 +43,10 @@ impl Shard {
 
     /// Takes the next step of a roll, if it can be taken.
     pub(super) fn roll(&mut self) -> Result<(), Poisoned> {
-        if !matches!(self.journal.rolling, Rolling::Wanted) || self.commits.in_flight() > 0 || self.commits.has_barrier() {
+        if !matches!(self.journal.rolling, Rolling::Wanted)
+            || self.commits.in_flight() > 0
+            || self.commits.has_barrier()
+        {
             return Ok(());
         }
         // One spare is kept back for recovery, which takes it when the disk is full.

@@ -56,7 +56,8 @@ impl IdxSums {
             }
             for bytes in buf[..count * BLOCK_SIZE].chunks_exact(BLOCK_SIZE) {
                 let base = Seq(place.segment_first.0 + (block * RECORDS_PER_BLOCK) as u64);
-                let records = decode_block(bytes, place, base).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+                let records =
+                    decode_block(bytes, place, base).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
                 sums.hash = idx_hash_append(sums.hash, bytes);
                 sums.times.push(block as u32, records.first().map_or(0, IndexRecord::time_us));
                 block += 1;
@@ -147,7 +148,9 @@ impl Shard {
     fn last_time_of(&self, active: &Active, end: Seq) -> u64 {
         let Some(last) = end.0.checked_sub(1).filter(|last| *last >= active.segment.first.0) else { return 0 };
         match active.channel.tail.page_of(Seq(last)) {
-            Some(page) if page.start().first_seq.0 <= last => page.record((last - page.start().first_seq.0) as usize).time_us(),
+            Some(page) if page.start().first_seq.0 <= last => {
+                page.record((last - page.start().first_seq.0) as usize).time_us()
+            }
             _ => active.last_time_us,
         }
     }

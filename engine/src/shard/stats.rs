@@ -65,7 +65,7 @@ macro_rules! counters {
             pub(crate) fn add(&mut self, shard: &ShardStats) {
                 $(self.$name += shard.$name.load(Ordering::Relaxed);)*
                 let histograms = shard.histograms.lock().expect("no panic while the lock is held");
-                let mut add = |to: &mut Histogram<u64>, from: &Histogram<u64>| {
+                let add = |to: &mut Histogram<u64>, from: &Histogram<u64>| {
                     to.add(from).expect("histograms of the same bounds");
                 };
                 add(&mut self.commit_events, &histograms.events);

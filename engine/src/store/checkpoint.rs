@@ -337,6 +337,7 @@ impl CheckpointEncoder {
     }
 
     /// Whether the file has ended and all of it was drained.
+    #[cfg(test)]
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.finished && self.read == self.buf.len()

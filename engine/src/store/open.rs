@@ -173,11 +173,6 @@ impl Store {
         self.names().contains_key(name)
     }
 
-    /// The store's epoch.
-    pub fn epoch(&self) -> Epoch {
-        self.epoch
-    }
-
     /// Channels that lie in the store and are not `open`.
     pub fn closed_channels(&self, open: impl Fn(&ChannelName) -> bool) -> Vec<ChannelInfo> {
         let names = self.names();
@@ -441,8 +436,7 @@ fn make_store(disk: &dyn Disk, options: &Options, random: &Random) -> Result<Sup
     uuid[..8].copy_from_slice(&random.next_u64().to_le_bytes());
     uuid[8..].copy_from_slice(&random.next_u64().to_le_bytes());
     let root = ShardRoot { segment: SegmentNo(0), clean: None };
-    let superblock =
-        Superblock { uuid: StoreUuid(uuid), epoch: Epoch(0), generation: 1, shards: vec![root; shards] };
+    let superblock = Superblock { uuid: StoreUuid(uuid), epoch: Epoch(0), generation: 1, shards: vec![root; shards] };
     let made = make_superblock(disk, &superblock);
     made.map_err(io_error("write", STORE_PATH))?;
     Ok(superblock)

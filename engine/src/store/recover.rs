@@ -174,6 +174,7 @@ fn read_journal(
     if let Some(torn) = &scan.torn {
         tracing::info!(%shard, segment = %torn.segment, offset = torn.offset, lsn = %torn.lsn, "torn tail of the journal cut");
     }
+    tracing::debug!(%shard, segment = %scan.last_segment, offset = scan.last_offset, witnessed = %scan.witnessed, "journal read");
     for name in &scan.unknown {
         tracing::warn!(%shard, name, "unknown file in the journal's directory");
     }
@@ -260,7 +261,8 @@ pub fn restore(
     let dir = journal_dir(shard);
     let mut pool = SegmentPool::new(disk.clone(), shard, epoch, segment_bytes);
     pool.find().map_err(io_error("prepare", &*dir))?;
-    let (journal, next_lsn) = begin_journal(&mut pool, uuid, &found, epoch, random).map_err(io_error("write", &*dir))?;
+    let (journal, next_lsn) =
+        begin_journal(&mut pool, uuid, &found, epoch, random).map_err(io_error("write", &*dir))?;
     if pool.ready() == 0 {
         // The one that is kept back; a full disk does without until there is room.
         match pool.make() {
@@ -304,18 +306,19 @@ fn replay(disk: &dyn Disk, uuid: StoreUuid, found: &mut Found) -> Result<Vec<(Ch
                 }
                 Entry::Checkpoint(_) | Entry::Roll { .. } => continue,
                 _ => {
-                    let channel = format!("(commit {} of shard {})", commit.lsn, found.shard);
+                    let place = segment_path(found.shard, commit.segment);
+                    let channel = format!("(commit {} in {place} at byte {})", commit.lsn, commit.offset);
                     return Err(OpenError::Inconsistent { channel, why: "an entry of this kind is of newer software" });
                 }
             };
-            if !replays.contains_key(&channel) {
+            if let std::collections::hash_map::Entry::Vacant(vacant) = replays.entry(channel) {
                 let located = found.known.get(&channel).ok_or_else(|| OpenError::Inconsistent {
                     channel: channel.to_string(),
                     why: "the journal has events of it, but nothing says that it was created",
                 })?;
                 let tail = load_located_tail(disk, found.shard, located)
                     .map_err(|source| OpenError::Checkpoint { shard: found.shard, source })?;
-                replays.insert(channel, Replay::new(disk, uuid, ChannelState::clone(&located.state), tail));
+                vacant.insert(Replay::new(disk, uuid, ChannelState::clone(&located.state), tail));
                 order.push(channel);
             }
             let replay = replays.get_mut(&channel).expect("just inserted");

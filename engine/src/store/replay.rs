@@ -85,7 +85,8 @@ impl<'d> Replay<'d> {
             self.state.epochs.push((epoch.0, fields.first.0));
         }
         if fields.extent_len > 0 {
-            let extent = u64::from(fields.extent_offset)..u64::from(fields.extent_offset) + u64::from(fields.extent_len);
+            let extent =
+                u64::from(fields.extent_offset)..u64::from(fields.extent_offset) + u64::from(fields.extent_len);
             self.io("write", |replay| replay.extent(&extent))?;
         }
         if !inline.is_empty() {

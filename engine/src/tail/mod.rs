@@ -22,9 +22,9 @@ pub mod page;
 pub mod pool;
 pub mod waiters;
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, redex_loom))]
 mod loom_tests;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(redex_loom)))]
 mod tests;
 
 use std::collections::VecDeque;
@@ -248,7 +248,10 @@ impl Tail {
             len => len,
         };
         let bytes: usize = payloads.iter().map(dat_len).sum();
-        assert!(!payloads.is_empty() && payloads.len() <= PAGE_EVENTS_MAX && bytes <= PAGE_BYTES_MAX, "checked by the caller");
+        assert!(
+            !payloads.is_empty() && payloads.len() <= PAGE_EVENTS_MAX && bytes <= PAGE_BYTES_MAX,
+            "checked by the caller"
+        );
         self.append_with(payloads.len(), bytes, |page, slot, offset| {
             let mut at = offset;
             for (i, payload) in payloads.iter().enumerate() {
@@ -276,7 +279,12 @@ impl Tail {
 
     /// Reserves `count` slots and `bytes` bytes in one page, lets `fill` fill and mark them, and publishes.
     #[inline]
-    fn append_with(&self, count: usize, bytes: usize, fill: impl FnOnce(&Page, usize, usize)) -> Result<Reserved, Refusal> {
+    fn append_with(
+        &self,
+        count: usize,
+        bytes: usize,
+        fill: impl FnOnce(&Page, usize, usize),
+    ) -> Result<Reserved, Refusal> {
         let mut word = Word(self.word.load(Ordering::Relaxed));
         let mut newly_dirty = false;
         let at = loop {
@@ -532,11 +540,6 @@ impl Tail {
         self.readers.wake_all();
     }
 
-    /// Whether appends are refused for good.
-    pub fn is_closed(&self) -> bool {
-        Word(self.word.load(Ordering::Acquire)).class() == CLASS_CLOSED
-    }
-
     /// Wakes `waker` at the next event. The caller looks at [`Tail::published`] again afterwards.
     pub fn wait_published(&self, waker: &std::task::Waker) {
         self.readers.register(0, waker);
@@ -554,12 +557,6 @@ impl Tail {
         let after = chain.partition_point(|page| page.start().first_seq <= seq);
         // An empty page shares its first sequence with the next one, which is found first.
         after.checked_sub(1).map(|i| chain[i].clone())
-    }
-
-    /// Sequence of the first event in memory; the next event's if there is none.
-    pub fn first_in_memory(&self) -> Seq {
-        let chain = self.chain.lock().expect("no panic while the lock is held");
-        chain.front().map_or_else(|| self.published(), |page| page.start().first_seq)
     }
 
     /// The page with this number, if it is in the chain.

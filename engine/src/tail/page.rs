@@ -19,7 +19,6 @@ use super::pool::{PageMemory, PagePool, PageSize};
 use crate::ids::Seq;
 use crate::io::{BLOCK_SIZE, StableBytes};
 use crate::segment::record::{IndexRecord, RecordPlace};
-use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Where a page stands: in the channel, in its segment, and in the count of the channel's bytes.
@@ -226,7 +225,7 @@ impl Page {
 
     /// Whole blocks of the page, for the device, without a copy. Panics if some are neither published nor padding.
     pub fn blocks(self: &Arc<Self>, range: std::ops::Range<usize>) -> StableBytes {
-        assert!(range.start % BLOCK_SIZE == 0 && range.end % BLOCK_SIZE == 0, "whole blocks");
+        assert!(range.start.is_multiple_of(BLOCK_SIZE) && range.end.is_multiple_of(BLOCK_SIZE), "whole blocks");
         let published = self.published.load(Ordering::Acquire) as u32 as usize;
         let stable = if self.padded.get().is_some() { published.next_multiple_of(BLOCK_SIZE) } else { published };
         assert!(range.start < range.end && range.end <= stable, "blocks {range:?} are published up to {stable}");

@@ -198,7 +198,7 @@ impl PagePool {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(redex_loom)))]
 mod tests {
     use super::*;
 

@@ -114,6 +114,11 @@ pub(crate) fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
+/// Whether permissions do not stop this process, and it may mount.
+pub(crate) fn is_root() -> bool {
+    std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap()) == 0
+}
+
 /// Flips one bit of the byte at `offset`.
 pub(crate) fn flip(path: &Path, offset: usize) {
     let mut bytes = fs::read(path).unwrap();

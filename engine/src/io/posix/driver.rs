@@ -21,20 +21,10 @@ pub(super) struct PosixDriver {
 
 impl PosixDriver {
     pub(super) fn new(durable_write: DurableWrite) -> io::Result<Self> {
-        Ok(Self {
-            durable_write,
-            doorbell: Doorbell::new()?,
-            done: Vec::new(),
-        })
+        Ok(Self { durable_write, doorbell: Doorbell::new()?, done: Vec::new() })
     }
 
-    fn write(
-        &self,
-        file: &dyn File,
-        buf: &[u8],
-        offset: u64,
-        durability: Durability,
-    ) -> io::Result<()> {
+    fn write(&self, file: &dyn File, buf: &[u8], offset: u64, durability: Durability) -> io::Result<()> {
         match (durability, self.durable_write) {
             (Durability::Written, _) => file.write_at(buf, offset),
             (Durability::Durable, DurableWrite::Dsync) => write_durable(file, buf, offset),
@@ -48,9 +38,7 @@ impl PosixDriver {
 
 fn write_durable(file: &dyn File, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
     assert_aligned(buf, offset);
-    let FileHandle::Fd(fd) = file.handle() else {
-        panic!("a file of another disk")
-    };
+    let FileHandle::Fd(fd) = file.handle() else { panic!("a file of another disk") };
     // SAFETY: a handle's descriptor is open while its file lives, and `file` is borrowed for all of this call.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     while !buf.is_empty() {
@@ -68,24 +56,11 @@ fn write_durable(file: &dyn File, mut buf: &[u8], mut offset: u64) -> io::Result
 impl Driver for PosixDriver {
     fn submit(&mut self, token: u64, operation: Operation) {
         let completion = match operation {
-            Operation::Write {
-                file,
-                offset,
-                buf,
-                durability,
-            } => {
+            Operation::Write { file, offset, buf, durability } => {
                 let result = self.write(&*file, buf.as_slice(), offset, durability);
-                Completion {
-                    token,
-                    result,
-                    buf: owned(buf),
-                }
+                Completion { token, result, buf: owned(buf) }
             }
-            Operation::Flush { file } => Completion {
-                token,
-                result: file.flush(),
-                buf: None,
-            },
+            Operation::Flush { file } => Completion { token, result: file.flush(), buf: None },
         };
         self.done.push(completion);
     }
@@ -103,10 +78,7 @@ impl Driver for PosixDriver {
         if !self.done.is_empty() {
             return Ok(());
         }
-        let fd = self
-            .doorbell
-            .fd()
-            .expect("this driver's doorbell has a descriptor");
+        let fd = self.doorbell.fd().expect("this driver's doorbell has a descriptor");
         syscall::wait_readable(fd, timeout)?;
         self.doorbell.drain();
         Ok(())

@@ -11,7 +11,7 @@
 mod driver;
 mod file;
 pub(crate) mod syscall;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(redex_loom)))]
 pub(crate) mod tests;
 mod tree;
 
@@ -54,19 +54,11 @@ impl PosixDisk {
     pub fn open(base: &Path, durable_write: Option<DurableWrite>) -> io::Result<Self> {
         let tree = Tree::open(base)?;
         let probe = probe::probe(tree.base());
-        if durable_write == Some(DurableWrite::Dsync) && probe.durable_write != DurableWrite::Dsync
-        {
-            return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "the file system refuses RWF_DSYNC",
-            ));
+        if durable_write == Some(DurableWrite::Dsync) && probe.durable_write != DurableWrite::Dsync {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "the file system refuses RWF_DSYNC"));
         }
         let durable_write = durable_write.unwrap_or(probe.durable_write);
-        let facts = IoFacts {
-            backend: "posix",
-            durable_write: durable_write.name(),
-            ..probe.facts
-        };
+        let facts = IoFacts { backend: "posix", durable_write: durable_write.name(), ..probe.facts };
         Ok(Self {
             tree,
             direct: AtomicBool::new(facts.direct),
@@ -95,10 +87,7 @@ impl PosixDisk {
     ///
     /// Those of open(2).
     pub fn lock_file(&self) -> io::Result<fs::File> {
-        Ok(self
-            .tree
-            .open_file(LOCK_FILE, libc::O_RDWR | libc::O_CREAT)?
-            .into())
+        Ok(self.tree.open_file(LOCK_FILE, libc::O_RDWR | libc::O_CREAT)?.into())
     }
 
     /// Has every driver that is made from now on hold the locked file (design D13). The lock then lasts until `LOCK_UN`,
@@ -109,10 +98,7 @@ impl PosixDisk {
 
     /// The locked file, if one was set.
     pub(super) fn locked_file(&self) -> Option<Arc<fs::File>> {
-        self.lock
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How many files of this disk were closed so far. Drivers that hold files in a table look at it.
@@ -179,10 +165,7 @@ impl Disk for PosixDisk {
     }
 
     fn facts(&self) -> IoFacts {
-        IoFacts {
-            direct: self.direct.load(Ordering::Relaxed),
-            ..self.facts.clone()
-        }
+        IoFacts { direct: self.direct.load(Ordering::Relaxed), ..self.facts.clone() }
     }
 }
 

@@ -19,11 +19,7 @@ use crate::io::DirEntry;
 
 /// Turns -1 into the error it stands for.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// Makes a call again for as long as a signal interrupts it.
@@ -50,12 +46,7 @@ pub(crate) fn eventfd() -> io::Result<File> {
 }
 
 /// openat2 beneath `dir`: no symbolic link anywhere on the way, no way out.
-pub(crate) fn open_beneath(
-    dir: BorrowedFd<'_>,
-    path: &CStr,
-    flags: i32,
-    mode: u32,
-) -> io::Result<OwnedFd> {
+pub(crate) fn open_beneath(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32) -> io::Result<OwnedFd> {
     // SAFETY: `open_how` is plain integers, for which zero is valid.
     let mut how: libc::open_how = unsafe { MaybeUninit::zeroed().assume_init() };
     how.flags = u64::from((flags | libc::O_CLOEXEC).cast_unsigned());
@@ -77,23 +68,10 @@ pub(crate) fn open_beneath(
 }
 
 /// openat; `mode` counts only where `flags` create.
-pub(crate) fn open_at(
-    dir: BorrowedFd<'_>,
-    name: &CStr,
-    flags: i32,
-    mode: u32,
-) -> io::Result<OwnedFd> {
+pub(crate) fn open_at(dir: BorrowedFd<'_>, name: &CStr, flags: i32, mode: u32) -> io::Result<OwnedFd> {
     again(|| {
         // SAFETY: `name` is a C string that outlives the call.
-        check(unsafe {
-            libc::openat(
-                dir.as_raw_fd(),
-                name.as_ptr(),
-                flags | libc::O_CLOEXEC,
-                mode,
-            )
-        })
-        .map(own)
+        check(unsafe { libc::openat(dir.as_raw_fd(), name.as_ptr(), flags | libc::O_CLOEXEC, mode) }).map(own)
     })
 }
 
@@ -104,23 +82,10 @@ pub(crate) fn make_dir_at(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> io::Re
 }
 
 /// renameat.
-pub(crate) fn rename_at(
-    from: BorrowedFd<'_>,
-    name: &CStr,
-    to: BorrowedFd<'_>,
-    new_name: &CStr,
-) -> io::Result<()> {
+pub(crate) fn rename_at(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>, new_name: &CStr) -> io::Result<()> {
     again(|| {
         // SAFETY: both names are C strings that outlive the call.
-        check(unsafe {
-            libc::renameat(
-                from.as_raw_fd(),
-                name.as_ptr(),
-                to.as_raw_fd(),
-                new_name.as_ptr(),
-            )
-        })
-        .map(drop)
+        check(unsafe { libc::renameat(from.as_raw_fd(), name.as_ptr(), to.as_raw_fd(), new_name.as_ptr()) }).map(drop)
     })
 }
 
@@ -132,35 +97,25 @@ pub(crate) fn unlink_at(dir: BorrowedFd<'_>, name: &CStr, flags: i32) -> io::Res
 
 /// Makes sure that the first `size` bytes have space, and the file that size.
 pub(crate) fn allocate(fd: BorrowedFd<'_>, size: u64) -> io::Result<()> {
-    let size =
-        libc::off64_t::try_from(size).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+    let size = libc::off64_t::try_from(size).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
     // SAFETY: takes no memory.
     again(|| check(unsafe { libc::fallocate64(fd.as_raw_fd(), 0, 0, size) }).map(drop))
 }
 
 /// pwritev2 with `RWF_DSYNC`: what it wrote, perhaps not all, is durable when it returns.
 pub(crate) fn write_durable(fd: BorrowedFd<'_>, buf: &[u8], offset: u64) -> io::Result<usize> {
-    let part = libc::iovec {
-        iov_base: buf.as_ptr().cast_mut().cast(),
-        iov_len: buf.len(),
-    };
-    let offset =
-        libc::off64_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+    let part = libc::iovec { iov_base: buf.as_ptr().cast_mut().cast(), iov_len: buf.len() };
+    let offset = libc::off64_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
     again(|| {
         // SAFETY: `part` describes `buf`, which outlives the call and which a write only reads.
-        let written =
-            unsafe { libc::pwritev2(fd.as_raw_fd(), &raw const part, 1, offset, libc::RWF_DSYNC) };
+        let written = unsafe { libc::pwritev2(fd.as_raw_fd(), &raw const part, 1, offset, libc::RWF_DSYNC) };
         usize::try_from(written).map_err(|_| io::Error::last_os_error())
     })
 }
 
 /// Sleeps until `fd` is readable or `timeout` has passed. A signal ends it early.
 pub(crate) fn wait_readable(fd: RawFd, timeout: Option<Duration>) -> io::Result<()> {
-    let mut entry = libc::pollfd {
-        fd,
-        events: libc::POLLIN,
-        revents: 0,
-    };
+    let mut entry = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     let timeout = timeout.map(|t| libc::timespec {
         tv_sec: libc::time_t::try_from(t.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: t.subsec_nanos().into(),
@@ -188,21 +143,13 @@ pub(crate) fn direct_alignment(fd: BorrowedFd<'_>) -> Option<(usize, usize)> {
     let mut facts = MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: an empty C string, and room for the struct, both outliving the call.
     let result = unsafe {
-        libc::statx(
-            fd.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            libc::STATX_DIOALIGN,
-            facts.as_mut_ptr(),
-        )
+        libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, facts.as_mut_ptr())
     };
     check(result).ok()?;
     // SAFETY: zeroed, then filled in by the kernel; all its fields are integers.
     let facts = unsafe { facts.assume_init() };
-    (facts.stx_mask & libc::STATX_DIOALIGN != 0).then_some((
-        facts.stx_dio_mem_align as usize,
-        facts.stx_dio_offset_align as usize,
-    ))
+    (facts.stx_mask & libc::STATX_DIOALIGN != 0)
+        .then_some((facts.stx_dio_mem_align as usize, facts.stx_dio_offset_align as usize))
 }
 
 /// The entries of a directory, in no order, without `.` and `..`. Names that are not UTF-8 are shown with replacement characters.
@@ -217,10 +164,7 @@ pub(crate) fn list(dir: OwnedFd) -> io::Result<Vec<DirEntry>> {
             libc::DT_UNKNOWN => stream.is_dir(&name)?,
             kind => kind == libc::DT_DIR,
         };
-        entries.push(DirEntry {
-            name: name.to_string_lossy().into_owned(),
-            is_dir,
-        });
+        entries.push(DirEntry { name: name.to_string_lossy().into_owned(), is_dir });
     }
     Ok(entries)
 }
@@ -245,20 +189,11 @@ impl Stream {
         let entry = unsafe { libc::readdir64(self.0.as_ptr()) };
         if entry.is_null() {
             let error = io::Error::last_os_error();
-            return if error.raw_os_error() == Some(0) {
-                Ok(None)
-            } else {
-                Err(error)
-            };
+            return if error.raw_os_error() == Some(0) { Ok(None) } else { Err(error) };
         }
         // SAFETY: the entry is valid until the next call on the stream; `d_name` ends with a zero. No reference to the
         // whole struct is made, since the record may be shorter than it.
-        let (name, kind) = unsafe {
-            (
-                CStr::from_ptr((&raw const (*entry).d_name).cast()),
-                (*entry).d_type,
-            )
-        };
+        let (name, kind) = unsafe { (CStr::from_ptr((&raw const (*entry).d_name).cast()), (*entry).d_type) };
         Ok(Some((name.to_owned(), kind)))
     }
 
@@ -267,12 +202,7 @@ impl Stream {
         let mut facts = MaybeUninit::<libc::stat64>::zeroed();
         // SAFETY: the stream is open; a C string and room for the struct outlive the call.
         check(unsafe {
-            libc::fstatat64(
-                libc::dirfd(self.0.as_ptr()),
-                name.as_ptr(),
-                facts.as_mut_ptr(),
-                libc::AT_SYMLINK_NOFOLLOW,
-            )
+            libc::fstatat64(libc::dirfd(self.0.as_ptr()), name.as_ptr(), facts.as_mut_ptr(), libc::AT_SYMLINK_NOFOLLOW)
         })?;
         // SAFETY: zeroed, then filled in by the kernel; all its fields are integers.
         Ok(unsafe { facts.assume_init() }.st_mode & libc::S_IFMT == libc::S_IFDIR)

@@ -10,8 +10,7 @@ use crate::io::doorbell::Park;
 use crate::io::probe::{DurableWrite, uring_available};
 use crate::io::uring::UringDisk;
 use crate::io::{
-    AlignedBuf, BLOCK_SIZE, Completion, Disk, Driver, Durability, File, FileHandle, IoBuf,
-    OpenMode, Operation,
+    AlignedBuf, BLOCK_SIZE, Completion, Disk, Driver, Durability, File, FileHandle, IoBuf, OpenMode, Operation,
 };
 
 /// A directory beside the test's binary: on the disk that holds the build, not in memory.
@@ -22,10 +21,7 @@ pub(crate) fn temp_dir() -> tempfile::TempDir {
 
 /// Runs a body on every real disk that the machine allows, with either kind of durable write.
 pub(crate) fn on_each_disk(base: &Path, body: impl Fn(&dyn Disk)) {
-    for (i, durable) in [None, Some(DurableWrite::WriteThenFlush)]
-        .into_iter()
-        .enumerate()
-    {
+    for (i, durable) in [None, Some(DurableWrite::WriteThenFlush)].into_iter().enumerate() {
         body(&PosixDisk::open(&base.join(format!("posix-{i}")), durable).unwrap());
         if uring_available().is_ok() {
             body(&UringDisk::open(&base.join(format!("uring-{i}")), durable).unwrap());
@@ -39,12 +35,7 @@ fn filled(blocks: usize, byte: u8) -> AlignedBuf {
     buf
 }
 
-pub(crate) fn write(
-    file: &Arc<dyn File>,
-    block: u64,
-    buf: AlignedBuf,
-    durability: Durability,
-) -> Operation {
+pub(crate) fn write(file: &Arc<dyn File>, block: u64, buf: AlignedBuf, durability: Durability) -> Operation {
     let len = buf.len();
     Operation::Write {
         file: file.clone(),
@@ -79,18 +70,8 @@ fn what_is_written_is_read() {
         driver.submit(3, Operation::Flush { file: file.clone() });
         done.append(&mut finish(&mut *driver));
         done.sort_unstable_by_key(|c| c.token);
-        let shape: Vec<_> = done
-            .iter()
-            .map(|c| (c.token, c.result.is_ok(), c.buf.as_ref().map(|b| b.len())))
-            .collect();
-        assert_eq!(
-            shape,
-            [
-                (1, true, Some(4096)),
-                (2, true, Some(8192)),
-                (3, true, None)
-            ]
-        );
+        let shape: Vec<_> = done.iter().map(|c| (c.token, c.result.is_ok(), c.buf.as_ref().map(|b| b.len()))).collect();
+        assert_eq!(shape, [(1, true, Some(4096)), (2, true, Some(8192)), (3, true, None)]);
         let mut buf = AlignedBuf::new(4 * BLOCK_SIZE);
         assert_eq!(file.read_at(&mut buf, 0).unwrap(), 3 * BLOCK_SIZE);
         assert!(buf[..4096].iter().all(|&b| b == 1) && buf[4096..12288].iter().all(|&b| b == 2));
@@ -105,29 +86,20 @@ fn many_operations_in_flight() {
     const COUNT: u64 = 1500;
     let dir = temp_dir();
     on_each_disk(dir.path(), |disk| {
-        let files: Vec<_> = (0..FILES)
-            .map(|i| disk.open(&i.to_string(), OpenMode::Create).unwrap())
-            .collect();
+        let files: Vec<_> = (0..FILES).map(|i| disk.open(&i.to_string(), OpenMode::Create).unwrap()).collect();
         let mut driver = disk.driver().unwrap();
         for i in 0..COUNT {
             let file = &files[(i % FILES) as usize];
-            driver.submit(
-                i,
-                write(file, i / FILES, filled(1, i as u8), Durability::Written),
-            );
+            driver.submit(i, write(file, i / FILES, filled(1, i as u8), Durability::Written));
         }
         assert_eq!(driver.in_flight(), COUNT as usize);
-        let mut tokens: Vec<_> = finish(&mut *driver)
-            .iter()
-            .map(|c| c.result.as_ref().map(|()| c.token).unwrap())
-            .collect();
+        let mut tokens: Vec<_> =
+            finish(&mut *driver).iter().map(|c| c.result.as_ref().map(|()| c.token).unwrap()).collect();
         tokens.sort_unstable();
         assert!(tokens.into_iter().eq(0..COUNT));
         let mut buf = AlignedBuf::new(BLOCK_SIZE);
         for i in 0..COUNT {
-            files[(i % FILES) as usize]
-                .read_at(&mut buf, i / FILES * BLOCK_SIZE as u64)
-                .unwrap();
+            files[(i % FILES) as usize].read_at(&mut buf, i / FILES * BLOCK_SIZE as u64).unwrap();
             assert!(buf.iter().all(|&b| b == i as u8));
         }
     });
@@ -161,11 +133,7 @@ fn the_doorbell_wakes_a_wait() {
         driver.wait(Some(Duration::ZERO)).unwrap(); // Takes what an earlier ring may have left.
         let start = Instant::now();
         driver.wait(Some(Duration::from_millis(30))).unwrap();
-        assert!(
-            start.elapsed() >= Duration::from_millis(25),
-            "{:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() >= Duration::from_millis(25), "{:?}", start.elapsed());
     });
 }
 
@@ -191,44 +159,20 @@ fn a_failed_write_hands_its_buffer_back() {
 fn directories_and_names() {
     let dir = temp_dir();
     on_each_disk(dir.path(), |disk| {
-        assert_eq!(
-            disk.create_dir("").unwrap_err().kind(),
-            io::ErrorKind::AlreadyExists
-        );
-        assert_eq!(
-            disk.open("d/b", OpenMode::Create).unwrap_err().kind(),
-            io::ErrorKind::NotFound
-        );
+        assert_eq!(disk.create_dir("").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(disk.open("d/b", OpenMode::Create).unwrap_err().kind(), io::ErrorKind::NotFound);
         disk.create_dir("d").unwrap();
-        assert_eq!(
-            disk.create_dir("d").unwrap_err().kind(),
-            io::ErrorKind::AlreadyExists
-        );
+        assert_eq!(disk.create_dir("d").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         disk.open("d/b", OpenMode::Create).unwrap();
-        assert_eq!(
-            disk.open("d/b", OpenMode::Create).unwrap_err().kind(),
-            io::ErrorKind::AlreadyExists
-        );
+        assert_eq!(disk.open("d/b", OpenMode::Create).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         disk.create_dir("d/a").unwrap();
-        let names = |path| {
-            disk.list(path)
-                .unwrap()
-                .into_iter()
-                .map(|e| (e.name, e.is_dir))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(
-            names("d"),
-            [("a".to_owned(), true), ("b".to_owned(), false)]
-        );
+        let names = |path| disk.list(path).unwrap().into_iter().map(|e| (e.name, e.is_dir)).collect::<Vec<_>>();
+        assert_eq!(names("d"), [("a".to_owned(), true), ("b".to_owned(), false)]);
         assert_eq!(names(""), [("d".to_owned(), true)]);
         disk.rename("d/b", "c").unwrap();
         disk.sync_dir("d").unwrap();
         disk.sync_dir("").unwrap();
-        assert_eq!(
-            disk.open("d/b", OpenMode::Read).unwrap_err().kind(),
-            io::ErrorKind::NotFound
-        );
+        assert_eq!(disk.open("d/b", OpenMode::Read).unwrap_err().kind(), io::ErrorKind::NotFound);
         disk.open("c", OpenMode::Write).unwrap();
         disk.unlink("c").unwrap();
         disk.remove_dir("d/a").unwrap();
@@ -243,15 +187,8 @@ fn a_path_upwards_is_refused() {
     let dir = temp_dir();
     on_each_disk(dir.path(), |disk| {
         for path in ["../x", "a/../../x", "/etc/passwd"] {
-            assert_eq!(
-                disk.open(path, OpenMode::Read).unwrap_err().kind(),
-                io::ErrorKind::InvalidInput
-            );
-            assert!(
-                disk.create_dir(path).is_err()
-                    && disk.rename(path, "x").is_err()
-                    && disk.unlink(path).is_err()
-            );
+            assert_eq!(disk.open(path, OpenMode::Read).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+            assert!(disk.create_dir(path).is_err() && disk.rename(path, "x").is_err() && disk.unlink(path).is_err());
         }
     });
 }
@@ -274,10 +211,7 @@ fn sizes_and_space() {
         assert!(buf[..4096].iter().all(|&b| b == 0) && buf[4096..5000].iter().all(|&b| b == 7));
         assert_eq!(file.read_at(&mut buf, 8 * 4096).unwrap(), 0);
         let huge = file.allocate(1 << 62).unwrap_err();
-        assert!(
-            matches!(huge.raw_os_error(), Some(libc::ENOSPC | libc::EFBIG)),
-            "{huge}"
-        );
+        assert!(matches!(huge.raw_os_error(), Some(libc::ENOSPC | libc::EFBIG)), "{huge}");
     });
 }
 
@@ -310,27 +244,15 @@ fn modes_are_private() {
     disk.open("d/f", OpenMode::Create).unwrap();
     disk.lock_file().unwrap();
     disk.lock_file().unwrap();
-    for (path, mode) in [
-        ("", 0o700),
-        ("d", 0o700),
-        ("d/f", 0o600),
-        (super::LOCK_FILE, 0o600),
-    ] {
-        let found = std::fs::metadata(base.join(path))
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o777;
+    for (path, mode) in [("", 0o700), ("d", 0o700), ("d/f", 0o600), (super::LOCK_FILE, 0o600)] {
+        let found = std::fs::metadata(base.join(path)).unwrap().permissions().mode() & 0o777;
         assert_eq!(found, mode & !umask(), "{path}");
     }
 }
 
 fn umask() -> u32 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Umask:"))
-        .unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:")).unwrap();
     u32::from_str_radix(line.trim(), 8).unwrap()
 }
 

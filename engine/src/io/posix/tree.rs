@@ -32,10 +32,7 @@ impl Tree {
         if !File::from(base.try_clone()?).metadata()?.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
         }
-        Ok(Self {
-            base,
-            has_openat2: AtomicBool::new(true),
-        })
+        Ok(Self { base, has_openat2: AtomicBool::new(true) })
     }
 
     pub(super) fn base(&self) -> BorrowedFd<'_> {
@@ -45,11 +42,7 @@ impl Tree {
     /// Opens a file; new ones are for the owner alone.
     pub(super) fn open_file(&self, path: &str, flags: i32) -> io::Result<OwnedFd> {
         check_path(path)?;
-        let mode = if flags & libc::O_CREAT == 0 {
-            0
-        } else {
-            FILE_MODE
-        };
+        let mode = if flags & libc::O_CREAT == 0 { 0 } else { FILE_MODE };
         self.resolve(path, flags | libc::O_NOFOLLOW, mode)
     }
 
@@ -116,10 +109,7 @@ impl Tree {
 
 /// Refuses a path that is absolute, has an empty part, or has `.` or `..` for a part.
 fn check_path(path: &str) -> io::Result<()> {
-    if path
-        .split('/')
-        .any(|part| matches!(part, "" | "." | "..") || part.contains('\0'))
-    {
+    if path.split('/').any(|part| matches!(part, "" | "." | "..") || part.contains('\0')) {
         let message = format!("{path:?} is not a path beneath the base directory");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
@@ -142,29 +132,17 @@ fn make_durably(path: &Path) -> io::Result<()> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(redex_loom)))]
 mod tests {
     use super::*;
 
     /// Paths that could leave the base are refused before any call; those of the store pass.
     #[test]
     fn paths_stay_beneath_the_base() {
-        for path in [
-            "", "/", "/etc", "..", "../x", "a/../b", "a/..", "./a", "a//b", "a/", "a\0b",
-        ] {
-            assert_eq!(
-                check_path(path).unwrap_err().kind(),
-                io::ErrorKind::InvalidInput,
-                "{path:?}"
-            );
+        for path in ["", "/", "/etc", "..", "../x", "a/../b", "a/..", "./a", "a//b", "a/", "a\0b"] {
+            assert_eq!(check_path(path).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{path:?}");
         }
-        for path in [
-            "STORE",
-            "journal/000/1.wal",
-            "a/..b",
-            "...",
-            "channels/0f/00.idx",
-        ] {
+        for path in ["STORE", "journal/000/1.wal", "a/..b", "...", "channels/0f/00.idx"] {
             check_path(path).unwrap();
         }
     }
@@ -183,12 +161,7 @@ mod tests {
             assert!(tree.open_file("link/file", libc::O_RDONLY).is_err());
             assert!(tree.open_file("link_to_file", libc::O_RDONLY).is_err());
             assert!(tree.open_dir("link").is_err());
-            assert_eq!(
-                tree.open_file("real/none", libc::O_RDONLY)
-                    .unwrap_err()
-                    .kind(),
-                io::ErrorKind::NotFound
-            );
+            assert_eq!(tree.open_file("real/none", libc::O_RDONLY).unwrap_err().kind(), io::ErrorKind::NotFound);
             tree.has_openat2.store(false, Ordering::Relaxed);
         }
     }

@@ -29,13 +29,7 @@ pub(super) struct Bell {
 impl Bell {
     pub(super) fn new() -> io::Result<Self> {
         let doorbell = Doorbell::new()?;
-        Ok(Self {
-            doorbell,
-            count: Box::into_raw(Box::new(0)),
-            armed: false,
-            rung: false,
-            by_poll: false,
-        })
+        Ok(Self { doorbell, count: Box::into_raw(Box::new(0)), armed: false, rung: false, by_poll: false })
     }
 
     pub(super) fn doorbell(&self) -> Arc<Doorbell> {
@@ -59,11 +53,7 @@ impl Bell {
     }
 
     fn entry(&self) -> Entry {
-        let fd = types::Fd(
-            self.doorbell
-                .fd()
-                .expect("this driver's doorbell has a descriptor"),
-        );
+        let fd = types::Fd(self.doorbell.fd().expect("this driver's doorbell has a descriptor"));
         let entry = if self.by_poll {
             opcode::PollAdd::new(fd, libc::POLLIN as u32).build()
         } else {
@@ -102,7 +92,7 @@ impl Drop for Bell {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(redex_loom)))]
 mod tests {
     use super::*;
     use crate::io::doorbell::Park;
@@ -117,8 +107,7 @@ mod tests {
             for _ in 0..2 {
                 assert!(bell.arm(&mut ring));
                 assert!(!bell.arm(&mut ring));
-                ring.wait(Some(std::time::Duration::from_millis(1)))
-                    .unwrap();
+                ring.wait(Some(std::time::Duration::from_millis(1))).unwrap();
                 assert!(ring.pop().is_none(), "nobody rang");
                 bell.doorbell().announce_park(Park::Deep);
                 bell.doorbell().ring_if_deep();

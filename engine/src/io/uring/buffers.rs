@@ -25,19 +25,9 @@ pub(super) struct BufferTable {
 
 impl BufferTable {
     pub(super) fn new(ring: &Ring) -> Self {
-        let sparse = ring
-            .submitter()
-            .register_buffers_sparse(u32::from(PLACES))
-            .is_ok();
-        let free = if sparse {
-            (0..PLACES).collect()
-        } else {
-            Vec::new()
-        };
-        Self {
-            returned: Arc::default(),
-            free,
-        }
+        let sparse = ring.submitter().register_buffers_sparse(u32::from(PLACES)).is_ok();
+        let free = if sparse { (0..PLACES).collect() } else { Vec::new() };
+        Self { returned: Arc::default(), free }
     }
 
     /// A buffer's place in this ring's table, given now if it is worth it.
@@ -70,14 +60,8 @@ impl BufferTable {
 
 /// Puts a buffer into the kernel's table, or clears the place if `ptr` is null.
 fn update(ring: &Ring, index: u16, ptr: *mut u8, len: usize) -> std::io::Result<()> {
-    let part = libc::iovec {
-        iov_base: ptr.cast(),
-        iov_len: len,
-    };
+    let part = libc::iovec { iov_base: ptr.cast(), iov_len: len };
     // SAFETY: the range is one buffer's, all of it. The kernel pins its pages, so freeing the buffer later leaves only
     // the place stale, which no entry names: an entry takes its place from a live buffer.
-    unsafe {
-        ring.submitter()
-            .register_buffers_update(u32::from(index), &[part], None)
-    }
+    unsafe { ring.submitter().register_buffers_update(u32::from(index), &[part], None) }
 }

@@ -98,28 +98,14 @@ impl UringDriver {
         let flight = self.flights.get_mut(key);
         let target = self.files.target(&self.ring, &flight.file);
         let entry = match &mut flight.step {
-            Step::Flush { .. } => opcode::Fsync::new(target.fd())
-                .flags(types::FsyncFlags::DATASYNC)
-                .build(),
-            Step::Write {
-                buf,
-                offset,
-                written,
-                durability,
-            } => {
+            Step::Flush { .. } => opcode::Fsync::new(target.fd()).flags(types::FsyncFlags::DATASYNC).build(),
+            Step::Write { buf, offset, written, durability } => {
                 let place = match buf {
                     IoBuf::Owned { buf, .. } => self.buffers.place(&self.ring, buf),
                     IoBuf::Stable(_) => None,
                 };
-                let dsync =
-                    *durability == Durability::Durable && self.durable_write == DurableWrite::Dsync;
-                write_entry(
-                    target,
-                    &buf.as_slice()[*written..],
-                    *offset + *written as u64,
-                    place,
-                    dsync,
-                )
+                let dsync = *durability == Durability::Durable && self.durable_write == DurableWrite::Dsync;
+                write_entry(target, &buf.as_slice()[*written..], *offset + *written as u64, place, dsync)
             }
         };
         entry.flags(target.flags()).user_data(key.into())
@@ -142,11 +128,7 @@ impl UringDriver {
             return;
         }
         let key = key as u32;
-        match advance(
-            &mut self.flights.get_mut(key).step,
-            result,
-            self.durable_write,
-        ) {
+        match advance(&mut self.flights.get_mut(key).step, result, self.durable_write) {
             Some(result) => self.finish(key, result),
             None => self.push_or_line_up(key),
         }
@@ -190,42 +172,22 @@ impl UringDriver {
 }
 
 /// Builds the entry of a write of `bytes`.
-fn write_entry(
-    target: Target,
-    bytes: &[u8],
-    offset: u64,
-    place: Option<u16>,
-    dsync: bool,
-) -> Entry {
+fn write_entry(target: Target, bytes: &[u8], offset: u64, place: Option<u16>, dsync: bool) -> Entry {
     let len = bytes.len().min(WRITE_SIZE_MAX) as u32;
     let rw_flags = if dsync { libc::RWF_DSYNC } else { 0 };
     match place {
-        Some(place) => opcode::WriteFixed::new(target.fd(), bytes.as_ptr(), len, place)
-            .offset(offset)
-            .rw_flags(rw_flags)
-            .build(),
-        None => opcode::Write::new(target.fd(), bytes.as_ptr(), len)
-            .offset(offset)
-            .rw_flags(rw_flags)
-            .build(),
+        Some(place) => {
+            opcode::WriteFixed::new(target.fd(), bytes.as_ptr(), len, place).offset(offset).rw_flags(rw_flags).build()
+        }
+        None => opcode::Write::new(target.fd(), bytes.as_ptr(), len).offset(offset).rw_flags(rw_flags).build(),
     }
 }
 
 /// Moves an operation on by the result of its step: to the next step, or to its end.
 fn advance(step: &mut Step, result: i32, durable_write: DurableWrite) -> Option<io::Result<()>> {
-    let Step::Write {
-        buf,
-        written,
-        durability,
-        ..
-    } = step
-    else {
+    let Step::Write { buf, written, durability, .. } = step else {
         // A flush that failed is never tried again, not even an interrupted one (design D8).
-        return Some(if result < 0 {
-            Err(io::Error::from_raw_os_error(-result))
-        } else {
-            Ok(())
-        });
+        return Some(if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) });
     };
     match result {
         // Writing the same bytes to the same place again is safe.
@@ -255,29 +217,11 @@ fn take_over(step: &mut Step) {
 impl Driver for UringDriver {
     fn submit(&mut self, token: u64, operation: Operation) {
         let flight = match operation {
-            Operation::Write {
-                file,
-                offset,
-                buf,
-                durability,
-            } => {
+            Operation::Write { file, offset, buf, durability } => {
                 assert_aligned(buf.as_slice(), offset);
-                Flight {
-                    token,
-                    file,
-                    step: Step::Write {
-                        buf,
-                        offset,
-                        written: 0,
-                        durability,
-                    },
-                }
+                Flight { token, file, step: Step::Write { buf, offset, written: 0, durability } }
             }
-            Operation::Flush { file } => Flight {
-                token,
-                file,
-                step: Step::Flush { buf: None },
-            },
+            Operation::Flush { file } => Flight { token, file, step: Step::Flush { buf: None } },
         };
         let key = self.flights.insert(flight);
         self.push_or_line_up(key);
@@ -353,16 +297,8 @@ mod tests {
     use crate::io::{AlignedBuf, BLOCK_SIZE};
 
     fn write(durability: Durability) -> Step {
-        let buf = IoBuf::Owned {
-            buf: AlignedBuf::new(2 * BLOCK_SIZE),
-            len: 2 * BLOCK_SIZE,
-        };
-        Step::Write {
-            buf,
-            offset: 0,
-            written: 0,
-            durability,
-        }
+        let buf = IoBuf::Owned { buf: AlignedBuf::new(2 * BLOCK_SIZE), len: 2 * BLOCK_SIZE };
+        Step::Write { buf, offset: 0, written: 0, durability }
     }
 
     fn written(step: &Step) -> Option<usize> {
@@ -380,53 +316,28 @@ mod tests {
         assert!(advance(&mut step, 4096, DurableWrite::Dsync).is_none());
         assert!(advance(&mut step, -libc::EAGAIN, DurableWrite::Dsync).is_none());
         assert_eq!(written(&step), Some(4096));
-        assert!(
-            advance(&mut step, 4096, DurableWrite::Dsync)
-                .unwrap()
-                .is_ok()
-        );
+        assert!(advance(&mut step, 4096, DurableWrite::Dsync).unwrap().is_ok());
     }
 
     /// In write+fdatasync mode a durable write, and no other, is followed by a flush that keeps its buffer.
     #[test]
     fn a_durable_write_is_followed_by_a_flush() {
         let mut step = write(Durability::Written);
-        assert!(
-            advance(&mut step, 8192, DurableWrite::WriteThenFlush)
-                .unwrap()
-                .is_ok()
-        );
+        assert!(advance(&mut step, 8192, DurableWrite::WriteThenFlush).unwrap().is_ok());
         let mut step = write(Durability::Durable);
         assert!(advance(&mut step, 8192, DurableWrite::WriteThenFlush).is_none());
         assert!(matches!(step, Step::Flush { buf: Some(_) }));
-        assert!(
-            advance(&mut step, 0, DurableWrite::WriteThenFlush)
-                .unwrap()
-                .is_ok()
-        );
+        assert!(advance(&mut step, 0, DurableWrite::WriteThenFlush).unwrap().is_ok());
     }
 
     /// Errors end an operation with the kernel's cause: a full disk, a write of nothing, any failed flush.
     #[test]
     fn errors_keep_their_cause() {
-        let end = |step: &mut Step, result| {
-            advance(step, result, DurableWrite::WriteThenFlush)
-                .unwrap()
-                .unwrap_err()
-        };
-        assert_eq!(
-            end(&mut write(Durability::Durable), -libc::ENOSPC).kind(),
-            io::ErrorKind::StorageFull
-        );
-        assert_eq!(
-            end(&mut write(Durability::Durable), 0).kind(),
-            io::ErrorKind::WriteZero
-        );
+        let end = |step: &mut Step, result| advance(step, result, DurableWrite::WriteThenFlush).unwrap().unwrap_err();
+        assert_eq!(end(&mut write(Durability::Durable), -libc::ENOSPC).kind(), io::ErrorKind::StorageFull);
+        assert_eq!(end(&mut write(Durability::Durable), 0).kind(), io::ErrorKind::WriteZero);
         for code in [libc::EINTR, libc::EAGAIN, libc::EIO] {
-            assert_eq!(
-                end(&mut Step::Flush { buf: None }, -code).raw_os_error(),
-                Some(code)
-            );
+            assert_eq!(end(&mut Step::Flush { buf: None }, -code).raw_os_error(), Some(code));
         }
     }
 }

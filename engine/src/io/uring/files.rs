@@ -42,20 +42,9 @@ pub(super) struct FileTable {
 
 impl FileTable {
     pub(super) fn new(ring: &Ring, closed_files: Arc<AtomicU64>) -> Self {
-        let sparse = ring
-            .submitter()
-            .register_files_sparse(FIRST + PLACES as u32)
-            .is_ok();
-        let places = if sparse {
-            vec![None; PLACES]
-        } else {
-            Vec::new()
-        };
-        Self {
-            places,
-            closed_files,
-            swept_at: 0,
-        }
+        let sparse = ring.submitter().register_files_sparse(FIRST + PLACES as u32).is_ok();
+        let places = if sparse { vec![None; PLACES] } else { Vec::new() };
+        Self { places, closed_files, swept_at: 0 }
     }
 
     /// Puts the lock file into the kernel's table. If that fails, the store is not protected from a killed process's last
@@ -64,9 +53,7 @@ impl FileTable {
         if self.places.is_empty() {
             return ring.submitter().register_files(&[lock.as_raw_fd()]);
         }
-        ring.submitter()
-            .register_files_update(0, &[lock.as_raw_fd()])
-            .map(drop)
+        ring.submitter().register_files_update(0, &[lock.as_raw_fd()]).map(drop)
     }
 
     /// How to name a file in an entry.
@@ -75,11 +62,8 @@ impl FileTable {
     ///
     /// On a file of another disk.
     pub(super) fn target(&mut self, ring: &Ring, file: &Arc<dyn File>) -> Target {
-        let FileHandle::Fd(fd) = file.handle() else {
-            panic!("a file of another disk")
-        };
-        self.place(ring, file, fd)
-            .map_or(Target::Fd(fd), Target::Place)
+        let FileHandle::Fd(fd) = file.handle() else { panic!("a file of another disk") };
+        self.place(ring, file, fd).map_or(Target::Fd(fd), Target::Place)
     }
 
     fn place(&mut self, ring: &Ring, file: &Arc<dyn File>, fd: i32) -> Option<u32> {
@@ -96,9 +80,7 @@ impl FileTable {
             }
         }
         let index = free?;
-        ring.submitter()
-            .register_files_update(FIRST + index as u32, &[fd])
-            .ok()?;
+        ring.submitter().register_files_update(FIRST + index as u32, &[fd]).ok()?;
         self.places[index] = Some(Arc::downgrade(file));
         Some(FIRST + index as u32)
     }
@@ -113,9 +95,7 @@ impl FileTable {
         for (index, place) in self.places.iter_mut().enumerate() {
             if place.as_ref().is_some_and(|file| file.strong_count() == 0) {
                 // A refusal leaves the file open until the place is used again or the ring ends.
-                let _ = ring
-                    .submitter()
-                    .register_files_update(FIRST + index as u32, &[-1]);
+                let _ = ring.submitter().register_files_update(FIRST + index as u32, &[-1]);
                 *place = None;
             }
         }

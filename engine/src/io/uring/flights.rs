@@ -10,12 +10,7 @@ use crate::io::{Durability, File, IoBuf};
 #[derive(Debug)]
 pub(super) enum Step {
     /// A write, of which `written` bytes are done.
-    Write {
-        buf: IoBuf,
-        offset: u64,
-        written: usize,
-        durability: Durability,
-    },
+    Write { buf: IoBuf, offset: u64, written: usize, durability: Durability },
     /// A flush: asked for, or the second half of a durable write, whose buffer waits for it.
     Flush { buf: Option<IoBuf> },
 }
@@ -55,15 +50,11 @@ impl Flights {
     ///
     /// When nothing flies under this key: a key is given to the ring once, and comes back once.
     pub(super) fn get_mut(&mut self, key: u32) -> &mut Flight {
-        self.slots[key as usize]
-            .as_mut()
-            .expect("a flight under a key in use")
+        self.slots[key as usize].as_mut().expect("a flight under a key in use")
     }
 
     pub(super) fn remove(&mut self, key: u32) -> Flight {
-        let flight = self.slots[key as usize]
-            .take()
-            .expect("a flight under a key in use");
+        let flight = self.slots[key as usize].take().expect("a flight under a key in use");
         self.free.push(key);
         flight
     }

@@ -20,7 +20,7 @@ mod driver;
 mod files;
 mod flights;
 mod ring;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(redex_loom)))]
 mod tests;
 
 use std::io;
@@ -46,9 +46,7 @@ impl UringDisk {
     /// As there. That io_uring is refused shows in [`Disk::driver`], and before in
     /// [`super::probe::uring_available`].
     pub fn open(base: &Path, durable_write: Option<DurableWrite>) -> io::Result<Self> {
-        Ok(Self {
-            files: PosixDisk::open(base, durable_write)?,
-        })
+        Ok(Self { files: PosixDisk::open(base, durable_write)? })
     }
 
     /// The file half: base directory and lock file.
@@ -92,9 +90,6 @@ impl Disk for UringDisk {
     }
 
     fn facts(&self) -> IoFacts {
-        IoFacts {
-            backend: "uring",
-            ..self.files.facts()
-        }
+        IoFacts { backend: "uring", ..self.files.facts() }
     }
 }

@@ -68,15 +68,11 @@ impl Ring {
         // a kernel without the call does as it likes.
         let _ = uring.submitter().register_iowq_max_workers(&mut [1, 1]);
         let registered = register_ring(uring.as_raw_fd());
-        Ok(Self {
-            uring,
-            registered,
-            one_thread: PhantomData,
-        })
+        Ok(Self { uring, registered, one_thread: PhantomData })
     }
 
     /// Whether the ring is registered with this thread.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(test, not(redex_loom)))]
     pub(super) fn is_registered(&self) -> bool {
         self.registered.is_some()
     }
@@ -104,10 +100,7 @@ impl Ring {
     /// Takes the oldest completion that the kernel has handed over.
     pub(super) fn pop(&mut self) -> Option<Completed> {
         let entry = self.uring.completion().next()?;
-        Some(Completed {
-            key: entry.user_data(),
-            result: entry.result(),
-        })
+        Some(Completed { key: entry.user_data(), result: entry.result() })
     }
 
     /// Hands over all that is queued.
@@ -139,18 +132,12 @@ impl Ring {
 
     /// Hands over all that is queued, then sleeps until there is a completion, a signal comes, or `timeout` has passed.
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let timespec = timeout.map(|t| {
-            Timespec::new()
-                .sec(t.as_secs().min(i64::MAX as u64))
-                .nsec(t.subsec_nanos())
-        });
+        let timespec = timeout.map(|t| Timespec::new().sec(t.as_secs().min(i64::MAX as u64)).nsec(t.subsec_nanos()));
         let arg = GetEventsArg {
             sigmask: 0,
             sigmask_size: 0,
             min_wait_usec: 0,
-            timespec: timespec
-                .as_ref()
-                .map_or(0, |t| ptr::from_ref(t).addr() as u64),
+            timespec: timespec.as_ref().map_or(0, |t| ptr::from_ref(t).addr() as u64),
         };
         // The kernel does not wait when it took fewer entries than it was offered; the loop then offers the rest.
         loop {
@@ -166,13 +153,7 @@ impl Ring {
         }
     }
 
-    fn enter(
-        &mut self,
-        submit: u32,
-        want: u32,
-        flags: u32,
-        arg: Option<&GetEventsArg>,
-    ) -> io::Result<()> {
+    fn enter(&mut self, submit: u32, want: u32, flags: u32, arg: Option<&GetEventsArg>) -> io::Result<()> {
         let (fd, flags) = match self.registered {
             Some(index) => (i64::from(index), flags | ENTER_REGISTERED_RING),
             None => (i64::from(self.uring.as_raw_fd()), flags),
@@ -181,13 +162,8 @@ impl Ring {
         let arg = arg.map_or(ptr::null(), ptr::from_ref);
         // SAFETY: `arg` is null or the struct of the size given, with a time that outlives the call; what the entries
         // name is valid by the contract of `push`.
-        let result =
-            unsafe { libc::syscall(libc::SYS_io_uring_enter, fd, submit, want, flags, arg, size) };
-        if result < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        let result = unsafe { libc::syscall(libc::SYS_io_uring_enter, fd, submit, want, flags, arg, size) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
 
@@ -206,15 +182,10 @@ fn build() -> io::Result<IoUring> {
     let steps: [fn(&mut Builder); 4] = [
         |b| {
             b.setup_single_issuer().setup_defer_taskrun();
-            b.setup_coop_taskrun()
-                .setup_taskrun_flag()
-                .setup_submit_all();
+            b.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
         },
         |b| {
-            b.setup_single_issuer()
-                .setup_coop_taskrun()
-                .setup_taskrun_flag()
-                .setup_submit_all();
+            b.setup_single_issuer().setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
         },
         |b| {
             b.setup_coop_taskrun().setup_taskrun_flag();
@@ -236,38 +207,14 @@ fn build() -> io::Result<IoUring> {
 
 /// Registers a ring with this thread; `None` where the kernel is too old or the thread has too many.
 fn register_ring(fd: RawFd) -> Option<u32> {
-    let mut update = ResourceUpdate {
-        offset: u32::MAX,
-        reserved: 0,
-        data: u64::from(fd.cast_unsigned()),
-    };
+    let mut update = ResourceUpdate { offset: u32::MAX, reserved: 0, data: u64::from(fd.cast_unsigned()) };
     // SAFETY: one struct, as the count says, that outlives the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_io_uring_register,
-            fd,
-            REGISTER_RING_FDS,
-            &raw mut update,
-            1,
-        )
-    };
+    let result = unsafe { libc::syscall(libc::SYS_io_uring_register, fd, REGISTER_RING_FDS, &raw mut update, 1) };
     (result == 1).then_some(update.offset)
 }
 
 fn unregister_ring(fd: RawFd, index: u32) {
-    let update = ResourceUpdate {
-        offset: index,
-        reserved: 0,
-        data: 0,
-    };
+    let update = ResourceUpdate { offset: index, reserved: 0, data: 0 };
     // SAFETY: as in `register_ring`. A refusal leaves an entry in this thread's table, which ends with the thread.
-    unsafe {
-        libc::syscall(
-            libc::SYS_io_uring_register,
-            fd,
-            UNREGISTER_RING_FDS,
-            &raw const update,
-            1,
-        )
-    };
+    unsafe { libc::syscall(libc::SYS_io_uring_register, fd, UNREGISTER_RING_FDS, &raw const update, 1) };
 }

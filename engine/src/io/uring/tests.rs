@@ -38,11 +38,7 @@ fn a_drop_waits_for_what_is_in_flight() {
     assert_eq!(Arc::strong_count(&file), 1);
     let mut buf = AlignedBuf::new(600 * BLOCK_SIZE);
     assert_eq!(file.read_at(&mut buf, 0).unwrap(), buf.len());
-    assert!(
-        buf.chunks(BLOCK_SIZE)
-            .enumerate()
-            .all(|(i, block)| block.iter().all(|&b| b == i as u8))
-    );
+    assert!(buf.chunks(BLOCK_SIZE).enumerate().all(|(i, block)| block.iter().all(|&b| b == i as u8)));
 }
 
 /// A driver that sleeps on an armed doorbell can be dropped.
@@ -65,10 +61,7 @@ fn a_buffer_that_comes_back_is_registered() {
     let mut buf = AlignedBuf::new(2 * BLOCK_SIZE);
     for round in 0..4u8 {
         buf.fill(round);
-        driver.submit(
-            1,
-            write(&file, 2 * u64::from(round), buf, Durability::Durable),
-        );
+        driver.submit(1, write(&file, 2 * u64::from(round), buf, Durability::Durable));
         let done = finish(&mut *driver).pop().unwrap();
         done.result.unwrap();
         buf = done.buf.unwrap();
@@ -76,11 +69,7 @@ fn a_buffer_that_comes_back_is_registered() {
     }
     let mut read = AlignedBuf::new(8 * BLOCK_SIZE);
     file.read_at(&mut read, 0).unwrap();
-    assert!(
-        read.chunks(2 * BLOCK_SIZE)
-            .enumerate()
-            .all(|(i, part)| part.iter().all(|&b| b == i as u8))
-    );
+    assert!(read.chunks(2 * BLOCK_SIZE).enumerate().all(|(i, part)| part.iter().all(|&b| b == i as u8)));
     // A buffer of one ring is a plain one to another.
     let mut other = disk.driver().unwrap();
     other.submit(1, write(&file, 0, buf, Durability::Written));
@@ -105,18 +94,11 @@ fn places_of_buffers_come_back() {
             assert!(done.iter().all(|c| c.result.is_ok()));
             bufs = done.into_iter().filter_map(|c| c.buf).collect();
         }
-        assert_eq!(
-            bufs.iter().filter(|b| b.registration().is_some()).count(),
-            64
-        );
+        assert_eq!(bufs.iter().filter(|b| b.registration().is_some()).count(), 64);
         let mut read = AlignedBuf::new(80 * BLOCK_SIZE);
         file.read_at(&mut read, 0).unwrap();
         let byte = |i: usize| (round * 100 + 7 + i as u64) as u8;
-        assert!(
-            read.chunks(BLOCK_SIZE)
-                .enumerate()
-                .all(|(i, block)| block.iter().all(|&b| b == byte(i)))
-        );
+        assert!(read.chunks(BLOCK_SIZE).enumerate().all(|(i, block)| block.iter().all(|&b| b == byte(i))));
         drop(bufs);
         driver.wait(Some(Duration::ZERO)).unwrap();
     }
@@ -140,10 +122,7 @@ fn closed_files_are_let_go() {
         let written = fs::read(dir.path().join(&name)).unwrap();
         assert!(written.len() == BLOCK_SIZE && written.iter().all(|&b| b == round));
         let again = fs::File::open(dir.path().join(&name)).unwrap();
-        assert!(matches!(
-            again.try_lock(),
-            Err(fs::TryLockError::WouldBlock)
-        ));
+        assert!(matches!(again.try_lock(), Err(fs::TryLockError::WouldBlock)));
         // Only now and then, so that some files meet the stale place of the one before.
         if round % 2 == 0 {
             driver.wait(Some(Duration::ZERO)).unwrap();
@@ -155,13 +134,9 @@ fn closed_files_are_let_go() {
 /// Locks an open file for as long as anybody, the ring included, has it open.
 #[allow(unsafe_code)]
 fn lock(file: &Arc<dyn File>) {
-    let FileHandle::Fd(fd) = file.handle() else {
-        panic!("a real file")
-    };
+    let FileHandle::Fd(fd) = file.handle() else { panic!("a real file") };
     // SAFETY: the descriptor is open while `file` is borrowed.
-    let same = unsafe { BorrowedFd::borrow_raw(fd) }
-        .try_clone_to_owned()
-        .unwrap();
+    let same = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned().unwrap();
     fs::File::from(same).lock().unwrap();
 }
 
@@ -174,15 +149,8 @@ fn the_ring_holds_the_lock() {
     disk.posix().set_lock_file(lock);
     let driver = disk.driver().unwrap();
     drop(disk);
-    let other = fs::File::options()
-        .read(true)
-        .write(true)
-        .open(dir.path().join("LOCK"))
-        .unwrap();
-    assert!(matches!(
-        other.try_lock(),
-        Err(fs::TryLockError::WouldBlock)
-    ));
+    let other = fs::File::options().read(true).write(true).open(dir.path().join("LOCK")).unwrap();
+    assert!(matches!(other.try_lock(), Err(fs::TryLockError::WouldBlock)));
     drop(driver);
     other.try_lock().unwrap();
 }

@@ -1,0 +1,119 @@
+//! The tail's orderings, tried in every interleaving that the memory model allows.
+
+use std::sync::Arc;
+
+use loom::thread;
+
+use super::*;
+
+fn tail() -> Arc<Tail> {
+    let pool = PagePool::new(64 << 20, 1 << 20);
+    Arc::new(Tail::new(TailStart::default(), TailLimits { segment_bytes: 1 << 30, bounded: true }, pool))
+}
+
+fn inline(tail: &Tail, seq: u64) -> u8 {
+    let page = tail.page_of(Seq(seq)).expect("published events are found");
+    let record = page.record((seq - page.start().first_seq.0) as usize);
+    match record.place() {
+        crate::segment::record::RecordPlace::Inline { bytes, .. } => bytes[0],
+        crate::segment::record::RecordPlace::Dat { .. } => unreachable!("inline payloads only"),
+    }
+}
+
+fn model(run: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.check(run);
+}
+
+/// Whoever readies the oldest publishes all that is ready: when both producers are done, both events are published,
+/// and a reader that sees the mark sees the events.
+#[test]
+fn loom_two_producers_and_a_reader() {
+    model(|| {
+        let tail = tail();
+        // The first page is there: growing is another model.
+        tail.append(&[1], 0).unwrap();
+        let producer = {
+            let tail = tail.clone();
+            thread::spawn(move || tail.append(&[2], 0).unwrap().newly_dirty)
+        };
+        let reader = {
+            let tail = tail.clone();
+            thread::spawn(move || {
+                let published = tail.published();
+                (0..published.0).for_each(|seq| assert!(inline(&tail, seq) >= 1));
+            })
+        };
+        tail.append(&[3], 0).unwrap();
+        producer.join().unwrap();
+        reader.join().unwrap();
+        assert_eq!(tail.published(), Seq(3));
+        assert_eq!(inline(&tail, 1) + inline(&tail, 2), 5);
+    });
+}
+
+/// The shard takes the channel off its list and then looks: an event is either seen by that look, or its producer is told
+/// to put the channel on the list again.
+#[test]
+fn loom_an_event_is_collected_or_makes_the_channel_dirty() {
+    model(|| {
+        let tail = tail();
+        assert!(tail.append(&[1], 0).unwrap().newly_dirty);
+        let producer = {
+            let tail = tail.clone();
+            thread::spawn(move || tail.append(&[2], 0).unwrap().newly_dirty)
+        };
+        tail.clear_dirty();
+        let seen = tail.published();
+        let pushed = producer.join().unwrap();
+        assert!(seen == Seq(2) || pushed, "nobody would look at the second event");
+    });
+}
+
+struct Woken(loom::sync::atomic::AtomicBool);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// A subscriber registers and looks again: it sees the event, or is woken by it.
+#[test]
+fn loom_a_waiting_reader_sees_the_event_or_is_woken() {
+    model(|| {
+        let tail = tail();
+        tail.append(&[1], 0).unwrap();
+        let producer = {
+            let tail = tail.clone();
+            thread::spawn(move || tail.append(&[2], 0).unwrap())
+        };
+        let woken = Arc::new(Woken(loom::sync::atomic::AtomicBool::new(false)));
+        tail.wait_published(&std::task::Waker::from(woken.clone()));
+        let seen = tail.published();
+        producer.join().unwrap();
+        assert!(seen == Seq(2) || woken.0.load(Ordering::SeqCst), "the wake-up is lost");
+    });
+}
+
+/// A waiter for the durable mark registers and looks again: it sees the mark, or is woken.
+#[test]
+fn loom_a_waiter_sees_the_mark_or_is_woken() {
+    model(|| {
+        let waiters = Arc::new(Waiters::default());
+        let mark = Arc::new(loom::sync::atomic::AtomicU64::new(0));
+        let mover = {
+            let (waiters, mark) = (waiters.clone(), mark.clone());
+            thread::spawn(move || {
+                mark.store(5, Ordering::Release);
+                waiters.wake(5);
+            })
+        };
+        let woken = Arc::new(Woken(loom::sync::atomic::AtomicBool::new(false)));
+        waiters.register(4, &std::task::Waker::from(woken.clone()));
+        let seen = mark.load(Ordering::Acquire);
+        mover.join().unwrap();
+        assert!(seen == 5 || woken.0.load(Ordering::SeqCst), "the wake-up is lost");
+    });
+}
