@@ -1,25 +1,18 @@
 //! The whole of the everyday API on one page: append, batch, read, follow.
 //!
 //! `cargo run -p redex --example quickstart` works in a directory of its own below the current one, and removes it.
-//! The futures need no runtime: `block_on` below is all there is. Under tokio or smol the same code is awaited.
+//! The futures run under any executor, here tokio's; `follow.rs` shows the same on plain threads, without one.
 
 use std::error::Error;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
 
-use futures_core::Stream;
-use redex::{FsyncPolicy, Redex, RedexEvent, RedexFileConfig};
+use futures_util::StreamExt;
+use redex::{FsyncPolicy, Redex, RedexFileConfig};
 
-fn main() -> Result<(), Box<dyn Error>> {
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir_in(".")?;
-    block_on(work(dir.path()))
-}
-
-async fn work(dir: &std::path::Path) -> Result<(), Box<dyn Error>> {
-    let redex = Arc::new(Redex::new().with_persistent_dir(dir));
+    let redex = Arc::new(Redex::new().with_persistent_dir(dir.path()));
     let cfg = RedexFileConfig::default().with_persistent(true).with_fsync_policy(FsyncPolicy::EveryN(100));
     let file = redex.open_file("sensors/lidar/front", cfg)?;
     let mut tail = file.subscribe_tail().await?;
@@ -30,22 +23,20 @@ async fn work(dir: &std::path::Path) -> Result<(), Box<dyn Error>> {
     println!("appended event {seq}, then {}..{}", seqs.start, seqs.end);
 
     for event in file.read_range(100, 103).await? {
-        show("read", &event);
+        process(event.seq, &event.payload);
     }
 
     // Inclusive: what was processed last comes again.
-    let mut again = file.subscribe_from(298).await?;
-    while let Some(event) = next(&mut again).await {
-        show("again", &event);
-        if event.seq + 1 == file.next_seq() {
-            break;
-        }
+    let last_processed_seq = 297;
+    let mut again = file.subscribe_from(last_processed_seq).await?.take(3);
+    while let Some(event) = again.next().await {
+        process(event.seq, &event.payload);
     }
 
     // Closing makes everything durable, and ends the tail once it has delivered everything.
     file.close().await?;
     let mut followed = 0;
-    while let Some(event) = next(&mut tail).await {
+    while let Some(event) = tail.next().await {
         assert_eq!(event.seq, followed);
         followed += 1;
     }
@@ -56,31 +47,6 @@ async fn work(dir: &std::path::Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn show(what: &str, event: &RedexEvent) {
-    println!("{what} {}: {}", event.seq, String::from_utf8_lossy(&event.payload));
-}
-
-/// What `StreamExt::next` of the futures crate does.
-async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
-    poll_fn(|cx| Pin::new(&mut *stream).poll_next(cx)).await
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(value) => return value,
-            Poll::Pending => thread::park(),
-        }
-    }
+fn process(seq: u64, payload: &[u8]) {
+    println!("event {seq}: {}", String::from_utf8_lossy(payload));
 }

@@ -210,7 +210,8 @@ impl Channel {
         if reserved.newly_dirty {
             persistence.shard.push_dirty(persistence.slot);
         }
-        if reserved.crossed {
+        // A period begins with the first event: the shard sets its timer when it looks.
+        if reserved.crossed || (reserved.newly_dirty && self.config.fsync_policy().period().is_some()) {
             persistence.shard.ring();
         }
         let end = reserved.first.0 + count;

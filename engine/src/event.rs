@@ -40,7 +40,7 @@ impl EventTime {
 
 /// Bytes of an event: derefs to `[u8]`. A cheap clone.
 ///
-/// It keeps the memory that it lies in alive, which may be a page of many events; [`Payload::to_vec`] copies.
+/// It keeps the memory that it lies in alive, which may be a page of many events; `to_vec` copies.
 #[derive(Clone)]
 pub struct Payload(Bytes);
 

@@ -95,8 +95,8 @@ impl RedexFile {
 
     /// Appends several events, all or none, with consecutive sequences, visible together.
     ///
-    /// At most 64 MiB of payload and 1,048,575 events. They share one commit or consecutive ones of the journal; a power
-    /// cut may keep a prefix of a batch that was not yet durable.
+    /// At most 64 MiB of payload and 1,048,575 events. A crash keeps all of a batch or nothing, if its index records fit
+    /// one commit (100,000 events with the default journal); a larger batch may be cut.
     pub fn append_batch<P: AsRef<[u8]>>(&self, payloads: &[P]) -> AppendBatch<'_> {
         match self.closed() {
             None => AppendBatch::new(&self.channel, payloads, false),

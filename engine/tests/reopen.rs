@@ -113,3 +113,28 @@ fn bulk_goes_by_extent_and_comes_back() {
         assert_eq!(event.payload, batch[(event.seq % 2000) as usize], "event {}", event.seq);
     }
 }
+
+/// Batches as large as a commit takes, with a journal so small that each one stands before a roll.
+#[test]
+fn batches_pass_rolls_in_one_piece() {
+    let dir = scratch();
+    let builder = Redex::builder().persistent_dir(dir.path()).journal_segment_bytes(64 << 10);
+    let redex = builder.build().unwrap();
+    let file = redex.open_file("batches", persistent()).unwrap();
+    let mut expected = Vec::new();
+    for round in 0..60_u64 {
+        let batch: Vec<Vec<u8>> = (0..=round * 40).map(|i| payload(i % 6)).collect();
+        let seqs = file.append_batch(&batch).wait().unwrap();
+        assert_eq!(seqs, expected.len() as u64..(expected.len() + batch.len()) as u64);
+        expected.extend(batch);
+        if round % 7 == 0 {
+            file.sync().wait().unwrap();
+        }
+    }
+    redex.close().wait().unwrap();
+    let redex = open(dir.path(), Backend::Auto);
+    let file = redex.open_file("batches", persistent()).unwrap();
+    let events = file.read_range(0, u64::MAX).wait().unwrap();
+    assert_eq!(events.len(), expected.len());
+    assert!(events.iter().zip(&expected).all(|(event, expected)| event.payload == *expected));
+}

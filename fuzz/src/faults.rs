@@ -6,6 +6,8 @@ use crate::history::World;
 
 /// Space beyond what is used, bytes, when the disk is to get full.
 const SPACE: std::ops::Range<u64> = 0..2 << 20;
+/// Steps that somebody waits for room on a full disk.
+const PATIENCE: usize = 300;
 
 /// Makes the disk fail from now on, one way or another, if the history asks for it.
 pub fn begin(world: &mut World) {
@@ -42,5 +44,13 @@ pub fn end(world: &mut World) {
         let whole =
             SimOptions { write_error: 0.0, flush_error: 0.0, read_error: 0.0, space: None, ..world.disk.options() };
         world.disk.set_options(whole);
+        world.disk.forget_faults();
+    }
+}
+
+/// Makes room on a full disk for what has waited so many steps: from then on it must go on.
+pub fn make_room(world: &World, step: usize) {
+    if world.faults && step == PATIENCE {
+        world.disk.set_space(None);
     }
 }

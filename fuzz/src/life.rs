@@ -1,6 +1,6 @@
 //! One life of a store: opened and compared, used, and ended one way or another.
 
-use redex::sim::{SimCommit, SimStep, SimStore};
+use redex::sim::{SimCommit, SimStep, SimStore, StepKind};
 use redex::RedexFile;
 
 use crate::check;
@@ -11,6 +11,20 @@ use crate::workload::Run;
 
 /// Steps after which a close is taken for stuck.
 const STEPS_MAX: usize = 100_000;
+
+/// Steps that few power cuts would hit by themselves.
+const RARE: [StepKind; 10] = [
+    StepKind::Rename,
+    StepKind::Rename,
+    StepKind::Rename,
+    StepKind::Rename,
+    StepKind::Rename,
+    StepKind::Roll,
+    StepKind::Recycle,
+    StepKind::CheckpointEntry,
+    StepKind::CheckpointFile,
+    StepKind::Seal,
+];
 
 /// Lives one life.
 ///
@@ -33,6 +47,11 @@ pub fn live(world: &mut World) -> Result<(), String> {
         world.disk.power_off_after(Some(steps));
     } else {
         world.disk.power_off_after(None);
+    }
+    if let Some(aim) = &mut world.aim {
+        world.disk.power_off_after(None);
+        let (kind, nth) = (aim.pick(&RARE), aim.within(1..4));
+        world.disk.power_off_at(kind, nth);
     }
     faults::begin(world);
     let actions = world.dice.within(5..70);
@@ -87,9 +106,12 @@ fn end(world: &mut World, mut store: SimStore) -> Result<(), String> {
     let close = world.dice.percent(50);
     if close && !world.disk.is_off() {
         store.begin_close();
-        let ended = (0..STEPS_MAX).find_map(|_| match store.step() {
-            SimStep::Worked | SimStep::Waited => None,
-            step => Some(step),
+        let ended = (0..STEPS_MAX).find_map(|step| {
+            faults::make_room(world, step);
+            match store.step() {
+                SimStep::Worked | SimStep::Waited => None,
+                step => Some(step),
+            }
         });
         note_commits(world, &store);
         return match ended {
@@ -104,7 +126,8 @@ fn end(world: &mut World, mut store: SimStore) -> Result<(), String> {
     } else {
         world.disk.power_off_after(None);
         world.tally.kills += 1;
-        world.end = End::Killed;
+        // What a failed shard had begun is unknown.
+        world.end = if world.faults { End::PowerCut } else { End::Killed };
     }
     Ok(())
 }
@@ -139,6 +162,13 @@ fn note_commits(world: &mut World, store: &SimStore) {
 
 /// Cuts the power, and counts where.
 fn cut(world: &mut World) {
+    if world.disk.is_off() && world.dice.one_in(8) {
+        // The same moment, but only the process dies.
+        world.disk.kill();
+        world.tally.kills += 1;
+        world.end = End::PowerCut;
+        return;
+    }
     if world.disk.is_off() && let Some((kind, _)) = world.disk.last_step() {
         *world.tally.cuts.entry(kind).or_default() += 1;
     }

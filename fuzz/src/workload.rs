@@ -12,6 +12,7 @@ use redex::{AppendError, RedexFile, Tail};
 
 use crate::dice::Dice;
 use crate::failure::chain;
+use crate::faults;
 use crate::history::World;
 use crate::model::Event;
 use crate::settings;
@@ -159,7 +160,8 @@ impl<'w> Run<'w> {
         let first = self.world.channels[channel].next();
         let mut noted = self.note_published(channel, wanted, self.world.clock.wall_us())?;
         let patient = self.dice().percent(60);
-        for _ in 0..STEPS_MAX {
+        for step in 0..STEPS_MAX {
+            faults::make_room(self.world, step);
             let wall_us = self.world.clock.wall_us();
             let polled = poll(&mut future);
             if !noted {
@@ -215,7 +217,8 @@ impl<'w> Run<'w> {
         let file = self.files[channel].clone();
         let mut future = file.sync();
         let patient = self.dice().percent(60);
-        for _ in 0..STEPS_MAX {
+        for step in 0..STEPS_MAX {
+            faults::make_room(self.world, step);
             match poll(&mut future) {
                 Poll::Ready(Ok(())) if file.durable() == self.world.channels[channel].next() => return self.observe(),
                 Poll::Ready(Ok(())) => return Err("sync resolved before all was durable".to_owned()),

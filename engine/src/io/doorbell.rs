@@ -229,7 +229,7 @@ mod tests {
 }
 
 #[cfg(all(test, redex_loom))]
-mod models {
+mod loom_tests {
     use loom::sync::Arc;
     use loom::thread;
 

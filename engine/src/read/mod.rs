@@ -110,6 +110,8 @@ impl EventReader {
 
     fn fetch(channel: &Channel, from: Seq, to: Seq) -> Fetched {
         let mut events = VecDeque::new();
+        // Index blocks may be on disk before the payloads of their last events, which are in pages.
+        let to = to.min(channel.tail.first_in_memory().max(Seq(from.0 + 1)));
         let persistence = channel.persistence.as_ref().expect("events of a channel in memory are in its pages");
         let result = persistence.on_disk.read(from, to, &mut events);
         (events, result)

@@ -138,6 +138,18 @@ impl OnDisk {
         inner.stub.records.get(index).copied()
     }
 
+    /// Appends the records of `from..to` to `out`, as far as the stub has them. Returns the next sequence.
+    pub fn copy_stub(&self, from: Seq, to: Seq, out: &mut Vec<IndexRecord>) -> Seq {
+        let inner = self.lock();
+        let stub = &inner.stub;
+        let end = to.0.min(stub.base.0 + stub.records.len() as u64);
+        if from < stub.base || from.0 >= end {
+            return from;
+        }
+        out.extend(stub.records.range((from.0 - stub.base.0) as usize..(end - stub.base.0) as usize));
+        Seq(end)
+    }
+
     /// The block of dat that was unfinished at the reopen is on disk now.
     pub fn drop_dat_tail(&self) {
         self.lock().stub.dat = Arc::default();

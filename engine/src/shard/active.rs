@@ -156,7 +156,7 @@ pub struct Active {
     pub changed: bool,
     /// The unfinished block of dat of a reopened channel, as long as it is not on disk.
     pub recovered_tail: Vec<u8>,
-    /// Time of the last event written.
+    /// Time of the last event whose record is in an index block on disk; at first, of the last event at all.
     pub last_time_us: u64,
 }
 

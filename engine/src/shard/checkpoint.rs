@@ -247,6 +247,8 @@ impl Shard {
         // A page stays at least until something behind it is written.
         let page = active.channel.tail.page(position.page_no);
         let (segment_first, dat_size, bytes) = match &page {
+            // Its page is the last of a segment that has been sealed: the next one begins here, and is empty.
+            Some(page) if page.start().segment_first < active.segment.first => (active.segment.first, 0, Vec::new()),
             Some(page) => {
                 let start = page.start();
                 let byte = position.byte.max(start.prefix as usize);

@@ -15,6 +15,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use zerocopy::IntoBytes;
+
 use super::Shard;
 use super::active::Position;
 use super::handle::Slot;
@@ -127,7 +129,7 @@ pub struct Commits {
     /// What the newest header said about `durable`.
     pub witnessed: Lsn,
     /// Dat files with extents that no flush has covered.
-    pub unflushed_extents: Vec<(Slot, Arc<dyn File>)>,
+    pub unflushed_extents: Vec<Arc<dyn File>>,
     unflushed_bytes: u64,
     buffers: Vec<AlignedBuf>,
     spare_marks: Vec<Vec<(Slot, Position)>>,
@@ -204,10 +206,7 @@ impl Commits {
 impl Shard {
     /// Begins a commit if there is a reason and room for one. Says whether it did.
     pub(super) fn commit(&mut self) -> Result<bool, Poisoned> {
-        if self.journal.is_rolling()
-            || self.commits.has_barrier()
-            || self.commits.in_flight() >= self.options.commit_depth
-        {
+        if !self.can_commit() {
             return Ok(false);
         }
         let due = self.timers.write_behind_due(self.now_us);
@@ -236,11 +235,18 @@ impl Shard {
         left.min(COMMIT_BYTES_MAX).saturating_sub(COMMIT_HEADER_SIZE)
     }
 
+    /// Bytes for entries and payload in a commit at the beginning of a segment.
+    fn largest_room(&self) -> usize {
+        let left = self.journal.segment_bytes() as usize - 2 * BLOCK_SIZE;
+        left.min(COMMIT_BYTES_MAX).saturating_sub(COMMIT_HEADER_SIZE)
+    }
+
     fn plan_commit(&mut self, room: usize) -> Result<bool, Poisoned> {
         let mut plan = std::mem::take(&mut self.commits.plan);
         let mut created = std::mem::take(&mut self.commits.created);
         created.clear();
-        plan.reset(room, self.options.extent_bytes.min(self.journal.segment_bytes() as usize / 4));
+        let is_largest = room >= self.largest_room();
+        plan.reset(room, self.options.extent_bytes.min(self.journal.segment_bytes() as usize / 4), is_largest);
         let mut wanted = self.flush_now || self.flush_backlog;
         let mut marks = self.commits.spare_marks.pop().unwrap_or_default();
         let mut no_room = false;
@@ -408,8 +414,8 @@ impl Shard {
             add(&stats.extent_bytes, extent.len() as u64);
             if durability == Durability::Durable {
                 add(&stats.extent_flushes, 1);
-            } else if !self.commits.unflushed_extents.iter().any(|(slot, _)| *slot == piece.slot) {
-                self.commits.unflushed_extents.push((piece.slot, file));
+            } else if !self.commits.unflushed_extents.iter().any(|other| Arc::ptr_eq(other, &file)) {
+                self.commits.unflushed_extents.push(file);
             }
         }
     }
@@ -443,7 +449,7 @@ impl Shard {
                 extent_len: extent.1,
             };
             let records = meta.begin_events(&fields, piece.slots.len()).expect(FITS);
-            piece.page.copy_records(piece.slots.clone(), records);
+            piece.page.with_records(piece.slots.clone(), |from| records.copy_from_slice(from.as_bytes()));
         }
         let (meta_len, entry_count) = (meta.len(), meta.entry_count());
         let mut at = COMMIT_HEADER_SIZE + meta_len;
@@ -557,7 +563,7 @@ impl Shard {
         }
         commit.ops_left = 1 + files.len();
         let lsn = commit.lsn;
-        for file in files.into_iter().map(|(_, file)| file).chain([journal]) {
+        for file in files.into_iter().chain([journal]) {
             self.ops.submit(&mut *self.driver, Purpose::CommitFlush(lsn), Operation::Flush { file });
         }
         Ok(())

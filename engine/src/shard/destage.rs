@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-use super::Shard;
+use super::{MEMORY_SHORT_PERCENT, Shard};
 use super::active::{Active, Sealing};
 use super::handle::{ShardHandle, Slot};
 use super::ops::Purpose;
@@ -98,7 +98,9 @@ impl Shard {
                 active.dat_byte = 0;
                 continue;
             }
-            if !active.force_destage && to - from < DAT_BYTES_MIN && !self.is_worth_destaging(active) {
+            // A deferred channel waits for all of it, whatever a checkpoint has got meanwhile.
+            let forced = active.force_destage || active.deferred;
+            if !forced && to - from < DAT_BYTES_MIN && !self.is_worth_destaging(active) {
                 return Ok(());
             }
             if complete {
@@ -125,7 +127,7 @@ impl Shard {
             let destaged = page.start().byte_base + (active.dat_byte as u64).saturating_sub(page.start().prefix.into());
             active.written.bytes_total.saturating_sub(destaged)
         });
-        pages >= RING_PAGES / 2 || behind >= DAT_BYTES_MIN as u64 || self.pages.used_percent() >= 50
+        pages >= RING_PAGES / 2 || behind >= DAT_BYTES_MIN as u64 || self.pages.used_percent() >= MEMORY_SHORT_PERCENT
     }
 
     /// Blocks of dat were written.
@@ -227,8 +229,9 @@ impl Shard {
             let first_block = (active.idx_next.0 - active.segment.first.0) as usize / RECORDS_PER_BLOCK;
             for (i, block) in buf[..blocks * BLOCK_SIZE].chunks_exact(BLOCK_SIZE).enumerate() {
                 active.segment.idx_hash = idx_hash_append(active.segment.idx_hash, block);
-                active.segment.times.push((first_block + i) as u32, first_time_us(block));
+                active.segment.times.push((first_block + i) as u32, record_time_us(block, 0));
             }
+            active.last_time_us = record_time_us(&buf[(blocks - 1) * BLOCK_SIZE..], RECORDS_PER_BLOCK - 1);
             self.idx_buffers.push(buf);
         }
         active.idx_busy = false;
@@ -256,16 +259,17 @@ impl Shard {
         let persistence = active.channel.persistence.as_ref().expect("a shard's channels are persistent");
         let mut seq = from;
         let end = Seq(from.0 + count as u64);
-        while seq < end && seq < active.stubbed {
-            records.push(persistence.on_disk.stub_record(seq).expect("records below `stubbed` are in the stub"));
-            seq.0 += 1;
+        if seq < active.stubbed {
+            seq = persistence.on_disk.copy_stub(seq, end.min(active.stubbed), &mut records);
+            assert!(seq == end || seq == active.stubbed, "records below `stubbed` are in the stub");
         }
         while seq < end {
             let page = active.channel.tail.page_of(seq).expect("pages stay until stubbed");
             let first = page.start().first_seq.0;
             let in_page = page.end().map_or(end.0, |page_end| end.0.min(first + u64::from(page_end.slots)));
             assert!(first <= seq.0 && seq.0 < in_page, "the page holds the event");
-            records.extend((seq.0..in_page).map(|seq| page.record((seq - first) as usize)));
+            let slots = (seq.0 - first) as usize..(in_page - first) as usize;
+            page.with_records(slots, |from| records.extend_from_slice(from));
             seq = Seq(in_page);
         }
         records
@@ -376,7 +380,12 @@ fn open_segment_files(disk: &dyn Disk, meta: &Meta, first: Seq) -> io::Result<(A
             create_segment_files(disk, meta, first)?;
             open()?
         }
-        result => result?,
+        Err(error) => return Err(error),
+        Ok(files) => {
+            // A killed process may have made them without making their names durable.
+            disk.sync_dir(&channel_dir(meta.id))?;
+            files
+        }
     };
     idx.allocate(ALLOCATE_FIRST)?;
     dat.allocate(ALLOCATE_FIRST)?;
@@ -399,9 +408,17 @@ pub fn create_segment_files(disk: &dyn Disk, meta: &Meta, first: Seq) -> io::Res
 /// Makes a channel's directory with its META, unless it is there. The caller makes the names in the directory durable.
 fn make_channel_dir(disk: &dyn Disk, meta: &Meta) -> io::Result<()> {
     let (fan, dir, meta_path) = (fan_dir(meta.id), channel_dir(meta.id), meta_path(meta.id));
-    match disk.open(&meta_path, OpenMode::Read) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        result => return result.map(drop),
+    let mut buf = AlignedBuf::new(BLOCK_SIZE);
+    let old = match disk.open(&meta_path, OpenMode::Write) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        result => Some(result?),
+    };
+    if let Some(old) = &old {
+        let read = old.read_at(&mut buf[..BLOCK_SIZE], 0)?;
+        if Meta::decode(&buf[..read]).is_ok() {
+            return Ok(());
+        }
+        // Its making was cut off.
     }
     for (parent, dir) in [("", CHANNELS_DIR), (CHANNELS_DIR, &fan), (&fan, &dir)] {
         match disk.create_dir(dir) {
@@ -413,8 +430,10 @@ fn make_channel_dir(disk: &dyn Disk, meta: &Meta) -> io::Result<()> {
         }
         disk.sync_dir(parent)?;
     }
-    let file = disk.open(&meta_path, OpenMode::Create)?;
-    let mut buf = AlignedBuf::new(BLOCK_SIZE);
+    let file = match old {
+        Some(old) => old,
+        None => disk.open(&meta_path, OpenMode::Create)?,
+    };
     meta.encode(&mut buf[..BLOCK_SIZE]);
     file.write_at(&buf[..BLOCK_SIZE], 0)?;
     file.flush()
@@ -432,9 +451,9 @@ fn allocate_ahead(file: &dyn File, allocated: &mut u64, end: u64) -> io::Result<
     Ok(())
 }
 
-/// Time of the first record of an encoded block.
-fn first_time_us(block: &[u8]) -> u64 {
-    let record = &block[..size_of::<IndexRecord>()];
-    let record: &IndexRecord = zerocopy::FromBytes::ref_from_bytes(record).expect("a block begins with a record");
+/// Time of a record of an encoded block.
+fn record_time_us(block: &[u8], slot: usize) -> u64 {
+    let record = &block[slot * size_of::<IndexRecord>()..][..size_of::<IndexRecord>()];
+    let record: &IndexRecord = zerocopy::FromBytes::ref_from_bytes(record).expect("a block begins with its records");
     record.time_us()
 }

@@ -152,6 +152,11 @@ impl ShardHandle {
         self.files_ready.pop()
     }
 
+    /// Whether somebody waits for memory or space.
+    pub fn is_waited_for_room(&self) -> bool {
+        self.room.is_waited_for()
+    }
+
     /// Whether a channel is on the list.
     pub fn has_dirty(&self) -> bool {
         !self.dirty.is_empty()

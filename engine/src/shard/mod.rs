@@ -49,6 +49,8 @@ use crate::segment::record::IndexRecord;
 use crate::store::superblock::CleanEnd;
 use crate::tail::pool::PagePool;
 
+/// Share of the page budget in use from which small writes are worth their while.
+const MEMORY_SHORT_PERCENT: usize = 50;
 /// How long a shard that found no room on disk waits before it tries again.
 const SPACE_RETRY_US: u64 = 50_000;
 
@@ -118,6 +120,7 @@ pub struct Shard {
     closing: bool,
     ended: bool,
     worked_lately: bool,
+    memory_short: bool,
     file_maker: Arc<Offload>,
     idx_buffers: Vec<AlignedBuf>,
     record_scratch: Vec<IndexRecord>,
@@ -182,6 +185,7 @@ impl Shard {
             closing: false,
             ended: false,
             worked_lately: false,
+            memory_short: false,
             file_maker: seed.file_maker,
             idx_buffers: Vec::new(),
             record_scratch: Vec::new(),
@@ -216,6 +220,7 @@ impl Shard {
         let gathered = self.gather();
         self.roll()?;
         let committed = self.commit()?;
+        self.relieve_memory();
         self.destage()?;
         let checkpointed = self.step_checkpoint()?;
         self.keep_spares()?;
@@ -227,7 +232,7 @@ impl Shard {
             return Ok(Turn::Ended);
         }
         let worked = reaped || received || gathered || committed || checkpointed || recycled;
-        Ok(if worked { Turn::Worked } else { Turn::Idle { until_us: self.timers.next() } })
+        Ok(if worked { Turn::Worked } else { Turn::Idle { until_us: self.next_timer() } })
     }
 
     /// Handles what has completed.
@@ -356,6 +361,16 @@ impl Shard {
             any = true;
             self.queue_destage(slot);
         }
+        // The list is left alone until there is a commit to make of it: a look at each event would take its channel's
+        // cache lines from the producer again and again.
+        if self.handle.has_dirty() && self.timers.write_behind_at.is_none() {
+            self.timers.write_behind_at = Some(self.now_us + self.options.write_behind.as_micros() as u64);
+        }
+        let due = self.timers.write_behind_due(self.now_us);
+        let wanted = self.commit_now || self.flush_now || due || self.closing;
+        if !wanted || !self.can_commit() {
+            return any;
+        }
         while let Some(slot) = self.handle.pop_dirty() {
             any = true;
             // A channel may be dirty before the message that opens it is taken.
@@ -380,10 +395,29 @@ impl Shard {
                 self.flush_backlog = true;
             }
         }
-        if !self.queue.is_empty() && self.timers.write_behind_at.is_none() {
-            self.timers.write_behind_at = Some(self.now_us + self.options.write_behind.as_micros() as u64);
-        }
         any
+    }
+
+    /// When memory runs short, every channel is looked at again: what was too little to be worth a write is now.
+    fn relieve_memory(&mut self) {
+        let used_percent = self.pages.used_percent();
+        if used_percent < MEMORY_SHORT_PERCENT {
+            self.memory_short = false;
+        } else if !std::mem::replace(&mut self.memory_short, true) || self.handle.is_waited_for_room() {
+            let open: Vec<Slot> = self.active.iter().flatten().map(|active| active.slot).collect();
+            open.into_iter().for_each(|slot| self.queue_destage(slot));
+        }
+    }
+
+    /// Whether nothing stands in the way of another commit.
+    fn can_commit(&self) -> bool {
+        let busy = self.journal.is_rolling() || self.commits.has_barrier();
+        !busy && self.commits.in_flight() < self.options.commit_depth
+    }
+
+    /// The next moment at which there is something to do without anything else happening.
+    fn next_timer(&self) -> Option<u64> {
+        self.timers.next(self.can_commit())
     }
 
     fn fire_timers(&mut self) -> Result<(), Poisoned> {

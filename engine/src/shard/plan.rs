@@ -56,12 +56,15 @@ pub struct Plan {
     pub room: usize,
     /// Bytes from which a page's new blocks go by extent.
     pub extent_bytes: usize,
+    /// Whether no commit could have more room than this one had at first: then a batch that does not fit is split.
+    pub is_largest: bool,
 }
 
 impl Plan {
     /// Empties the plan for a commit with so much room.
-    pub fn reset(&mut self, room: usize, extent_bytes: usize) {
+    pub fn reset(&mut self, room: usize, extent_bytes: usize, is_largest: bool) {
         self.pieces.clear();
+        self.is_largest = is_largest;
         self.room = room;
         self.extent_bytes = extent_bytes;
     }
@@ -111,10 +114,17 @@ impl Plan {
         }
     }
 
+    /// The last slot at or below `to` that no batch spans. A batch is in one commit, so that a crash keeps all of it or
+    /// nothing; only one that fits no commit is split.
+    fn between_batches(&self, page: &Page, from: usize, to: usize) -> Option<usize> {
+        let between = (from + 1..=to).rev().find(|slot| !page.continues(slot - 1));
+        between.or((self.is_largest && self.pieces.is_empty()).then_some(to))
+    }
+
     fn inline(&self, active: &Active, page: &Arc<Page>, to: usize, end_of: impl Fn(usize) -> usize) -> Option<Piece> {
         let from = active.at.slot;
         let fits = |slot: usize| entry_size_events(slot - from) + end_of(slot) - active.at.byte <= self.room;
-        let to = last_that(from, to, fits)?;
+        let to = self.between_batches(page, from, last_that(from, to, fits)?)?;
         Some(Piece {
             slot: active.slot,
             page: page.clone(),
@@ -135,7 +145,7 @@ impl Plan {
         let from = active.at.slot;
         // Less than a block is left over for the journal.
         let fits = |slot: usize| entry_size_events(slot - from) + BLOCK_SIZE <= self.room;
-        let to = last_that(from, to, fits)?;
+        let to = self.between_batches(page, from, last_that(from, to, fits)?)?;
         let end = end_of(to);
         let completes_page = page.end().is_some_and(|page_end| page_end.slots as usize == to);
         let blocks_to = if completes_page { end.next_multiple_of(BLOCK_SIZE) } else { end / BLOCK_SIZE * BLOCK_SIZE };

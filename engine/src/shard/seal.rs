@@ -121,6 +121,7 @@ impl Shard {
         let first = active.segment.first;
         let whole = (end.0 - first.0) as usize / RECORDS_PER_BLOCK;
         let file = self.open_idx(active, ((whole + 2) * BLOCK_SIZE) as u64)?;
+        self.write_recovered_tail(active)?;
         let place = BlockPlace { channel: active.channel.id, segment_first: first };
         let sums = match active.segment.times_complete {
             true => IdxSums { hash: active.segment.idx_hash, times: std::mem::take(&mut active.segment.times) },
@@ -133,8 +134,8 @@ impl Shard {
         };
         let dat_size = active.segment.dat_size.unwrap_or(0);
         let idx_end = idx_end(active.channel.id, (first, end), dat_size, sums, &records, last_time_us);
+        active.last_time_us = records.last().map_or(last_time_us, IndexRecord::time_us);
         self.record_scratch = records;
-        self.write_recovered_tail(active)?;
         let idx_size = idx_end.offset + idx_end.len as u64;
         active.sealing = Sealing::Writing { idx_size, end };
         active.segment.idx_dirty = true;
@@ -168,6 +169,8 @@ impl Shard {
         file.write_at(&buf[..BLOCK_SIZE], offset)?;
         active.segment.dat_dirty = true;
         active.recovered_tail = Vec::new();
+        let persistence = active.channel.persistence.as_ref().expect("a shard's channels are persistent");
+        persistence.on_disk.drop_dat_tail();
         Ok(())
     }
 

@@ -23,9 +23,9 @@ impl Timers {
         self.write_behind_at.is_some_and(|at| at <= now_us)
     }
 
-    /// The next moment.
-    pub fn next(&self) -> Option<u64> {
-        [self.write_behind_at, self.flush_at, self.idle_at, self.space_retry_at].into_iter().flatten().min()
+    /// The next moment. What waits to be written waits for the commit that is under way, if there is one.
+    pub fn next(&self, can_commit: bool) -> Option<u64> {
+        [self.write_behind_at.filter(|_| can_commit), self.flush_at, self.idle_at, self.space_retry_at].into_iter().flatten().min()
     }
 
     /// Makes sure that a channel whose policy has a period is flushed in time.

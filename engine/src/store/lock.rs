@@ -37,7 +37,7 @@ impl StoreLock {
     pub fn take(base: &Path, file: File) -> Result<Self, OpenError> {
         let file = Arc::new(file);
         let until = Instant::now() + DEAD_HOLDER_WAIT;
-        let mut told = false;
+        let (mut told, mut seen_alive) = (false, false);
         loop {
             match file.try_lock() {
                 Ok(()) => break,
@@ -48,7 +48,12 @@ impl StoreLock {
             }
             let holder = read_holder(&file);
             if holder.pid.is_none_or(is_alive) || Instant::now() >= until {
-                return Err(OpenError::InUse { path: base.to_owned(), holder: holder.text });
+                // A process that is being killed seems alive for a moment: so it is looked at twice.
+                if std::mem::replace(&mut seen_alive, true) {
+                    return Err(OpenError::InUse { path: base.to_owned(), holder: holder.text });
+                }
+                std::thread::sleep(LOOK_AGAIN);
+                continue;
             }
             if !std::mem::replace(&mut told, true) {
                 tracing::info!(store = %base.display(), holder = holder.text, "waits for the last writes of a dead process");
@@ -89,13 +94,24 @@ fn read_holder(file: &File) -> Holder {
 }
 
 fn is_alive(pid: i32) -> bool {
-    kill(Pid::from_raw(pid), None) != Err(nix::errno::Errno::ESRCH) && !is_zombie(pid)
+    kill(Pid::from_raw(pid), None) != Err(nix::errno::Errno::ESRCH) && !is_ending(pid) && !is_being_killed(pid)
 }
 
-/// A killed process that its parent has not asked about yet.
-fn is_zombie(pid: i32) -> bool {
+/// A process that ends (PF_EXITING), or has ended and its parent has not asked about it yet.
+fn is_ending(pid: i32) -> bool {
+    const EXITING: u64 = 4;
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']))
+    let Some(rest) = stat.rsplit(')').next() else { return false };
+    let flags: u64 = rest.split_whitespace().nth(6).and_then(|flags| flags.parse().ok()).unwrap_or(0);
+    rest.trim_start().starts_with(['Z', 'X']) || flags & EXITING != 0
+}
+
+/// SIGKILL was sent and is still to arrive.
+fn is_being_killed(pid: i32) -> bool {
+    const KILL: u64 = 1 << (libc::SIGKILL - 1);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending = status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
+    pending.filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok()).any(|mask| mask & KILL != 0)
 }
 
 fn host() -> String {

@@ -20,7 +20,7 @@ use crate::error::{CloseError, OpenError, OpenFileError};
 use crate::ids::{ChannelId, Epoch, Lsn, SegmentNo, Seq, ShardId, StoreUuid};
 use crate::io::posix::PosixDisk;
 use crate::io::uring::UringDisk;
-use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, OpenMode, probe};
+use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode, probe};
 use crate::journal::{journal_dir, spare_dir};
 use crate::options::{Backend, Options};
 use crate::random::Random;
@@ -38,6 +38,8 @@ use crate::tail::pool::PagePool;
 use crate::tail::{Tail, TailLimits, TailStart};
 
 const STORE_PATH: &str = "STORE";
+/// Its name while it is made.
+const STORE_NEW_PATH: &str = "STORE.new";
 
 /// What a store stands on.
 #[derive(Clone, Debug)]
@@ -99,7 +101,11 @@ impl Store {
     pub fn recover(environment: Environment, options: &Options) -> Result<(Self, Vec<ShardSeed>), OpenError> {
         let disk = &environment.disk;
         let mut superblock = match read_superblock(&**disk)? {
-            Some(superblock) => superblock,
+            Some(superblock) => {
+                // A killed process may have made it without making its name durable.
+                disk.sync_dir("").map_err(io_error("sync", "."))?;
+                superblock
+            }
             None => make_store(&**disk, options, &environment.random)?,
         };
         let uuid = superblock.uuid;
@@ -415,9 +421,12 @@ fn read_superblock(disk: &dyn Disk) -> Result<Option<Superblock>, OpenError> {
     superblock.map(Some).map_err(|source| OpenError::Superblock { path: STORE_PATH.into(), source })
 }
 
-/// Writes both copies, one after the other: at any moment one is whole.
 fn write_superblock(disk: &dyn Disk, superblock: &Superblock) -> io::Result<()> {
-    let file = disk.open(STORE_PATH, OpenMode::Write)?;
+    write_copies(&*disk.open(STORE_PATH, OpenMode::Write)?, superblock)
+}
+
+/// Writes both copies, one after the other: at any moment one is whole.
+fn write_copies(file: &dyn File, superblock: &Superblock) -> io::Result<()> {
     let mut buf = AlignedBuf::new(SUPERBLOCK_SIZE);
     superblock.encode(&mut buf[..SUPERBLOCK_SIZE]).map_err(io::Error::other)?;
     for copy in 0..2 {
@@ -443,11 +452,13 @@ fn make_store(disk: &dyn Disk, options: &Options, random: &Random) -> Result<Sup
 }
 
 fn make_superblock(disk: &dyn Disk, superblock: &Superblock) -> io::Result<()> {
-    match disk.open(STORE_PATH, OpenMode::Create) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        result => _ = result?,
-    }
-    write_superblock(disk, superblock)?;
+    // It gets its name when it is whole: a STORE that is neither there nor whole is damage.
+    let file = match disk.open(STORE_NEW_PATH, OpenMode::Create) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => disk.open(STORE_NEW_PATH, OpenMode::Write)?,
+        result => result?,
+    };
+    write_copies(&*file, superblock)?;
+    disk.rename(STORE_NEW_PATH, STORE_PATH)?;
     disk.sync_dir("")
 }
 

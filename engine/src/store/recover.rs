@@ -24,7 +24,9 @@ use crate::journal::format::{
     entries, finish_commit,
 };
 use crate::journal::pool::SegmentPool;
-use crate::journal::scan::{Recovery, ScannedCommit, scan};
+use crate::journal::scan::{
+    CommitFault, HeaderFault, JournalError, NamedBy, Recovery, ScannedCommit, Witness, scan,
+};
 use crate::journal::writer::Journal;
 use crate::journal::{journal_dir, segment_number, segment_path};
 use crate::random::Random;
@@ -137,24 +139,44 @@ fn read_clean_end(
     found: &mut Found,
 ) -> Result<CheckpointEntry, OpenError> {
     let path = segment_path(shard, clean.segment);
-    let damaged = |why| OpenError::Inconsistent { channel: format!("(journal of shard {shard}, {path})"), why };
-    let header = read_header(disk, &path).ok_or_else(|| damaged("the header of the last segment is damaged"))?;
-    if header.uuid != uuid || header.shard != shard || header.number != clean.segment {
-        return Err(damaged("the last segment is another's"));
-    }
-    let mut buf = AlignedBuf::new(BLOCK_SIZE);
-    let offset = clean.offset.saturating_sub(BLOCK_SIZE as u64);
-    let file = disk.open(&path, OpenMode::Read).map_err(io_error("open", &*path))?;
-    file.read_at(&mut buf[..BLOCK_SIZE], offset).map_err(io_error("read", &*path))?;
-    let commit = CommitHeader::verify(&buf[..BLOCK_SIZE], &header.context(), offset)
-        .map_err(|_| damaged("the last commit is damaged"))?;
-    let (meta, _) = commit.body(&buf[..BLOCK_SIZE]).map_err(|_| damaged("the last commit is damaged"))?;
-    let Some(Ok(Entry::Checkpoint(entry))) = entries(meta).next() else {
-        return Err(damaged("the last commit is no checkpoint"));
+    let fail = |source| OpenError::Journal { shard, source };
+    let file = match disk.open(&path, OpenMode::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(fail(JournalError::Lost { path, named_by: NamedBy::Store }));
+        }
+        result => result.map_err(io_error("open", &*path))?,
     };
-    if commit.fields().lsn.0 + 1 != clean.next_lsn.0 {
-        return Err(damaged("the last commit has another number"));
+    let bad_header = |fault| fail(JournalError::BadHeader { path: path.clone(), fault, named_by: NamedBy::Store });
+    let mut buf = AlignedBuf::new(BLOCK_SIZE);
+    let read = file.read_at(&mut buf[..BLOCK_SIZE], 0).map_err(io_error("read", &*path))?;
+    let header = SegmentHeader::verify(&buf[..read]).map_err(|error| bad_header(HeaderFault::Damaged(error)))?;
+    if header.uuid != uuid {
+        return Err(bad_header(HeaderFault::OtherStore(header.uuid)));
     }
+    if header.shard != shard {
+        return Err(bad_header(HeaderFault::OtherShard(header.shard)));
+    }
+    if header.number != clean.segment {
+        return Err(bad_header(HeaderFault::OtherNumber(header.number)));
+    }
+    let offset = clean.offset.saturating_sub(BLOCK_SIZE as u64);
+    let lsn = Lsn(clean.next_lsn.0.saturating_sub(1));
+    let corrupt = |fault| {
+        let witness = Box::new(Witness::CleanEnd { next_lsn: clean.next_lsn });
+        fail(JournalError::Corrupt { path: path.clone(), offset, lsn, fault, witness })
+    };
+    let read = file.read_at(&mut buf[..BLOCK_SIZE], offset).map_err(io_error("read", &*path))?;
+    let commit =
+        CommitHeader::verify(&buf[..read], &header.context(), offset).map_err(|error| corrupt(error.into()))?;
+    let (meta, _) = commit.body(&buf[..read]).map_err(|error| corrupt(error.into()))?;
+    if commit.fields().lsn != lsn {
+        return Err(corrupt(CommitFault::OtherLsn(commit.fields().lsn)));
+    }
+    let entry = match entries(meta).next() {
+        Some(Ok(Entry::Checkpoint(entry))) => entry,
+        Some(Err(error)) => return Err(corrupt(error.into())),
+        _ => return Err(corrupt(CommitFault::Count)),
+    };
     found.next_lsn = clean.next_lsn;
     found.last_segment = Some(clean.segment);
     Ok(entry)

@@ -14,7 +14,7 @@ use crate::ids::{ChannelId, Epoch, Lsn, Seq, StoreUuid};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode};
 use crate::journal::format::EventsEntry;
 use crate::segment::block::{BlockPlace, RECORDS_PER_BLOCK, encode_block};
-use crate::segment::path::{dat_path, idx_path};
+use crate::segment::path::{channel_dir, dat_path, idx_path};
 use crate::segment::record::IndexRecord;
 use crate::shard::destage::create_segment_files;
 use crate::shard::handle::active_segment;
@@ -123,13 +123,10 @@ impl<'d> Replay<'d> {
     /// in memory: those are laid over, since only the commit's own were verified.
     fn extent(&mut self, extent: &std::ops::Range<u64>) -> io::Result<()> {
         let in_memory = self.bytes_end();
+        // Open, so that it is flushed at the end: a killed process may have left the blocks in the kernel.
+        let dat = self.dat()?;
         if in_memory > extent.start {
-            let last_block = (in_memory - 1) / BLOCK_SIZE as u64 * BLOCK_SIZE as u64;
-            let rest_at = (in_memory - last_block) as usize;
-            let mut block = AlignedBuf::new(BLOCK_SIZE);
-            let dat = self.dat()?;
-            dat.read_at(&mut block[..BLOCK_SIZE], last_block)?;
-            self.bytes.extend_from_slice(&block[rest_at..BLOCK_SIZE]);
+            self.mix(&*dat)?;
         } else if extent.start - in_memory < BLOCK_SIZE as u64 {
             self.bytes.resize((extent.start - self.bytes_base) as usize, 0);
         } else {
@@ -138,6 +135,21 @@ impl<'d> Replay<'d> {
         self.write_dat()?;
         self.bytes.clear();
         self.bytes_base = extent.end;
+        Ok(())
+    }
+
+    /// The block in which the bytes in memory end goes on with an extent. It is the only copy of those, so it is left alone
+    /// if it is right (design D5). If not, the extent has not become durable, and nobody was told that it has.
+    fn mix(&mut self, dat: &dyn File) -> io::Result<()> {
+        let whole = self.bytes.len() / BLOCK_SIZE * BLOCK_SIZE;
+        let mixed = &self.bytes[whole..];
+        let mut block = AlignedBuf::new(BLOCK_SIZE);
+        dat.read_at(&mut block[..BLOCK_SIZE], self.bytes_base + whole as u64)?;
+        if block[..mixed.len()] == *mixed {
+            self.bytes.truncate(whole);
+        } else {
+            self.bytes.extend_from_slice(&block[mixed.len()..BLOCK_SIZE]);
+        }
         Ok(())
     }
 
@@ -244,7 +256,12 @@ impl<'d> Replay<'d> {
     fn open(&self, path: &str) -> io::Result<Arc<dyn File>> {
         match self.disk.open(path, OpenMode::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            result => return result,
+            Err(error) => return Err(error),
+            Ok(file) => {
+                // A killed process may have made it without making its name durable.
+                self.disk.sync_dir(&channel_dir(ChannelId(self.state.id)))?;
+                return Ok(file);
+            }
         }
         let id = ChannelId(self.state.id);
         let created = Epoch((id.0 >> 32) as u32);

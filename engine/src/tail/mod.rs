@@ -226,7 +226,7 @@ impl Tail {
             return self.append_with(1, 0, |page, slot, offset| {
                 // SAFETY: `append_with` hands each reservation to one closure.
                 unsafe { page.fill(slot, offset, &[], record) };
-                page.mark(slot, offset);
+                page.mark(slot, offset, false);
             });
         }
         let crc = crc32c::crc32c(payload);
@@ -235,7 +235,7 @@ impl Tail {
             let record = IndexRecord::in_dat(dat_offset, payload.len() as u32, crc, time_us);
             // SAFETY: as above.
             unsafe { page.fill(slot, offset, payload, record) };
-            page.mark(slot, offset + payload.len());
+            page.mark(slot, offset + payload.len(), false);
         })
     }
 
@@ -271,7 +271,7 @@ impl Tail {
             // The first one last: the publisher stops at it until all are ready.
             let mut end = at;
             for (i, payload) in payloads.iter().enumerate().rev() {
-                page.mark(slot + i, end);
+                page.mark(slot + i, end, i + 1 < payloads.len());
                 end -= dat_len(payload);
             }
         })
@@ -336,12 +336,16 @@ impl Tail {
         self.check_room(&chain, page_no)?;
         let prefix = if current.is_none() { std::mem::take(&mut origin.dat_tail) } else { Vec::new() };
         let size = self.next_size(current.as_deref(), count, bytes + prefix.len());
-        if !self.pool.take(size) {
-            if current.is_none() {
-                origin.dat_tail = prefix;
+        let size = match self.pool.take(size) {
+            true => size,
+            // A page is closed, and can be destaged, only when the next one is there: so there must be one.
+            false if chain.len() < 2 => {
+                let size = PageSize::for_content(bytes + prefix.len(), count, 0);
+                self.pool.take_anyway(size);
+                size
             }
-            return Err(Refusal::Full);
-        }
+            false => return Err(Refusal::Full),
+        };
         let mut page = Arc::new(Page::new(&self.pool, size, PageStart::default()));
         self.ring[(page_no % RING_PAGES) as usize].store(Arc::as_ptr(&page).cast_mut(), Ordering::Release);
         let mut old = Word(self.word.load(Ordering::Acquire));
@@ -557,6 +561,12 @@ impl Tail {
         let after = chain.partition_point(|page| page.start().first_seq <= seq);
         // An empty page shares its first sequence with the next one, which is found first.
         after.checked_sub(1).map(|i| chain[i].clone())
+    }
+
+    /// Sequence of the first event in memory; the next event's if there is none.
+    pub fn first_in_memory(&self) -> Seq {
+        let chain = self.chain.lock().expect("no panic while the lock is held");
+        chain.front().map_or_else(|| self.published(), |page| page.start().first_seq)
     }
 
     /// The page with this number, if it is in the chain.

@@ -19,6 +19,8 @@ use super::pool::{PageMemory, PagePool, PageSize};
 use crate::ids::Seq;
 use crate::io::{BLOCK_SIZE, StableBytes};
 use crate::segment::record::{IndexRecord, RecordPlace};
+#[cfg(not(redex_loom))]
+use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Where a page stands: in the channel, in its segment, and in the count of the channel's bytes.
@@ -48,6 +50,8 @@ pub struct PageEnd {
 }
 
 const OPEN: u64 = u64::MAX;
+/// In a mark: the next slot belongs to the same batch.
+const CONTINUES: u32 = 1 << 31;
 
 /// One page. Always in an [`Arc`]; its memory returns to the pool with the last reference.
 #[derive(Debug)]
@@ -133,17 +137,25 @@ impl Page {
         });
     }
 
-    /// Marks a filled slot as ready; `end` is the page's bytes up to its end.
+    /// Marks a filled slot as ready; `end` is the page's bytes up to its end, and `continues` says whether the next slot
+    /// belongs to the same batch.
     #[inline]
-    pub fn mark(&self, slot: usize, end: usize) {
-        self.memory.marks[slot].store(end as u32 + 1, Ordering::Release);
+    pub fn mark(&self, slot: usize, end: usize, continues: bool) {
+        let flag = if continues { CONTINUES } else { 0 };
+        self.memory.marks[slot].store((end as u32 + 1) | flag, Ordering::Release);
+    }
+
+    /// Whether the slot behind this ready one belongs to the same batch.
+    #[inline]
+    pub fn continues(&self, slot: usize) -> bool {
+        self.memory.marks[slot].load(Ordering::Acquire) & CONTINUES != 0
     }
 
     /// Bytes up to the end of this slot, if it is ready.
     #[inline]
     pub fn ready(&self, slot: usize) -> Option<u32> {
         let mark = self.memory.marks.get(slot)?.load(Ordering::Acquire);
-        (mark != 0).then(|| mark - 1)
+        (mark != 0).then(|| (mark & !CONTINUES) - 1)
     }
 
     /// Raises a record's time to `floor_us` if it lies below, and returns the time it has then.
@@ -198,12 +210,21 @@ impl Page {
         })
     }
 
-    /// Copies the records of published slots.
-    pub fn copy_records(&self, slots: std::ops::Range<usize>, out: &mut [u8]) {
-        let size = size_of::<IndexRecord>();
-        for (record, out) in slots.zip(out.chunks_exact_mut(size)) {
-            out.copy_from_slice(zerocopy::IntoBytes::as_bytes(&self.record(record)));
-        }
+    /// The records of published slots, in order. Panics if some are not published.
+    #[cfg(not(redex_loom))]
+    pub fn with_records<R>(&self, slots: std::ops::Range<usize>, look: impl FnOnce(&[IndexRecord]) -> R) -> R {
+        let published = (self.published.load(Ordering::Acquire) >> 32) as usize;
+        assert!(slots.start <= slots.end && slots.end <= published, "the slots are published");
+        let first: *const UnsafeCell<IndexRecord> = self.memory.records[slots.clone()].as_ptr();
+        // SAFETY: the cell is transparent over the record; published records are never written again, and the load
+        // above saw what was written.
+        look(unsafe { std::slice::from_raw_parts(first.cast::<IndexRecord>(), slots.len()) })
+    }
+
+    /// As above, a record at a time, so that loom sees each access.
+    #[cfg(redex_loom)]
+    pub fn with_records<R>(&self, slots: std::ops::Range<usize>, look: impl FnOnce(&[IndexRecord]) -> R) -> R {
+        look(&slots.map(|slot| self.record(slot)).collect::<Vec<_>>())
     }
 
     /// Bytes of the page below the published mark. Panics if some are not.

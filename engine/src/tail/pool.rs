@@ -4,7 +4,8 @@
 //! pages of 1 MiB. Their bytes are cut from chunks of 2 MiB that ask for huge pages, and are handed out again when the
 //! last reader has let go of them.
 //!
-//! Promises: what the chains of all channels use stays within the budget ([`PagePool::take`] refuses above it);
+//! Promises: what the chains of all channels use stays within the budget ([`PagePool::take`] refuses above it), but for two
+//! small pages a channel, without which it could never go on;
 //! pages that left their chain and are only held by readers never count against writers, and are counted apart, so that
 //! readers above the cap get copies.
 
@@ -141,6 +142,11 @@ impl PagePool {
                 fits.then_some(used + cost)
             })
             .is_ok()
+    }
+
+    /// Takes a page's worth even above the budget: what a channel needs to go on at all.
+    pub fn take_anyway(&self, size: PageSize) {
+        self.chained_bytes.fetch_add(size.cost(), Ordering::Relaxed);
     }
 
     /// The page left its chain; if readers hold it, it counts as held from now on.

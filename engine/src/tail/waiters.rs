@@ -83,6 +83,11 @@ impl Waiters {
         }
     }
 
+    /// Whether anybody waits. A look from outside: it may be over the next moment.
+    pub fn is_waited_for(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+    }
+
     /// Wakes everybody, since what they wait for will not come.
     pub fn wake_all(&self) {
         self.wake(u64::MAX);

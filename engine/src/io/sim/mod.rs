@@ -59,6 +59,12 @@ impl SimDisk {
         self.lock().power_cut();
     }
 
+    /// Lets the process die, also one that has lost its power at some step: what it had submitted lands, nothing is lost,
+    /// and nothing becomes durable by it. Every open file and driver is dead, as after [`SimDisk::power_cut`].
+    pub fn kill(&self) {
+        self.lock().kill();
+    }
+
     /// Switches the power off at the `steps`th step from now (0: at once, `None`: never). That call and all later
     /// ones fail with an error that [`is_power_off`] knows, until [`SimDisk::power_cut`]. The effect of the step at
     /// which it happens may survive or not.
@@ -66,6 +72,17 @@ impl SimDisk {
         let mut state = self.lock();
         state.is_off |= steps == Some(0);
         state.off_at = steps.map(|steps| state.steps + steps);
+        state.off_kind = None;
+    }
+
+    /// Switches the power off at the `nth` step of this kind from now (1: the next); otherwise as
+    /// [`SimDisk::power_off_after`], which takes it back.
+    ///
+    /// # Panics
+    /// If `nth` is 0.
+    pub fn power_off_at(&self, kind: StepKind, nth: u64) {
+        assert!(nth > 0, "the next step is the first");
+        self.lock().off_kind = Some((kind, nth));
     }
 
     /// Whether the power is off.
@@ -126,6 +143,11 @@ impl SimDisk {
     /// If `nth` is 0.
     pub fn one_shot_fault(&self, kind: FaultKind, nth: u64) {
         self.lock().order_fault(kind, nth);
+    }
+
+    /// Takes back the faults that were ordered and are not due yet.
+    pub fn forget_faults(&self) {
+        self.lock().one_shots.clear();
     }
 
     /// Makes a sector of a file unreadable until it is written again. Sectors count from 0. Fails if there is no such

@@ -1,3 +1,5 @@
+//! The simulated disk against what it promises.
+
 use super::*;
 use crate::io::{AlignedBuf, Completion, Durability, IoBuf, Operation};
 use std::collections::BTreeSet;

@@ -12,9 +12,23 @@ impl State {
         self.sweep();
         self.boot += 1;
         self.is_off = false;
-        self.off_at = None;
+        (self.off_at, self.off_kind) = (None, None);
         self.phase = None;
         self.record("power cut", &[self.boot], true);
+    }
+
+    /// Lets the process die: the disk goes on, so every write in flight lands, and nothing is lost.
+    pub(in crate::io::sim) fn kill(&mut self) {
+        self.land_flights();
+        self.handles.clear();
+        for inode in self.inodes.values_mut() {
+            inode.open = 0;
+        }
+        self.boot += 1;
+        self.is_off = false;
+        (self.off_at, self.off_kind) = (None, None);
+        self.phase = None;
+        self.record("kill", &[self.boot], true);
     }
 
     /// Makes every write in flight an effect like others that are not durable, in random order.

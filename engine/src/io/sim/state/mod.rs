@@ -101,13 +101,14 @@ pub(in crate::io::sim) struct State {
     inodes: BTreeMap<u64, Inode>,
     handles: BTreeMap<u64, Handle>,
     pub(in crate::io::sim) flights: BTreeMap<u64, Flight>,
-    one_shots: Vec<(FaultKind, u64)>,
+    pub(in crate::io::sim) one_shots: Vec<(FaultKind, u64)>,
     next_id: u64,
     order: u64,
     /// Power cuts so far.
     pub(in crate::io::sim) boot: u64,
     pub(in crate::io::sim) is_off: bool,
     pub(in crate::io::sim) off_at: Option<u64>,
+    pub(in crate::io::sim) off_kind: Option<(StepKind, u64)>,
     pub(in crate::io::sim) steps: u64,
     pub(in crate::io::sim) last_step: Option<(StepKind, Option<&'static str>)>,
     pub(in crate::io::sim) phase: Option<&'static str>,
@@ -130,6 +131,7 @@ impl State {
             boot: 0,
             is_off: false,
             off_at: None,
+            off_kind: None,
             steps: 0,
             last_step: None,
             phase: None,
@@ -158,8 +160,13 @@ impl State {
     fn step(&mut self, kind: StepKind, label: Option<&'static str>) -> io::Result<Power> {
         self.check_power()?;
         self.steps += 1;
-        self.last_step = Some((label.and_then(StepKind::from_label).unwrap_or(kind), label));
-        if self.off_at.is_some_and(|at| self.steps >= at) {
+        let kind = label.and_then(StepKind::from_label).unwrap_or(kind);
+        self.last_step = Some((kind, label));
+        if let Some((_, left)) = self.off_kind.as_mut().filter(|(wanted, _)| *wanted == kind) {
+            *left -= 1;
+        }
+        let is_due = self.off_kind.is_some_and(|(_, left)| left == 0);
+        if is_due || self.off_at.is_some_and(|at| self.steps >= at) {
             self.is_off = true;
             return Ok(Power::Goes);
         }
