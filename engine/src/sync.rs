@@ -18,9 +18,7 @@ pub use std::sync::Mutex;
 /// Atomics and fences.
 #[cfg(not(redex_loom))]
 pub mod atomic {
-    pub use std::sync::atomic::{
-        AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
-    };
+    pub use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 }
 
 /// A [`std::cell::UnsafeCell`] with loom's closures, which let loom see each access begin and end.

@@ -11,7 +11,9 @@ use redex::{
     TailEnd,
 };
 
-use support::{ChildTest, check, child_dir, copy_dir, files, fill, flip, open, payload, persistent, scratch, tell, text};
+use support::{
+    ChildTest, check, child_dir, copy_dir, files, fill, flip, open, payload, persistent, scratch, tell, text,
+};
 use support::{try_open, wait_until};
 
 /// Bytes of a block.
@@ -41,7 +43,8 @@ fn bad_channel_names_are_refused() {
 fn no_two_names_meet_on_disk() {
     let dir = scratch();
     let longest = "x".repeat(255);
-    let names = ["a", "A", "a/b", "a\\b", "a b", "\u{e9}", "e\u{301}", "...", "a/...", "*", "%2e", "LOCK", "STORE", &longest];
+    let names =
+        ["a", "A", "a/b", "a\\b", "a b", "\u{e9}", "e\u{301}", "...", "a/...", "*", "%2e", "LOCK", "STORE", &longest];
     {
         let redex = open(dir.path(), Backend::Auto);
         for name in names {
@@ -150,8 +153,7 @@ fn settings_out_of_range_are_refused() {
 #[test]
 fn payloads_and_batches_above_their_limits_are_refused() {
     let dir = scratch();
-    let redex =
-        Redex::builder().persistent_dir(dir.path()).shards(1).payload_size_max(1 << 20).build().unwrap();
+    let redex = Redex::builder().persistent_dir(dir.path()).shards(1).payload_size_max(1 << 20).build().unwrap();
     let file = redex.open_file("a", persistent()).unwrap();
     let (most, above) = (vec![1; 1 << 20], vec![1; (1 << 20) + 1]);
     let refused = [
@@ -421,13 +423,18 @@ fn commits_in(journal: &[u8]) -> Vec<usize> {
 fn flipped_bit_in_the_journal_after_a_kill_is_found() {
     let image = crash_image(12);
     check(&copied(&image).1, 0..13);
-    let [path] = &files(&image.path().join("journal"), ".wal").into_iter().filter(|p| !p.to_str().unwrap().contains("spare")).collect::<Vec<_>>()[..]
+    let [path] = &files(&image.path().join("journal"), ".wal")
+        .into_iter()
+        .filter(|p| !p.to_str().unwrap().contains("spare"))
+        .collect::<Vec<_>>()[..]
     else {
         panic!("one segment is in use")
     };
     let intact = fs::read(path).unwrap();
     let commit = commits_in(&intact)[6];
-    for (offset, at) in [(10, 0), (commit + 2, commit), (commit + 20, commit), (commit + 70, commit), (commit + 150, commit)] {
+    for (offset, at) in
+        [(10, 0), (commit + 2, commit), (commit + 20, commit), (commit + 70, commit), (commit + 150, commit)]
+    {
         flip(path, offset);
         let error = try_open(image.path(), Backend::Auto).unwrap_err();
         assert!(matches!(error, OpenError::Journal { .. }), "byte {offset}: {error}");

@@ -100,7 +100,7 @@ async fn names_and_payloads_of_every_kind_are_taken() -> Result<(), RedexError> 
     file.append(&vec).await?;
     file.append(slice).await?;
     file.append(array).await?;
-    file.append(&array).await?;
+    file.append(array).await?;
     file.append("text").await?;
     file.append(String::from("text")).await?;
     file.append(b"bytes").await?;

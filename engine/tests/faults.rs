@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use redex::{AppendError, Backend, FsyncPolicy, OpenError, Redex, RedexFile};
 
-use support::{ChildTest, check, child_dir, fill, open, payload, persistent, scratch, tell, text, try_open, wait_until};
+use support::{
+    ChildTest, check, child_dir, fill, open, payload, persistent, scratch, tell, text, try_open, wait_until,
+};
 
 /// Refuses `io_uring_setup` with EPERM to this thread and those that it starts, as the seccomp profiles of containers do.
 fn forbid_io_uring() {

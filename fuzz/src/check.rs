@@ -93,15 +93,22 @@ fn check_commits(world: &World, survived: &[u64]) -> Result<(), String> {
         world.channels.iter().map(|channel| (channel.name.as_str(), channel.base)).collect();
     let mut untouched = survived.clone();
     for (shard, commits) in world.commits.iter().enumerate() {
-        let mut at: BTreeMap<&str, u64> =
-            commits.iter().flat_map(|commit| &commit.ends).map(|(name, _)| (name.as_str(), base[name.as_str()])).collect();
+        let mut at: BTreeMap<&str, u64> = commits
+            .iter()
+            .flat_map(|commit| &commit.ends)
+            .map(|(name, _)| (name.as_str(), base[name.as_str()]))
+            .collect();
         at.keys().for_each(|name| _ = untouched.remove(name));
         if !is_prefix(commits, &mut at, &survived, world.end) {
-            return Err(format!("shard {shard}: no prefix of its commits survived: {survived:?} of {commits:?}, {base:?}"));
+            return Err(format!(
+                "shard {shard}: no prefix of its commits survived: {survived:?} of {commits:?}, {base:?}"
+            ));
         }
     }
     match untouched.iter().find(|(name, survived)| base[*name] != **survived) {
-        Some((name, survived)) => Err(format!("{name}: {survived} events, {} before, nothing was committed", base[name])),
+        Some((name, survived)) => {
+            Err(format!("{name}: {survived} events, {} before, nothing was committed", base[name]))
+        }
         None => Ok(()),
     }
 }

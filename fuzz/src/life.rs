@@ -1,7 +1,7 @@
 //! One life of a store: opened and compared, used, and ended one way or another.
 
-use redex::sim::{SimCommit, SimStep, SimStore, StepKind};
 use redex::RedexFile;
+use redex::sim::{SimCommit, SimStep, SimStore, StepKind};
 
 use crate::check;
 use crate::failure::chain;
@@ -169,7 +169,9 @@ fn cut(world: &mut World) {
         world.end = End::PowerCut;
         return;
     }
-    if world.disk.is_off() && let Some((kind, _)) = world.disk.last_step() {
+    if world.disk.is_off()
+        && let Some((kind, _)) = world.disk.last_step()
+    {
         *world.tally.cuts.entry(kind).or_default() += 1;
     }
     world.disk.power_cut();

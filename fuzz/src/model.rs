@@ -91,7 +91,9 @@ impl Channel {
         };
         let broken = match self.config.fsync_policy() {
             FsyncPolicy::Never => None,
-            FsyncPolicy::EveryN(n) => (unflushed.len() as u64 >= n.max(1)).then(|| format!("{} events", unflushed.len())),
+            FsyncPolicy::EveryN(n) => {
+                (unflushed.len() as u64 >= n.max(1)).then(|| format!("{} events", unflushed.len()))
+            }
             FsyncPolicy::Interval(period) => late(period).map(|age| format!("one of {age} us")),
             FsyncPolicy::IntervalOrBytes { period, max_bytes } => {
                 let bytes: u64 = unflushed.iter().map(|event| event.len as u64 + 8).sum();

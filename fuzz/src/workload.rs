@@ -142,7 +142,8 @@ impl<'w> Run<'w> {
             _ => (5..40, 1000..5000),
         };
         let count = self.dice().within(count);
-        let wanted: Wanted = (0..count).map(|_| (self.dice().bits(), self.dice().within(len.clone()) as usize)).collect();
+        let wanted: Wanted =
+            (0..count).map(|_| (self.dice().bits(), self.dice().within(len.clone()) as usize)).collect();
         let payloads: Vec<Vec<u8>> = wanted.iter().map(|(seed, len)| Event::payload(*seed, *len)).collect();
         let file = self.files[channel].clone();
         if self.dice().one_in(3) {

@@ -11,11 +11,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-use super::{MEMORY_SHORT_PERCENT, Shard};
 use super::active::{Active, Sealing};
 use super::handle::{ShardHandle, Slot};
 use super::ops::Purpose;
 use super::stats::add;
+use super::{MEMORY_SHORT_PERCENT, Shard};
 use crate::error::Poisoned;
 use crate::ids::Seq;
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, Durability, File, IoBuf, OpenMode, Operation};
@@ -245,7 +245,8 @@ impl Shard {
 
     /// First sequence of the next segment, if what is written has come to one.
     pub(super) fn segment_end(active: &Active) -> Option<Seq> {
-        (active.dat_page..=active.written.page_no)
+        // The last page written may be destaged already, and the next one begin the segment.
+        (active.dat_page..=active.written.page_no.max(active.dat_page))
             .filter_map(|page_no| active.channel.tail.page(page_no))
             .map(|page| page.start())
             .find(|start| start.segment_first != active.segment.first)

@@ -417,7 +417,8 @@ impl Shard {
 
     /// The next moment at which there is something to do without anything else happening.
     fn next_timer(&self) -> Option<u64> {
-        self.timers.next(self.can_commit())
+        // A deferred channel is in no queue: its events wait for its dat file, not for a moment.
+        self.timers.next(self.can_commit() && !self.queue.is_empty())
     }
 
     fn fire_timers(&mut self) -> Result<(), Poisoned> {

@@ -25,7 +25,10 @@ impl Timers {
 
     /// The next moment. What waits to be written waits for the commit that is under way, if there is one.
     pub fn next(&self, can_commit: bool) -> Option<u64> {
-        [self.write_behind_at.filter(|_| can_commit), self.flush_at, self.idle_at, self.space_retry_at].into_iter().flatten().min()
+        [self.write_behind_at.filter(|_| can_commit), self.flush_at, self.idle_at, self.space_retry_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Makes sure that a channel whose policy has a period is flushed in time.

@@ -24,9 +24,7 @@ use crate::journal::format::{
     entries, finish_commit,
 };
 use crate::journal::pool::SegmentPool;
-use crate::journal::scan::{
-    CommitFault, HeaderFault, JournalError, NamedBy, Recovery, ScannedCommit, Witness, scan,
-};
+use crate::journal::scan::{CommitFault, HeaderFault, JournalError, NamedBy, Recovery, ScannedCommit, Witness, scan};
 use crate::journal::writer::Journal;
 use crate::journal::{journal_dir, segment_number, segment_path};
 use crate::random::Random;
