@@ -16,7 +16,7 @@ use crate::read::offload::Offload;
 use crate::segment::read::OnDisk;
 use crate::shard::handle::{ShardHandle, Slot};
 use crate::tail::waiters::Waiters;
-use crate::tail::{Refusal, Reserved, Tail};
+use crate::tail::{Refusal, Refused, Reserved, Tail};
 
 /// What belongs to a persistent channel only.
 #[derive(Debug)]
@@ -188,15 +188,23 @@ impl Channel {
     #[inline]
     pub fn append(&self, payload: &[u8]) -> Result<(Reserved, Option<Seq>), Refusal> {
         let time_us = self.clock.wall_us();
-        let reserved = self.tail.append(payload, time_us)?;
+        let reserved = self.tail.append(payload, time_us).map_err(|refused| self.refused(refused))?;
         Ok((reserved, self.after_append(reserved, 1, time_us)))
     }
 
     /// Appends several events, visible together.
     pub fn append_batch<P: AsRef<[u8]>>(&self, payloads: &[P]) -> Result<(Reserved, Option<Seq>), Refusal> {
         let time_us = self.clock.wall_us();
-        let reserved = self.tail.append_batch(payloads, time_us)?;
+        let reserved = self.tail.append_batch(payloads, time_us).map_err(|refused| self.refused(refused))?;
         Ok((reserved, self.after_append(reserved, payloads.len() as u64, time_us)))
+    }
+
+    #[cold]
+    fn refused(&self, refused: Refused) -> Refusal {
+        if let Some(persistence) = self.persistence.as_ref().filter(|_| refused.newly_dirty) {
+            persistence.shard.push_dirty(persistence.slot);
+        }
+        refused.refusal
     }
 
     /// Tells the shard, and says up to where the caller has to wait for durability under the channel's policy.

@@ -351,6 +351,9 @@ pub enum CloseError {
     /// A write or flush failed.
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
+    /// The disk is full, so no checkpoint could be taken: make room; the next open recovers, as after a crash.
+    #[error("no space left for a checkpoint; make room: the next open recovers what is in the journal")]
+    NoSpace,
     /// STORE could not be written: the next open recovers as after a crash.
     #[error("cannot write the store's end to STORE")]
     Store(#[source] Arc<io::Error>),

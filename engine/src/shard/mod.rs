@@ -34,7 +34,7 @@ use self::checkpoint::{Checkpoint, CheckpointFiles};
 use self::commit::{Commits, ControlEntry, Kind};
 use self::handle::{Control, ShardHandle, Slot};
 use self::ops::{Ops, Purpose};
-use self::roll::Making;
+use self::roll::{Making, SPARES_WANTED};
 use self::timers::Timers;
 use crate::clock::Clock;
 use crate::error::Poisoned;
@@ -300,7 +300,8 @@ impl Shard {
 
     /// Something that needed new space got it.
     fn space_was_found(&mut self) {
-        if self.handle.no_space() && self.timers.space_retry_at.is_none() {
+        let ready = self.pool.ready() >= SPARES_WANTED;
+        if self.handle.no_space() && self.timers.space_retry_at.is_none() && ready {
             self.handle.set_no_space(false);
         }
     }
@@ -440,19 +441,14 @@ impl Shard {
         Ok(())
     }
 
-    /// Tries again what found no room; appends are let in again if there is some.
+    /// Tries again what found no room. Appends are let in again once that has room, and the journal has what it needs for
+    /// its next roll: what is let in must find a place there.
     fn retry_space(&mut self) -> Result<(), Poisoned> {
-        let slots: Vec<Slot> = self.destage_queue.iter().copied().collect();
-        if slots.is_empty() && self.making.is_none() && !self.journal.is_rolling() {
-            self.space_was_found();
-        }
-        if self.journal.is_rolling() || self.making.is_some() || self.pool.ready() < 2 {
+        if self.pool.ready() < SPARES_WANTED {
             self.make_spare()?;
         }
         self.destage()?;
-        if self.timers.space_retry_at.is_none() && !self.journal.is_rolling() {
-            self.space_was_found();
-        }
+        self.space_was_found();
         Ok(())
     }
 
@@ -487,6 +483,9 @@ impl Shard {
 
     /// Ends the shard once everything is durable and a checkpoint covers it.
     fn try_end(&mut self) -> Result<bool, Poisoned> {
+        if self.handle.no_space() && self.timers.space_retry_at.is_some() && self.ops.in_flight() == 0 {
+            return self.try_end_without_space();
+        }
         if !self.nothing_left_to_commit() {
             self.flush_now = true;
             return Ok(false);
@@ -505,5 +504,20 @@ impl Shard {
         });
         self.handle.set_closed();
         Ok(true)
+    }
+
+    /// The disk is full, so no checkpoint can be taken. What is in the journal is safe there: the next open recovers it.
+    /// What found no room even there cannot be kept, and those who wait for it are told.
+    fn try_end_without_space(&mut self) -> Result<bool, Poisoned> {
+        if self.nothing_left_to_commit() {
+            self.ended = true;
+            self.handle.set_closed();
+            return Ok(true);
+        }
+        if self.journal.is_rolling() && self.pool.ready() == 0 {
+            return Err(self.failure("journal roll", "journal", io::ErrorKind::StorageFull.into()));
+        }
+        self.flush_now = true;
+        Ok(false)
     }
 }

@@ -18,7 +18,7 @@ use crate::journal::segment_path;
 use crate::journal::writer::{Next, Rolling};
 
 /// Ready segments that a shard wants: one to roll to, one kept back for recovery.
-const SPARES_WANTED: usize = 2;
+pub const SPARES_WANTED: usize = 2;
 /// Ready segments kept at the most: removing a file may make the device discard its blocks, which takes tens of
 /// milliseconds.
 const SPARES_KEPT: usize = 6;

@@ -361,10 +361,7 @@ impl Store {
                 return Err(poisoned.clone().into());
             }
             let end = shard.clean_end();
-            let Some(end) = end else {
-                let gone = io::Error::other("the shard's thread ended without closing");
-                return Err(CloseError::Store(Arc::new(gone)));
-            };
+            let Some(end) = end else { return Err(CloseError::NoSpace) };
             *root = ShardRoot { segment: end.segment, clean: Some(end) };
         }
         superblock.generation += 1;

@@ -114,6 +114,15 @@ pub enum Refusal {
     Closed,
 }
 
+/// Nothing was reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+    /// Whether the channel was put on its shard's list all the same: by publishing what others had made ready.
+    pub newly_dirty: bool,
+}
+
 /// What was reserved and filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reserved {
@@ -220,7 +229,7 @@ impl Tail {
 
     /// Appends one event; a payload of up to [`INLINE_SIZE_MAX`] bytes goes into its record.
     #[inline]
-    pub fn append(&self, payload: &[u8], time_us: u64) -> Result<Reserved, Refusal> {
+    pub fn append(&self, payload: &[u8], time_us: u64) -> Result<Reserved, Refused> {
         if payload.len() <= INLINE_SIZE_MAX {
             let record = IndexRecord::inline(payload, time_us);
             return self.append_with(1, 0, |page, slot, offset| {
@@ -242,7 +251,7 @@ impl Tail {
     /// Appends several events with consecutive sequences, in one page, visible together.
     ///
     /// The caller keeps to [`PAGE_EVENTS_MAX`] and [`PAGE_BYTES_MAX`], and gives at least one.
-    pub fn append_batch<P: AsRef<[u8]>>(&self, payloads: &[P], time_us: u64) -> Result<Reserved, Refusal> {
+    pub fn append_batch<P: AsRef<[u8]>>(&self, payloads: &[P], time_us: u64) -> Result<Reserved, Refused> {
         let dat_len = |payload: &P| match payload.as_ref().len() {
             len if len <= INLINE_SIZE_MAX => 0,
             len => len,
@@ -284,12 +293,13 @@ impl Tail {
         count: usize,
         bytes: usize,
         fill: impl FnOnce(&Page, usize, usize),
-    ) -> Result<Reserved, Refusal> {
+    ) -> Result<Reserved, Refused> {
         let mut word = Word(self.word.load(Ordering::Relaxed));
         let mut newly_dirty = false;
         let at = loop {
             if !word.fits(count, bytes) {
-                let (at, dirty) = self.grow(count, bytes)?;
+                let grown = self.grow(count, bytes).map_err(|refusal| Refused { refusal, newly_dirty });
+                let (at, dirty) = grown?;
                 newly_dirty |= dirty;
                 if let Some(at) = at {
                     break at;
