@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use crate::append::wait::{Gone, Registration, block_on, poll_durable, wait_durable};
+use crate::append::wait::{Gone, block_on, poll_durable, wait_durable};
 use crate::append::{Append, AppendBatch, try_one};
 use crate::channel::Channel;
 use crate::channel_name::ChannelName;
@@ -16,6 +16,7 @@ use crate::error::{AppendError, SyncError};
 use crate::ids::Seq;
 use crate::read::range::{ReadOne, ReadRange, Scan};
 use crate::read::subscribe::{Cursor, From, Subscribe};
+use crate::tail::waiters::Registration;
 
 /// A channel: a named, append-only log. A cheap clone; all clones are the same channel.
 ///
@@ -171,7 +172,12 @@ impl RedexFile {
 
     /// Resolves when the event `seq` itself is published.
     pub fn wait_published(&self, seq: u64) -> PublishedWait<'_> {
-        PublishedWait { channel: &self.channel, generation: self.generation, below: Seq(seq.saturating_add(1)) }
+        PublishedWait {
+            channel: &self.channel,
+            generation: self.generation,
+            below: Seq(seq.saturating_add(1)),
+            registration: Registration::default(),
+        }
     }
 
     /// Sequence that the next event will get, if nobody else appends: one more than that of the last published event.
@@ -245,12 +251,18 @@ impl<'f> Durable<'f> {
 
 /// In memory an event is as durable as it gets when it is published.
 fn wait_in_memory(channel: &Channel, below: Seq) -> Result<(), SyncError> {
-    block_on(std::time::Duration::MAX, |cx| poll_in_memory(channel, below, cx))
+    let mut registration = Registration::default();
+    block_on(std::time::Duration::MAX, |cx| poll_in_memory(channel, below, &mut registration, cx))
 }
 
-fn poll_in_memory(channel: &Channel, below: Seq, cx: &mut Context<'_>) -> Poll<Result<(), SyncError>> {
+fn poll_in_memory(
+    channel: &Channel,
+    below: Seq,
+    registration: &mut Registration,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), SyncError>> {
     if channel.tail.published() < below {
-        channel.tail.wait_published(cx.waker());
+        channel.tail.wait_published(registration, cx.waker());
         if channel.tail.published() < below {
             return Poll::Pending;
         }
@@ -271,7 +283,7 @@ impl Future for Durable<'_> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         if this.channel.persistence.is_none() {
-            return poll_in_memory(this.channel, this.below, cx);
+            return poll_in_memory(this.channel, this.below, &mut this.registration, cx);
         }
         poll_durable(this.channel, this.below, &mut this.registration, cx)
             .map_err(|gone| why(this.channel, this.below, gone))
@@ -285,20 +297,21 @@ pub struct PublishedWait<'f> {
     channel: &'f Channel,
     generation: u32,
     below: Seq,
+    registration: Registration,
 }
 
 impl PublishedWait<'_> {
     /// Waits on this thread, without a runtime.
-    pub fn wait(self) -> Result<(), SyncError> {
+    pub fn wait(mut self) -> Result<(), SyncError> {
         block_on(std::time::Duration::MAX, |cx| self.poll_published(cx))
     }
 
-    fn poll_published(&self, cx: &mut Context<'_>) -> Poll<Result<(), SyncError>> {
+    fn poll_published(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SyncError>> {
         let channel = self.channel;
         if channel.tail.published() >= self.below {
             return Poll::Ready(Ok(()));
         }
-        channel.tail.wait_published(cx.waker());
+        channel.tail.wait_published(&mut self.registration, cx.waker());
         let over = channel.is_closed(self.generation)
             || channel.persistence.as_ref().is_some_and(|p| p.shard.poisoned().is_some() || p.shard.is_closed());
         if channel.tail.published() >= self.below {
@@ -315,6 +328,6 @@ impl Future for PublishedWait<'_> {
     type Output = Result<(), SyncError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_published(cx)
+        self.get_mut().poll_published(cx)
     }
 }

@@ -15,9 +15,10 @@ use crate::channel::Channel;
 use crate::error::AppendError;
 use crate::ids::Seq;
 use crate::segment::record::INLINE_SIZE_MAX;
+use crate::tail::waiters::Registration;
 use crate::tail::{PAGE_EVENTS_MAX, Refusal, Reserved};
 
-use self::wait::{Registration, block_on, poll_durable};
+use self::wait::{block_on, poll_durable};
 
 /// Payload bytes a batch may have.
 pub const BATCH_SIZE_MAX: usize = 64 << 20;
@@ -118,6 +119,10 @@ impl<'f> Append<'f> {
     fn retry(&mut self) {
         let State::Full(pending, _) = &mut self.state else { return };
         let channel = self.channel;
+        if channel.persistence.as_ref().is_some_and(|p| p.shard.poisoned().is_some() || p.shard.is_closed()) {
+            self.state = State::Failed(Some(why_closed(channel)));
+            return;
+        }
         let result = match admit(channel, 0) {
             Err(error) => {
                 self.state = State::Failed(Some(error));

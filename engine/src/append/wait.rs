@@ -12,26 +12,10 @@ use std::time::{Duration, Instant};
 
 use crate::channel::Channel;
 use crate::ids::Seq;
-use crate::tail::waiters::Waiters;
+use crate::tail::waiters::Registration;
 
 /// Longest spin of a lone waiter: a durable commit and the hand-offs around it, on the slower of our devices.
 const SPIN: Duration = Duration::from_micros(200);
-
-/// Remembers with which waker a future has registered, so that polling again does not register again.
-#[derive(Debug, Default)]
-pub struct Registration(Option<(Waker, u64)>);
-
-impl Registration {
-    /// Registers unless the same waker waits for the same position already. One-shot wake-ups (`position` 0) register
-    /// every time.
-    pub fn register(&mut self, waiters: &Waiters, position: u64, waker: &Waker) {
-        let same = self.0.as_ref().is_some_and(|(w, at)| *at == position && position != 0 && w.will_wake(waker));
-        if !same {
-            waiters.register(position, waker);
-            self.0 = Some((waker.clone(), position));
-        }
-    }
-}
 
 /// The mark will not come to what was waited for: the channel was closed or its shard has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

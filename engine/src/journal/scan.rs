@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | A | bad commit, no witness behind it | torn tail: cut there |
 //! | B | bad commit, a witness behind it, in its segment or a later one | [`JournalError::Corrupt`] |
-//! | C | bad commit before a clean end that STORE names | [`JournalError::Corrupt`] |
+//! | C | bad commit before a clean end that STORE names, or first in the segment that STORE names | [`JournalError::Corrupt`] |
 //! | D | extent of a commit without a witness does not verify | torn tail: cut there |
 //! | E | roll entry | goes on in the segment it names, whose header must be whole and follow |
 //! | F | later segment, but no roll entry before the end | prepared and never used; searched for witnesses |
@@ -327,8 +327,11 @@ impl<'a> Walk<'a> {
         }
         let behind = self.look_behind()?;
         let (lsn, torn) = (self.next_lsn, self.here());
+        let first_of_root = self.chain[self.at.0].number == self.recovery.root.segment && self.at.1 == BLOCK_SIZE;
         match behind {
             Some((durable_lsn, witness)) if durable_lsn > lsn => Err(self.corrupt(fault, witness)),
+            // STORE names a segment only once its first commit is durable.
+            _ if first_of_root => Err(self.corrupt(fault, Witness::Store)),
             Some((durable_lsn, _)) => {
                 self.witnessed = self.witnessed.max(durable_lsn);
                 Ok(Some(torn))

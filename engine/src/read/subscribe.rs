@@ -13,11 +13,12 @@ use std::time::Duration;
 use futures_core::Stream;
 
 use super::{EventReader, after_damage};
-use crate::append::wait::{Registration, block_on};
+use crate::append::wait::block_on;
 use crate::channel::Channel;
 use crate::error::{Poisoned, ReadError, SubscribeError};
 use crate::event::RedexEvent;
 use crate::ids::{Epoch, Seq};
+use crate::tail::waiters::Registration;
 
 /// A position in a channel that survives crashes: the epoch that gave it, and the sequence.
 ///
@@ -120,14 +121,22 @@ pub struct Tail {
     generation: u32,
     durable_only: bool,
     ended: Option<TailEnd>,
-    registration: Registration,
+    durable_registration: Registration,
+    published_registration: Registration,
 }
 
 impl Tail {
     fn new(channel: &Arc<Channel>, generation: u32, from: Seq) -> Self {
         let head = Seq(channel.head.load(Ordering::Acquire));
         let reader = EventReader::new(channel.clone(), from.max(head));
-        Self { reader, generation, durable_only: false, ended: None, registration: Registration::default() }
+        Self {
+            reader,
+            generation,
+            durable_only: false,
+            ended: None,
+            durable_registration: Registration::default(),
+            published_registration: Registration::default(),
+        }
     }
 
     /// Delivers events only once they are durable. Asks for no flush itself: the channel's policy and its writers do.
@@ -222,10 +231,10 @@ impl Tail {
         }
         let channel = self.reader.channel().clone();
         if self.durable_only {
-            self.registration.register(&channel.durable_waiters, next.0, cx.waker());
+            self.durable_registration.register(&channel.durable_waiters, next.0, cx.waker());
         }
         // The end of a channel wakes those who wait for events, whichever mark they follow.
-        channel.tail.wait_published(cx.waker());
+        channel.tail.wait_published(&mut self.published_registration, cx.waker());
         let over = self.over();
         match over {
             _ if self.mark() > next => Poll::Ready(Ok(())),

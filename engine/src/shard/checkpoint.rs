@@ -188,7 +188,7 @@ impl Shard {
             Stage::Destaging(run) => self.step_destaging(run),
             Stage::Flushing(run) => Ok(self.step_flushing(run)),
             Stage::Writing(run) => self.step_writing(run),
-            Stage::Ready(run) => Ok(self.step_ready(run)),
+            Stage::Ready(run) => self.step_ready(run),
             stage @ (Stage::FlushingFile(_) | Stage::Committing(_)) => {
                 self.checkpoint.stage = stage;
                 Ok(false)
@@ -478,16 +478,17 @@ impl Shard {
     }
 
     /// Commits the entry that names the files, once the journal has room for it.
-    fn step_ready(&mut self, run: Box<Run>) -> bool {
+    fn step_ready(&mut self, run: Box<Run>) -> Result<bool, Poisoned> {
         let busy = self.journal.is_rolling() || self.commits.has_barrier();
         if busy || self.commits.in_flight() >= self.options.commit_depth {
             self.checkpoint.stage = Stage::Ready(run);
-            return false;
+            return Ok(false);
         }
         if self.journal.bytes_left() < 3 * BLOCK_SIZE as u64 {
             self.checkpoint.stage = Stage::Ready(run);
             // Rolls, and comes back.
-            return self.begin_roll().is_ok();
+            self.begin_roll()?;
+            return Ok(true);
         }
         let entry = ControlEntry::Checkpoint {
             replay_lsn: run.lsn,
@@ -499,7 +500,7 @@ impl Shard {
         if std::mem::take(&mut self.checkpoint.closing_begun) {
             self.checkpoint.closing_end = Some((self.journal.number(), self.journal.offset()));
         }
-        true
+        Ok(true)
     }
 
     /// The entry is durable: the files count, the journal below is not needed any more.

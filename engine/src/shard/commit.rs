@@ -216,8 +216,10 @@ impl Shard {
             return Ok(false);
         }
         if self.queue.is_empty() && !self.commits.has_backlog() {
-            // Nothing to flush; above all no reason to roll, behind the last checkpoint of a close.
-            (self.commit_now, self.flush_backlog, self.flush_now) = (false, false, false);
+            // Nothing to flush; above all no reason to roll, behind the last checkpoint of a close. What is deferred comes
+            // back, and is flushed then.
+            (self.commit_now, self.flush_backlog) = (false, false);
+            self.flush_now &= self.deferred > 0;
             return Ok(false);
         }
         let room = self.commit_room();
@@ -268,11 +270,16 @@ impl Shard {
                 Planned::All => {}
                 Planned::Deferred => {
                     active.force_destage = true;
+                    self.deferred += 1;
                     self.queue_destage(slot);
                 }
                 Planned::NoRoom => {
                     no_room = true;
-                    self.queue.push_back(slot);
+                    // What needs the whole room of a commit comes first in the next one.
+                    match marks.last().is_some_and(|(marked, _)| *marked == slot) {
+                        true => self.queue.push_back(slot),
+                        false => self.queue.push_front(slot),
+                    }
                     break;
                 }
             }
@@ -301,7 +308,7 @@ impl Shard {
         }
         if begun && wanted || !self.commits.has_backlog() {
             self.flush_backlog = false;
-            self.flush_now = false;
+            self.flush_now &= no_room || self.deferred > 0;
         }
         Ok(begun)
     }

@@ -179,6 +179,7 @@ impl Shard {
         let free = !active.dat_busy && active.dat_page == active.at.page_no && active.dat_is_ready_for(&page);
         if active.deferred && free && matches!(active.sealing, Sealing::No) {
             active.deferred = false;
+            self.deferred -= 1;
             if !active.queued {
                 active.queued = true;
                 self.queue.push_back(slot);

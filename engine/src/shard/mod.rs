@@ -97,6 +97,8 @@ pub struct Shard {
     queue: VecDeque<Slot>,
     /// Channels that may have something to destage.
     destage_queue: VecDeque<Slot>,
+    /// How many channels are deferred.
+    deferred: usize,
     /// Channels with commits since the last checkpoint.
     changed: Vec<Slot>,
     commits: Commits,
@@ -167,6 +169,7 @@ impl Shard {
             active: Vec::new(),
             queue: VecDeque::new(),
             destage_queue: VecDeque::new(),
+            deferred: 0,
             changed: Vec::new(),
             commits: Commits::new(seed.next_lsn),
             journal: seed.journal,
@@ -231,7 +234,8 @@ impl Shard {
         if self.closing && self.try_end()? {
             return Ok(Turn::Ended);
         }
-        let worked = reaped || received || gathered || committed || checkpointed || recycled;
+        let ready = self.commit_now && !self.queue.is_empty() && self.can_commit();
+        let worked = ready || reaped || received || gathered || committed || checkpointed || recycled;
         Ok(if worked { Turn::Worked } else { Turn::Idle { until_us: self.next_timer() } })
     }
 
@@ -419,7 +423,8 @@ impl Shard {
     /// The next moment at which there is something to do without anything else happening.
     fn next_timer(&self) -> Option<u64> {
         // A deferred channel is in no queue: its events wait for its dat file, not for a moment.
-        self.timers.next(self.can_commit() && !self.queue.is_empty())
+        let waiting = !self.queue.is_empty() || self.handle.has_dirty();
+        self.timers.next(self.can_commit() && waiting)
     }
 
     fn fire_timers(&mut self) -> Result<(), Poisoned> {
@@ -432,7 +437,7 @@ impl Shard {
         }
         if idle {
             self.timers.idle_at = None;
-            self.leave_witness();
+            self.leave_witness()?;
         }
         if retry {
             self.timers.space_retry_at = None;
@@ -462,12 +467,17 @@ impl Shard {
         }
     }
 
-    fn leave_witness(&mut self) {
+    fn leave_witness(&mut self) -> Result<(), Poisoned> {
         // The end of a clean journal is its last checkpoint.
-        let room = !self.closing && self.journal.bytes_left() > 2 * crate::io::BLOCK_SIZE as u64;
-        if self.commits.pending.is_empty() && !self.journal.is_rolling() && room {
-            self.commit_entry(Kind::Idle, &ControlEntry::Witness, false);
+        if self.closing || !self.commits.pending.is_empty() || self.journal.is_rolling() {
+            return Ok(());
         }
+        if self.journal.bytes_left() <= 2 * crate::io::BLOCK_SIZE as u64 {
+            // The roll's entry is a witness too.
+            return self.begin_roll();
+        }
+        self.commit_entry(Kind::Idle, &ControlEntry::Witness, false);
+        Ok(())
     }
 
     fn now_ns(&self) -> u64 {
@@ -478,7 +488,9 @@ impl Shard {
     /// Whether everything that was published is durable.
     fn nothing_left_to_commit(&self) -> bool {
         let quiet = self.queue.is_empty() && !self.handle.has_dirty() && !self.handle.has_control();
-        quiet && !self.commits.needs_flush() && !self.active.iter().flatten().any(|active| active.deferred)
+        // A producer may still be copying what it reserved before the close.
+        let settled = || self.active.iter().flatten().all(|active| active.channel.tail.is_settled());
+        quiet && !self.commits.needs_flush() && self.deferred == 0 && settled()
     }
 
     /// Ends the shard once everything is durable and a checkpoint covers it.

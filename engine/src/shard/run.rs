@@ -106,6 +106,7 @@ impl Shard {
     /// Whether something came that nobody will ring for again.
     fn has_mail(&self, park: Park) -> bool {
         let urgent = self.doorbell.is_urgent() || self.handle.has_control();
-        urgent || (park == Park::Deep && self.handle.has_dirty())
+        // Once a timer or a completion will bring the look at the list, what is on it needs no other.
+        urgent || (park == Park::Deep && self.timers.write_behind_at.is_none() && self.handle.has_dirty())
     }
 }

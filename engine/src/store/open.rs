@@ -238,6 +238,11 @@ impl Store {
             };
             Arc::new(self.channel(name, config, options, &state, &tail, persistence))
         });
+        if let Some(poisoned) = handle.poisoned() {
+            // It failed meanwhile, and may not have seen the channel.
+            channel.tail.close();
+            return Err(poisoned.clone().into());
+        }
         let slot = channel.persistence.as_ref().expect("made with it").slot;
         let opened = Opened { channel: channel.clone(), slot, state, tail_bytes: tail.bytes, created };
         handle.send(Control::Open(Box::new(opened)));

@@ -205,6 +205,11 @@ fn read_journal(
     found.leftovers.extend(scan.chain.iter().map(|number| format!("{:020}.wal", number.0)));
     found.number_max = scan.number_max;
     found.epoch_max = found.epoch_max.max(scan.epoch_max);
+    if scan.checkpoint.is_none() {
+        // Every run begins with one: without it nothing tells which channels there are.
+        let channel = format!("(journal of shard {shard})");
+        return Err(OpenError::Inconsistent { channel, why: "it names no checkpoint" });
+    }
     Ok(scan.checkpoint)
 }
 

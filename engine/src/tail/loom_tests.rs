@@ -90,7 +90,7 @@ fn loom_a_waiting_reader_sees_the_event_or_is_woken() {
             thread::spawn(move || tail.append(&[2], 0).unwrap())
         };
         let woken = Arc::new(Woken(loom::sync::atomic::AtomicBool::new(false)));
-        tail.wait_published(&std::task::Waker::from(woken.clone()));
+        tail.wait_published(&mut Registration::default(), &std::task::Waker::from(woken.clone()));
         let seen = tail.published();
         producer.join().unwrap();
         assert!(seen == Seq(2) || woken.0.load(Ordering::SeqCst), "the wake-up is lost");

@@ -35,7 +35,7 @@ use crossbeam_utils::CachePadded;
 
 use self::page::{Page, PageEnd, PageStart};
 use self::pool::{PagePool, PageSize};
-use self::waiters::Waiters;
+use self::waiters::{Registration, Waiters};
 use crate::ids::Seq;
 use crate::io::BLOCK_SIZE;
 use crate::segment::record::{INLINE_SIZE_MAX, IndexRecord};
@@ -316,8 +316,9 @@ impl Tail {
         let page = self.ring[at.page()].load(Ordering::Acquire);
         // SAFETY: slot `at.count()` of this page is reserved and not published, so the page is in the chain.
         let page = unsafe { &*page };
-        fill(page, at.count(), at.bytes());
+        // Before the fill, which marks the slot: from then on others may publish it, and the page may go.
         let start = page.start();
+        fill(page, at.count(), at.bytes());
         let end = at.bytes() + bytes;
         newly_dirty |= self.publish();
         Ok(Reserved {
@@ -554,9 +555,16 @@ impl Tail {
         self.readers.wake_all();
     }
 
+    /// Whether everything that was reserved is published. Once the tail is closed, and this was true, nothing more comes.
+    pub fn is_settled(&self) -> bool {
+        let chain = self.chain.lock().expect("no panic while the lock is held");
+        let reserved = Word(self.word.load(Ordering::Acquire)).count() as u64;
+        chain.back().is_none_or(|page| self.published().0 >= page.start().first_seq.0 + reserved)
+    }
+
     /// Wakes `waker` at the next event. The caller looks at [`Tail::published`] again afterwards.
-    pub fn wait_published(&self, waker: &std::task::Waker) {
-        self.readers.register(0, waker);
+    pub fn wait_published(&self, registration: &mut Registration, waker: &std::task::Waker) {
+        registration.register(&self.readers, 0, waker);
         self.state.fetch_or(READERS, Ordering::AcqRel);
     }
 

@@ -7,7 +7,7 @@ use std::collections::BinaryHeap;
 use std::task::Waker;
 
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicUsize, Ordering, fence};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 struct Waiter {
     position: u64,
@@ -36,6 +36,8 @@ impl Ord for Waiter {
 #[derive(Default)]
 pub struct Waiters {
     count: AtomicUsize,
+    /// How often waiters were taken out. One that registered before the last time may be gone.
+    taken: AtomicU64,
     heap: Mutex<BinaryHeap<Waiter>>,
 }
 
@@ -47,13 +49,22 @@ impl std::fmt::Debug for Waiters {
 
 impl Waiters {
     /// Wakes `waker` when the mark passes `position` (is above it). The caller looks at the mark again afterwards.
-    pub fn register(&self, position: u64, waker: &Waker) {
+    ///
+    /// Returns what [`Waiters::taken`] says as long as the waiter is still there.
+    pub fn register(&self, position: u64, waker: &Waker) -> u64 {
         let mut heap = self.heap.lock().expect("wakers are called outside of the lock");
         heap.push(Waiter { position, waker: waker.clone() });
         self.count.store(heap.len(), Ordering::Relaxed);
+        let taken = self.taken.load(Ordering::Relaxed);
         drop(heap);
         // Pairs with the fence in `wake`: either the mark's mover sees the count, or the caller sees the mark.
         fence(Ordering::SeqCst);
+        taken
+    }
+
+    /// How often waiters were taken out.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// Wakes all whose position lies below `mark`. Called after the mark was stored.
@@ -73,6 +84,9 @@ impl Waiters {
                     taken += 1;
                 }
                 self.count.store(heap.len(), Ordering::Relaxed);
+                if taken > 0 {
+                    self.taken.fetch_add(1, Ordering::Relaxed);
+                }
             }
             for waker in portion.iter_mut().filter_map(Option::take) {
                 waker.wake();
@@ -91,5 +105,56 @@ impl Waiters {
     /// Wakes everybody, since what they wait for will not come.
     pub fn wake_all(&self) {
         self.wake(u64::MAX);
+    }
+}
+
+/// Remembers how a future has registered, so that polling it again does not register it again: a future that is polled and
+/// polled, as in a `select!`, has one entry and not one a poll.
+#[derive(Debug, Default)]
+pub struct Registration(Option<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    waker: Waker,
+    position: u64,
+    taken: u64,
+}
+
+impl Registration {
+    /// Registers, unless the same waker waits for the same position already.
+    pub fn register(&mut self, waiters: &Waiters, position: u64, waker: &Waker) {
+        let waits = |entry: &Entry| {
+            entry.position == position && entry.taken == waiters.taken() && entry.waker.will_wake(waker)
+        };
+        if !self.0.as_ref().is_some_and(waits) {
+            let taken = waiters.register(position, waker);
+            self.0 = Some(Entry { waker: waker.clone(), position, taken });
+        }
+    }
+}
+
+#[cfg(all(test, not(redex_loom)))]
+mod tests {
+    use super::*;
+
+    struct Ignore;
+
+    impl std::task::Wake for Ignore {
+        fn wake(self: std::sync::Arc<Self>) {}
+    }
+
+    #[test]
+    fn a_future_that_is_polled_again_and_again_has_one_entry() {
+        let waiters = Waiters::default();
+        let mut registration = Registration::default();
+        let waker = Waker::from(std::sync::Arc::new(Ignore));
+        for _ in 0..100 {
+            registration.register(&waiters, 5, &waker);
+        }
+        assert_eq!(waiters.heap.lock().unwrap().len(), 1);
+        waiters.wake(6);
+        assert!(!waiters.is_waited_for());
+        registration.register(&waiters, 5, &waker);
+        assert_eq!(waiters.heap.lock().unwrap().len(), 1, "once woken it registers again");
     }
 }

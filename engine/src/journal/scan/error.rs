@@ -225,6 +225,8 @@ pub enum Witness {
         /// What it says.
         durable_lsn: Lsn,
     },
+    /// STORE, which names the segment only once its first commit is durable.
+    Store,
     /// STORE, which says that the journal was closed behind it.
     CleanEnd {
         /// LSN behind the last commit.
@@ -238,6 +240,7 @@ impl fmt::Display for Witness {
             Self::Commit { path, offset, lsn, durable_lsn } => {
                 write!(f, "commit {lsn} in {path} at offset {offset} says that all below {durable_lsn} were durable")
             }
+            Self::Store => f.write_str("STORE names this segment, so its first commit was durable"),
             Self::CleanEnd { next_lsn } => write!(f, "STORE was closed with {next_lsn} to come next"),
         }
     }
