@@ -174,10 +174,11 @@ pub struct Tail {
     state: CachePadded<AtomicU32>,
     published: CachePadded<AtomicU64>,
     /// Number of the page in which the publisher stands: those below may leave the chain.
-    publisher_page: AtomicU64,
-    publisher: UnsafeCell<Publisher>,
-    ring: [AtomicPtr<Page>; RING_PAGES as usize],
-    chain: Mutex<VecDeque<Arc<Page>>>,
+    publisher_page: CachePadded<AtomicU64>,
+    publisher: CachePadded<UnsafeCell<Publisher>>,
+    ring: CachePadded<[AtomicPtr<Page>; RING_PAGES as usize]>,
+    /// On a line of its own, like what is above: the shard takes this lock while producers publish.
+    chain: CachePadded<Mutex<VecDeque<Arc<Page>>>>,
     grow: Mutex<TailStart>,
     readers: Waiters,
     pool: Arc<PagePool>,
@@ -205,15 +206,15 @@ impl Tail {
             word: CachePadded::new(AtomicU64::new(Word::new(0, CLASS_NONE, 0, 0).0)),
             state: CachePadded::new(AtomicU32::new(0)),
             published: CachePadded::new(AtomicU64::new(start.next.0)),
-            publisher_page: AtomicU64::new(0),
-            publisher: UnsafeCell::new(Publisher {
+            publisher_page: CachePadded::new(AtomicU64::new(0)),
+            publisher: CachePadded::new(UnsafeCell::new(Publisher {
                 page: std::ptr::null(),
                 slot: 0,
                 seq: start.next.0,
                 time_us: start.last_time_us,
-            }),
-            ring: std::array::from_fn(|_| AtomicPtr::new(null_mut())),
-            chain: Mutex::new(VecDeque::new()),
+            })),
+            ring: CachePadded::new(std::array::from_fn(|_| AtomicPtr::new(null_mut()))),
+            chain: CachePadded::new(Mutex::new(VecDeque::new())),
             grow: Mutex::new(start),
             readers: Waiters::default(),
             pool,
@@ -235,6 +236,7 @@ impl Tail {
             return self.append_with(1, 0, |page, slot, offset| {
                 // SAFETY: `append_with` hands each reservation to one closure.
                 unsafe { page.fill(slot, offset, &[], record) };
+                page.expect_more(slot, offset, 0);
                 page.mark(slot, offset, false);
             });
         }
@@ -244,6 +246,7 @@ impl Tail {
             let record = IndexRecord::in_dat(dat_offset, payload.len() as u32, crc, time_us);
             // SAFETY: as above.
             unsafe { page.fill(slot, offset, payload, record) };
+            page.expect_more(slot, offset + payload.len(), payload.len());
             page.mark(slot, offset + payload.len(), false);
         })
     }

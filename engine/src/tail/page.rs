@@ -137,6 +137,22 @@ impl Page {
         });
     }
 
+    /// Asks for the cache lines that the events to come will be written to. A page that comes back has been read by the
+    /// shard's core, and the publication of each event waits until its stores are done.
+    ///
+    /// For single events of `len` bytes; within a batch the stores overlap by themselves.
+    #[inline]
+    pub fn expect_more(&self, slot: usize, end: usize, len: usize) {
+        const BYTES_AHEAD: usize = 1024;
+        const SLOTS_AHEAD: usize = 64;
+        const LINE: usize = 64;
+        for ahead in (0..len.min(BYTES_AHEAD)).step_by(LINE) {
+            prefetch_for_write(self.bytes.as_ptr().wrapping_add(end + BYTES_AHEAD + ahead));
+        }
+        prefetch_for_write(self.memory.records.as_ptr().wrapping_add(slot + SLOTS_AHEAD).cast());
+        prefetch_for_write(self.memory.marks.as_ptr().wrapping_add(slot + SLOTS_AHEAD).cast());
+    }
+
     /// Marks a filled slot as ready; `end` is the page's bytes up to its end, and `continues` says whether the next slot
     /// belongs to the same batch.
     #[inline]
@@ -279,6 +295,17 @@ impl Page {
     pub fn readers_should_copy(&self) -> bool {
         self.pool.readers_should_copy()
     }
+}
+
+#[inline]
+fn prefetch_for_write(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint: it reads and writes nothing, and an address that is nobody's does no harm.
+    unsafe {
+        std::arch::asm!("prefetchw [{0}]", in(reg) line, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
 }
 
 impl Drop for Page {
