@@ -214,3 +214,16 @@ pub trait Driver: fmt::Debug {
     /// What others ring to wake this driver's [`Driver::wait`].
     fn doorbell(&self) -> Arc<Doorbell>;
 }
+
+/// Reads until `buf` is full or the file ends. Returns how much was read.
+pub fn read_full(file: &dyn File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buf.len() {
+        let found = file.read_at(&mut buf[done..], offset + done as u64)?;
+        done += found;
+        if found == 0 || !done.is_multiple_of(BLOCK_SIZE) {
+            break;
+        }
+    }
+    Ok(done)
+}

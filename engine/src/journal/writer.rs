@@ -144,9 +144,4 @@ impl Journal {
         let next_first = self.live.get(1)?.1;
         (next_first <= lsn).then(|| self.live.pop_front().expect("there are two").0)
     }
-
-    /// How many segments of this run may still be needed.
-    pub fn live(&self) -> usize {
-        self.live.len()
-    }
 }

@@ -32,6 +32,8 @@ use crate::store::checkpoint::{
 pub const CHECKPOINT_DIR: &str = "checkpoint";
 /// Bytes of a checkpoint file written at once.
 const SLICE_BYTES: usize = 256 << 10;
+/// Journal bytes that are worth the flushes of one channel's files.
+const BYTES_PER_CHANNEL: u64 = 256 << 10;
 /// Flushes in flight before a checkpoint.
 const FLUSHES: usize = 16;
 /// Checkpoint files kept before the oldest is merged, whatever it holds.
@@ -198,10 +200,10 @@ impl Shard {
 
     fn begin_checkpoint(&mut self) -> bool {
         let bytes = self.journal.total() - self.checkpoint.begun_at;
-        let segments = self.journal.live() > 4;
+        let due = bytes >= self.journal_worth_a_checkpoint();
         let end = (self.journal.number(), self.journal.offset());
         let last = self.closing && self.nothing_left_to_commit() && !self.checkpoint.is_final(end);
-        if !(bytes >= self.options.checkpoint_bytes || segments || last) || self.journal.is_rolling() {
+        if !(due || last) || self.journal.is_rolling() {
             return false;
         }
         self.checkpoint.closing_begun = last;
@@ -239,6 +241,13 @@ impl Shard {
         self.checkpoint_files.next = CheckpointNo(run.number.0 + 1);
         self.checkpoint.stage = Stage::Destaging(Box::new(run));
         true
+    }
+
+    /// Journal bytes from which a checkpoint is worth its flushes: two files for every channel that has changed. With many
+    /// channels it waits, up to four times as long (design D5).
+    fn journal_worth_a_checkpoint(&self) -> u64 {
+        let least = self.options.checkpoint_bytes;
+        (self.changed.len() as u64 * BYTES_PER_CHANNEL).clamp(least, least * 4)
     }
 
     /// Notes where a channel stands, and copies what fills no block.

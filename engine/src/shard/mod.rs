@@ -369,7 +369,7 @@ impl Shard {
         // The list is left alone until there is a commit to make of it: a look at each event would take its channel's
         // cache lines from the producer again and again.
         if self.handle.has_dirty() && self.timers.write_behind_at.is_none() {
-            self.timers.write_behind_at = Some(self.now_us + self.options.write_behind.as_micros() as u64);
+            self.timers.write_behind_at = Some(self.now_us + self.write_behind_us());
         }
         let due = self.timers.write_behind_due(self.now_us);
         let wanted = self.commit_now || self.flush_now || due || self.closing;
@@ -412,6 +412,12 @@ impl Shard {
             let open: Vec<Slot> = self.active.iter().flatten().map(|active| active.slot).collect();
             open.into_iter().for_each(|slot| self.queue_destage(slot));
         }
+    }
+
+    /// How long an event waits to be written, and how long a sleep may be during which nobody rings for one. Both come
+    /// one after the other, and then the write and whatever holds it up: all of it within the write-behind time.
+    fn write_behind_us(&self) -> u64 {
+        self.options.write_behind.as_micros() as u64 / 5
     }
 
     /// Whether nothing stands in the way of another commit.

@@ -69,9 +69,8 @@ fn step(shard: &mut Shard) -> bool {
 
 fn sleep(shard: &mut Shard, until_us: Option<u64>) -> bool {
     let now_us = shard.clock.steady_us();
-    let write_behind_us = shard.options.write_behind.as_micros() as u64;
     // Who publishes something relies on being looked at within the write-behind time.
-    let soon = until_us.is_some_and(|at| at <= now_us + write_behind_us);
+    let soon = until_us.is_some_and(|at| at <= now_us + shard.write_behind_us());
     let park = if soon { Park::Timed } else { Park::Deep };
     shard.doorbell.announce_park(park);
     // What came before the announcement rang no bell.

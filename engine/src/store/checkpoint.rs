@@ -32,7 +32,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::ids::{CheckpointNo, ShardId, StoreUuid};
-use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode};
+use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode, read_full};
 use crate::segment::record::{IndexRecord, RECORD_SIZE};
 
 /// Version of the checkpoint file's layout.
@@ -577,19 +577,6 @@ fn file_seed(uuid: StoreUuid, shard: ShardId, number: CheckpointNo) -> u32 {
 
 fn tail_seed(channel: u64, lsn: u64) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&channel.to_le_bytes()), &lsn.to_le_bytes())
-}
-
-/// Reads until `buf` is full or the file ends.
-fn read_full(file: &dyn File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut done = 0;
-    while done < buf.len() {
-        let found = file.read_at(&mut buf[done..], offset + done as u64)?;
-        done += found;
-        if found == 0 || !done.is_multiple_of(BLOCK_SIZE) {
-            break;
-        }
-    }
-    Ok(done)
 }
 
 fn io_error(path: &str, offset: u64, error: io::Error) -> CheckpointError {

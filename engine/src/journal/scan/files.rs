@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::error::{HeaderFault, JournalError};
-use super::image::read_full;
+
 use super::{Recovery, io_error};
 use crate::ids::{Epoch, SegmentNo};
-use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, OpenMode};
+use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, OpenMode, read_full};
 use crate::journal::format::{HeaderError, SegmentHeader};
 use crate::journal::{journal_dir, segment_number, segment_path};
 

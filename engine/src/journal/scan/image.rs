@@ -1,12 +1,11 @@
 //! The bytes of a segment, read from the front as far as they are asked for.
 
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::error::JournalError;
 use super::io_error;
-use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode};
+use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode, read_full};
 
 /// Largest read, bytes.
 const READ_SIZE: usize = 4 << 20;
@@ -69,17 +68,4 @@ impl Image {
         }
         Ok(())
     }
-}
-
-/// Reads until `buf` is full or the file ends.
-pub(super) fn read_full(file: &dyn File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut done = 0;
-    while done < buf.len() {
-        let found = file.read_at(&mut buf[done..], offset + done as u64)?;
-        done += found;
-        if found == 0 || !done.is_multiple_of(BLOCK_SIZE) {
-            break;
-        }
-    }
-    Ok(done)
 }
