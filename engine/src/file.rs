@@ -63,7 +63,9 @@ impl RedexFile {
 
     /// Appends one event, and resolves to its sequence as the channel's policy says.
     ///
-    /// A payload of up to 8 bytes is kept inside its index record.
+    /// A payload of up to 8 bytes is kept inside its index record. The event is published by the call itself, unless memory
+    /// or the shard is behind: then the future publishes it when it is awaited, and what was appended meanwhile comes
+    /// first. Who needs the order of his own calls awaits each append before the next, or appends a batch.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Appending, as the caller sees it: the event is published by the call itself; the future only waits.
+//! Appending, as the caller sees it: the event is published by the call itself, if there is room; the future only waits.
 //!
 //! So a dropped future cancels nothing, and one thread can have thousands of appends in flight. What a future waits for is
 //! decided when the event is published: nothing, durability of some position (by the policy, or `append_durable`), or, when
@@ -71,6 +71,9 @@ impl<'f> Append<'f> {
     pub(crate) fn one(channel: &'f Channel, payload: &[u8], durable: bool) -> Self {
         let state = match admit(channel, payload.len()) {
             Err(error) => State::Failed(Some(error)),
+            Ok(()) if channel.holds_back(durable) => {
+                Self::refused(channel, Refusal::Full, || Pending::One(payload.to_vec()))
+            }
             Ok(()) => match channel.append(payload) {
                 Ok((reserved, policy)) => Self::published(channel, durable, reserved, 1, policy),
                 Err(refusal) => Self::refused(channel, refusal, || Pending::One(payload.to_vec())),
@@ -121,6 +124,9 @@ impl<'f> Append<'f> {
         let channel = self.channel;
         if channel.persistence.as_ref().is_some_and(|p| p.shard.poisoned().is_some() || p.shard.is_closed()) {
             self.state = State::Failed(Some(why_closed(channel)));
+            return;
+        }
+        if channel.holds_back(self.durable) {
             return;
         }
         let result = match admit(channel, 0) {
@@ -206,6 +212,7 @@ impl<'f> AppendBatch<'f> {
         let state = match admit_batch(channel, payloads) {
             Err(error) => State::Failed(Some(error)),
             _ if payloads.is_empty() => State::Done(channel.tail.published()),
+            Ok(()) if channel.holds_back(durable) => Append::refused(channel, Refusal::Full, || copy(payloads)),
             Ok(()) => match channel.append_batch(payloads) {
                 Ok((reserved, policy)) => Append::published(channel, durable, reserved, count, policy),
                 Err(refusal) => Append::refused(channel, refusal, || copy(payloads)),
@@ -240,6 +247,10 @@ impl Future for AppendBatch<'_> {
 pub(crate) fn try_one(channel: &Channel, payload: &[u8]) -> Result<u64, AppendError> {
     let full = || AppendError::Full { channel: channel.name.clone() };
     admit(channel, payload.len())?;
+    if channel.holds_back(false) {
+        channel.ring();
+        return Err(full());
+    }
     match channel.append(payload) {
         Ok((reserved, policy)) => {
             if let Some(below) = policy {

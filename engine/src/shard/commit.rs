@@ -113,6 +113,8 @@ pub struct Commit {
     extents: Vec<(Slot, usize, bool)>,
     bytes: u64,
     submitted_ns: u64,
+    /// With this commit everything is written that was published before this moment of the steady clock.
+    covers_us: Option<u64>,
 }
 
 /// Commits that are not durable yet, in order, and what is kept for the next ones.
@@ -186,6 +188,11 @@ impl Commits {
     /// Whether a commit waits for, or does, flushes that cover all before it.
     pub fn has_barrier(&self) -> bool {
         self.pending.iter().any(|commit| commit.means == Means::FlushAfter)
+    }
+
+    /// Whether the writes of a commit are under way.
+    pub fn is_writing(&self) -> bool {
+        self.pending.iter().any(|commit| commit.stage == Stage::Writing)
     }
 
     /// Whether something is not durable yet.
@@ -298,6 +305,10 @@ impl Shard {
             let means = self.means(wanted);
             let content = Content { plan: &plan, created: &created, control: &ControlEntry::Witness };
             self.submit_commit(Kind::Events, means, &content, marks);
+            if !no_room && self.deferred == 0 {
+                let commit = self.commits.pending.back_mut().expect("just submitted");
+                commit.covers_us = Some(self.now_us);
+            }
             true
         };
         self.commits.plan = plan;
@@ -357,6 +368,7 @@ impl Shard {
             extents: Vec::new(),
             bytes: 0,
             submitted_ns: self.now_ns(),
+            covers_us: None,
         };
         self.promise(&commit, content.created);
         let durability = if means == Means::DurableWrites { Durability::Durable } else { Durability::Written };
@@ -533,6 +545,7 @@ impl Shard {
                 continue;
             }
             commit.applied = true;
+            self.unwritten_since = commit.covers_us.or(self.unwritten_since);
             let lsn = commit.lsn;
             let marks = std::mem::take(&mut commit.marks);
             let extents = std::mem::take(&mut commit.extents);

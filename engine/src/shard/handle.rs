@@ -90,6 +90,7 @@ pub struct ShardHandle {
     clean_end: Mutex<Option<CleanEnd>>,
     poisoned: OnceLock<Poisoned>,
     no_space: AtomicBool,
+    behind: AtomicBool,
     closed: AtomicBool,
     /// Channels, so that a failure reaches those who wait for them.
     channels: Mutex<Vec<Arc<Channel>>>,
@@ -115,6 +116,7 @@ impl ShardHandle {
             clean_end: Mutex::new(None),
             poisoned: OnceLock::new(),
             no_space: AtomicBool::new(false),
+            behind: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             channels: Mutex::new(Vec::new()),
             room: Waiters::default(),
@@ -242,6 +244,22 @@ impl ShardHandle {
             tracing::warn!(shard = %self.id, no_space, "space on disk");
         }
         self.room.wake_all();
+    }
+
+    /// Says whether events have waited too long to be written, and wakes those who were held back when it is over.
+    pub fn set_behind(&self, behind: bool) {
+        if self.behind.load(Ordering::Relaxed) != behind {
+            self.behind.store(behind, Ordering::Relaxed);
+            if !behind {
+                self.room.wake_all();
+            }
+        }
+    }
+
+    /// Whether events have waited too long to be written: more would make it worse.
+    #[inline]
+    pub fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Relaxed)
     }
 
     /// Whether the disk is full.

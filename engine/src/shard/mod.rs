@@ -122,6 +122,8 @@ pub struct Shard {
     closing: bool,
     ended: bool,
     worked_lately: bool,
+    /// No event that is not written was published before this moment.
+    unwritten_since: Option<u64>,
     memory_short: bool,
     file_maker: Arc<Offload>,
     idx_buffers: Vec<AlignedBuf>,
@@ -188,6 +190,7 @@ impl Shard {
             closing: false,
             ended: false,
             worked_lately: false,
+            unwritten_since: None,
             memory_short: false,
             file_maker: seed.file_maker,
             idx_buffers: Vec::new(),
@@ -229,6 +232,7 @@ impl Shard {
         self.keep_spares()?;
         let recycled = self.recycle_one()?;
         self.arm_idle();
+        self.watch_age();
         let kicked = self.driver.kick();
         self.checked("ring submission", kicked)?;
         if self.closing && self.try_end()? {
@@ -368,6 +372,9 @@ impl Shard {
         }
         // The list is left alone until there is a commit to make of it: a look at each event would take its channel's
         // cache lines from the producer again and again.
+        if self.handle.has_dirty() && self.unwritten_since.is_none() {
+            self.unwritten_since = Some(self.now_us);
+        }
         if self.handle.has_dirty() && self.timers.write_behind_at.is_none() {
             self.timers.write_behind_at = Some(self.now_us + self.write_behind_us());
         }
@@ -420,6 +427,22 @@ impl Shard {
         self.options.write_behind.as_micros() as u64 / 5
     }
 
+    /// How old an event may become, unwritten, before producers are held back: what they add meanwhile has to be written
+    /// too within the write-behind time, and nobody rings during a short sleep.
+    fn age_max_us(&self) -> u64 {
+        2 * self.write_behind_us()
+    }
+
+    /// Holds producers back while something has waited too long to be written, be it for a slow device or for its turn.
+    fn watch_age(&mut self) {
+        let waiting = !self.queue.is_empty() || self.deferred > 0 || self.handle.has_dirty();
+        if !waiting && !self.commits.is_writing() {
+            self.unwritten_since = None;
+        }
+        let behind = self.unwritten_since.is_some_and(|since| self.now_us >= since + self.age_max_us());
+        self.handle.set_behind(behind);
+    }
+
     /// Whether nothing stands in the way of another commit.
     fn can_commit(&self) -> bool {
         let busy = self.journal.is_rolling() || self.commits.has_barrier();
@@ -430,7 +453,9 @@ impl Shard {
     fn next_timer(&self) -> Option<u64> {
         // A deferred channel is in no queue: its events wait for its dat file, not for a moment.
         let waiting = !self.queue.is_empty() || self.handle.has_dirty();
-        self.timers.next(self.can_commit() && waiting)
+        let held_back_at =
+            self.unwritten_since.filter(|_| !self.handle.is_behind()).map(|since| since + self.age_max_us());
+        self.timers.next(self.can_commit() && waiting).into_iter().chain(held_back_at).min()
     }
 
     fn fire_timers(&mut self) -> Result<(), Poisoned> {
