@@ -348,6 +348,8 @@ fn is_refused(file: &RedexFile) -> bool {
     match file.try_append(filler(file.next_seq())) {
         Ok(_) => false,
         Err(AppendError::NoSpace { .. }) => true,
+        // Held back, since what was appended before waits: why is not known yet.
+        Err(AppendError::Full { .. }) => false,
         Err(error) => panic!("{}", text(&error)),
     }
 }
