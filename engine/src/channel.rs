@@ -199,12 +199,12 @@ impl Channel {
         Ok((reserved, self.after_append(reserved, payloads.len() as u64, time_us)))
     }
 
-    /// Whether an append has to wait because the shard is behind: under [`FsyncPolicy::Never`] that bounds what a killed
-    /// process can lose. Other policies, and durable appends, have bounds of their own.
+    /// Whether an append has to wait because the shard is behind: that bounds, in time, what a killed process can lose.
+    /// Durable appends, and a policy that counts events, have bounds of their own.
     #[inline]
     pub fn holds_back(&self, durable: bool) -> bool {
-        let never = matches!(self.config.fsync_policy(), FsyncPolicy::Never);
-        never && !durable && self.persistence.as_ref().is_some_and(|persistence| persistence.shard.is_behind())
+        let by_count = matches!(self.config.fsync_policy(), FsyncPolicy::EveryN(_));
+        !by_count && !durable && self.persistence.as_ref().is_some_and(|persistence| persistence.shard.is_behind())
     }
 
     #[cold]
