@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use crossbeam_utils::CachePadded;
 
+use crate::append::backlog::Backlog;
 use crate::channel_name::ChannelName;
 use crate::clock::Clock;
 use crate::config::{FsyncPolicy, RedexFileConfig};
@@ -42,6 +43,8 @@ pub struct Channel {
     pub config: RedexFileConfig,
     /// The newest events.
     pub tail: Tail,
+    /// Appends that wait for room.
+    pub backlog: Backlog,
     /// First event that is there.
     pub head: AtomicU64,
     /// Epochs that have appended, each with its first sequence; the last is the present one.
@@ -111,6 +114,7 @@ impl Channel {
             id: parts.id,
             config: parts.config,
             tail: parts.tail,
+            backlog: Backlog::default(),
             head: AtomicU64::new(parts.head.0),
             epochs: Mutex::new(epochs),
             epoch: parts.epoch,

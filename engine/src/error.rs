@@ -192,8 +192,11 @@ pub enum AppendError {
         /// Payload size, bytes.
         size: usize,
     },
-    /// Only from `try_append`: memory for events that wait to be written is used up. Try again.
-    #[error("channel {channel} has no room for more events that wait to be written")]
+    /// Memory for events that wait to be written is used up. From `try_append`: try again. From the others: 64 MiB of appends
+    /// to the channel wait for room besides, so await some before the next.
+    #[error(
+        "channel {channel} has no room for more events that wait to be written; wait for earlier appends, then try again"
+    )]
     Full {
         /// Which channel.
         channel: ChannelName,

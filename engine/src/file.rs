@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
+use crate::append::backlog::{Ticket, Waiting, line_up, relieve};
 use crate::append::wait::{Gone, block_on, poll_durable, wait_durable};
-use crate::append::{Append, AppendBatch, try_one};
+use crate::append::{Append, AppendBatch, FULL_RETRY, try_one};
 use crate::channel::Channel;
 use crate::channel_name::ChannelName;
 use crate::config::RedexFileConfig;
@@ -64,8 +65,8 @@ impl RedexFile {
     /// Appends one event, and resolves to its sequence as the channel's policy says.
     ///
     /// A payload of up to 8 bytes is kept inside its index record. The event is published by the call itself, unless memory
-    /// or the shard is behind: then the future publishes it when it is awaited, and what was appended meanwhile comes
-    /// first. Who needs the order of his own calls awaits each append before the next, or appends a batch.
+    /// or the shard is behind: then a copy waits its turn, and later appends to the channel line up behind it. So events
+    /// have the order of the calls, awaited or not, and dropping the future cancels nothing.
     ///
     /// # Errors
     ///
@@ -155,12 +156,12 @@ impl RedexFile {
         Subscribe::from(&self.channel, self.generation, from.into())
     }
 
-    /// Makes everything durable that is published now, under any policy.
+    /// Makes everything durable that was appended before the call, under any policy.
     pub fn sync(&self) -> Durable<'_> {
-        Durable::new(&self.channel, self.channel.tail.published())
+        Durable::of_all(&self.channel)
     }
 
-    /// Makes everything durable that is published now, and ends this handle and its clones: appends are refused, tails end
+    /// Makes everything durable that was appended before the call, and ends this handle and its clones: appends are refused, tails end
     /// when they have delivered everything. The channel can be opened again.
     pub fn close(&self) -> Durable<'_> {
         self.channel.close(self.generation);
@@ -233,21 +234,65 @@ impl RedexFile {
 pub struct Durable<'f> {
     channel: &'f Channel,
     below: Seq,
+    /// Whether everything appended before is meant: then a failed shard is an error even if nothing is left to flush, since
+    /// it has refused what waited for room.
+    all: bool,
+    /// Where `below` will lie, as long as appends wait for room that are to be covered.
+    mark: Option<Arc<Ticket>>,
     registration: Registration,
 }
 
 impl<'f> Durable<'f> {
     fn new(channel: &'f Channel, below: Seq) -> Self {
         channel.want_durable(below);
-        Self { channel, below, registration: Registration::default() }
+        Self { channel, below, all: false, mark: None, registration: Registration::default() }
+    }
+
+    fn of_all(channel: &'f Channel) -> Self {
+        let mark = if channel.backlog.is_empty() { None } else { line_up(channel, Waiting::Mark, true) };
+        Self { all: true, mark, ..Self::new(channel, channel.tail.published()) }
+    }
+
+    /// Waits until what is to be covered is published.
+    fn poll_mark(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(mark) = &self.mark else { return Poll::Ready(()) };
+        mark.wake_when_decided(cx.waker());
+        relieve(self.channel);
+        match mark.outcome() {
+            None => {
+                if self.channel.persistence.is_none() {
+                    // Nobody else publishes what waits there.
+                    cx.waker().wake_by_ref();
+                }
+                return Poll::Pending;
+            }
+            Some(outcome) => {
+                self.below = self.below.max(outcome.map_or(self.below, |published| published.first));
+                self.channel.want_durable(self.below);
+            }
+        }
+        self.mark = None;
+        Poll::Ready(())
     }
 
     /// Waits on this thread, without a runtime.
-    pub fn wait(self) -> Result<(), SyncError> {
+    pub fn wait(mut self) -> Result<(), SyncError> {
+        if self.mark.is_some() {
+            block_on(FULL_RETRY, |cx| self.poll_mark(cx));
+        }
         if self.channel.persistence.is_none() {
             return wait_in_memory(self.channel, self.below);
         }
-        wait_durable(self.channel, self.below).map_err(|gone| why(self.channel, self.below, gone))
+        let reached = wait_durable(self.channel, self.below);
+        self.result(reached)
+    }
+
+    fn result(&self, reached: Result<(), Gone>) -> Result<(), SyncError> {
+        let poisoned = self.channel.persistence.as_ref().and_then(|persistence| persistence.shard.poisoned());
+        match (reached, poisoned) {
+            (Ok(()), Some(poisoned)) if self.all => Err(SyncError::Poisoned(poisoned.clone())),
+            (reached, _) => reached.map_err(|gone| why(self.channel, self.below, gone)),
+        }
     }
 }
 
@@ -284,11 +329,13 @@ impl Future for Durable<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        if this.poll_mark(cx).is_pending() {
+            return Poll::Pending;
+        }
         if this.channel.persistence.is_none() {
             return poll_in_memory(this.channel, this.below, &mut this.registration, cx);
         }
-        poll_durable(this.channel, this.below, &mut this.registration, cx)
-            .map_err(|gone| why(this.channel, this.below, gone))
+        poll_durable(this.channel, this.below, &mut this.registration, cx).map(|reached| this.result(reached))
     }
 }
 

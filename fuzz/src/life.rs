@@ -7,7 +7,7 @@ use crate::check;
 use crate::failure::chain;
 use crate::faults;
 use crate::history::{End, World};
-use crate::workload::Run;
+use crate::workload::{Run, observe};
 
 /// Steps after which a close is taken for stuck.
 const STEPS_MAX: usize = 100_000;
@@ -55,8 +55,9 @@ pub fn live(world: &mut World) -> Result<(), String> {
     }
     faults::begin(world);
     let actions = world.dice.within(5..70);
-    let store = Run::new(world, store, files).run(actions)?;
-    let result = end(world, store);
+    let (store, files) = Run::new(world, store, files).run(actions)?;
+    let result = end(world, store, &files);
+    drop(files);
     faults::end(world);
     let steps = world.disk.steps() - begun_at;
     if !cut {
@@ -102,22 +103,26 @@ fn open(world: &mut World) -> Result<Option<(SimStore, Vec<RedexFile>)>, String>
 }
 
 /// Ends a life: by what has happened, or by a choice.
-fn end(world: &mut World, mut store: SimStore) -> Result<(), String> {
+fn end(world: &mut World, mut store: SimStore, files: &[RedexFile]) -> Result<(), String> {
     let close = world.dice.percent(50);
     if close && !world.disk.is_off() {
         store.begin_close();
-        let ended = (0..STEPS_MAX).find_map(|step| {
+        for step in 0..STEPS_MAX {
             faults::make_room(world, step);
-            match store.step() {
-                SimStep::Worked | SimStep::Waited => None,
-                step => Some(step),
+            let wall_us = world.clock.wall_us();
+            let step = store.step();
+            // Appends that wait for room are made before the end.
+            observe(world, files, wall_us)?;
+            match step {
+                SimStep::Worked | SimStep::Waited => {}
+                SimStep::Ended | SimStep::Failed => {
+                    note_commits(world, &store);
+                    return closed(world, store);
+                }
+                SimStep::Idle => return Err("a store that is closing finds nothing to do, and no end".to_owned()),
             }
-        });
-        note_commits(world, &store);
-        return match ended {
-            Some(SimStep::Ended | SimStep::Failed) => closed(world, store),
-            _ => Err(format!("a store that is closing finds no end: {ended:?}")),
-        };
+        }
+        return Err("a store that is closing finds no end".to_owned());
     }
     note_commits(world, &store);
     drop(store);
@@ -139,6 +144,9 @@ fn closed(world: &mut World, store: SimStore) -> Result<(), String> {
             world.tally.closes += 1;
             world.end = End::Closed;
             for channel in &mut world.channels {
+                if !world.faults && !channel.waiting.is_empty() {
+                    return Err(format!("{}: closed, and appends still wait", channel.name));
+                }
                 channel.acknowledged(channel.next());
             }
             // What was closed survives a power cut as well.

@@ -1,5 +1,6 @@
 //! What a store must hold: a plain vector beside each channel.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use redex::{FsyncPolicy, RedexFileConfig};
@@ -48,6 +49,8 @@ pub struct Channel {
     pub config: RedexFileConfig,
     /// All events that were published.
     pub events: Vec<Event>,
+    /// Appends, in the order of their calls, of which nothing was published yet: seed and length of each payload.
+    pub waiting: VecDeque<Vec<(u64, usize)>>,
     /// Events when the present life began.
     pub base: u64,
     /// Events below must survive a power cut.
@@ -58,7 +61,7 @@ impl Channel {
     /// An empty channel.
     #[must_use]
     pub fn new(name: String, config: RedexFileConfig) -> Self {
-        Self { name, config, events: Vec::new(), base: 0, floor: 0 }
+        Self { name, config, events: Vec::new(), waiting: VecDeque::new(), base: 0, floor: 0 }
     }
 
     /// Sequence of the next event.
@@ -71,6 +74,50 @@ impl Channel {
     pub fn push(&mut self, (seed, len): (u64, usize), wall_us: u64) {
         let time_us = self.events.last().map_or(wall_us, |last| last.time_us.max(wall_us));
         self.events.push(Event { seed, len, time_us });
+    }
+
+    /// Takes what was published at `wall_us` into the model: whole appends, in the order of their calls. `is_there` says
+    /// whether the event of a sequence has the content of a seed and a length: if appends may have been refused, the ones
+    /// that are not there were.
+    ///
+    /// # Errors
+    ///
+    /// What was published and never appended, or in part.
+    pub fn catch_up(
+        &mut self,
+        published: u64,
+        wall_us: u64,
+        refusable: bool,
+        is_there: impl Fn(u64, Event) -> bool,
+    ) -> Result<(), String> {
+        while self.next() < published {
+            let (name, next) = (&self.name, self.next());
+            let Some(wanted) = self.waiting.pop_front() else {
+                return Err(format!("{name}: {published} events published, {next} appended"));
+            };
+            let fits = next + wanted.len() as u64 <= published;
+            let event = |(seed, len)| Event { seed, len, time_us: 0 };
+            let is_it = || wanted.iter().zip(next..).all(|(wanted, seq)| is_there(seq, event(*wanted)));
+            if refusable && !(fits && is_it()) {
+                continue;
+            }
+            if !fits {
+                return Err(format!(
+                    "{name}: {next} events, {} appended together, {published} published",
+                    wanted.len()
+                ));
+            }
+            wanted.into_iter().for_each(|event| self.push(event, wall_us));
+        }
+        Ok(())
+    }
+
+    /// Whether these events lie at `seq`.
+    #[must_use]
+    pub fn has(&self, seq: u64, wanted: &[(u64, usize)]) -> bool {
+        let there = self.events.get(seq as usize..).unwrap_or_default();
+        there.len() >= wanted.len()
+            && there.iter().zip(wanted).all(|(event, wanted)| (event.seed, event.len) == *wanted)
     }
 
     /// Events below this survive a power cut, as the store said.
@@ -110,6 +157,7 @@ impl Channel {
     /// What is left after a crash, and where the next life begins.
     pub fn cut(&mut self, survived: u64) {
         self.events.truncate(survived as usize);
+        self.waiting.clear();
         (self.base, self.floor) = (survived, survived);
     }
 }

@@ -14,7 +14,7 @@ pub fn store(dice: &mut Dice) -> SimSettings {
         shards: if dice.percent(75) { 1 } else { dice.within(2..4) as usize },
         journal_segment_bytes: dice.pick(&[64 << 10, 64 << 10, 128 << 10, 256 << 10]),
         checkpoint_bytes: dice.pick(&[64 << 10, 64 << 10, 128 << 10, 512 << 10]),
-        page_budget_bytes: dice.pick(&[16 << 20, 32 << 20]),
+        page_budget_bytes: dice.pick(&[16 << 20, 1 << 20, 32 << 20, 32 << 20]),
         extent_bytes: dice.pick(&[4 << 10, 8 << 10, 16 << 10, 64 << 10]),
         commit_depth: dice.pick(&[1, 1, 2, 4]),
         write_behind: Duration::from_micros(dice.pick(&[100, 1000, 10_000])),

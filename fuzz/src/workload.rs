@@ -42,12 +42,12 @@ impl<'w> Run<'w> {
         Self { world, store, files, tail: None, over: false }
     }
 
-    /// Does so many things, or until the power goes off. Gives the store back.
+    /// Does so many things, or until the power goes off. Gives the store back, and the channels.
     ///
     /// # Errors
     ///
     /// What is not as it must be.
-    pub fn run(mut self, actions: u64) -> Result<SimStore, String> {
+    pub fn run(mut self, actions: u64) -> Result<(SimStore, Vec<RedexFile>), String> {
         for _ in 0..actions {
             if self.over || self.world.disk.is_off() {
                 break;
@@ -55,7 +55,7 @@ impl<'w> Run<'w> {
             self.act()?;
         }
         self.observe()?;
-        Ok(self.store)
+        Ok((self.store, self.files))
     }
 
     fn dice(&mut self) -> &mut Dice {
@@ -91,15 +91,8 @@ impl<'w> Run<'w> {
     }
 
     fn observe(&mut self) -> Result<(), String> {
-        for (model, file) in self.world.channels.iter_mut().zip(&self.files) {
-            let (durable, published) = (file.durable(), file.published());
-            if durable > published || published != model.next() {
-                let (name, next) = (&model.name, model.next());
-                return Err(format!("{name}: durable {durable}, published {published}, appended {next}"));
-            }
-            model.acknowledged(durable);
-        }
-        Ok(())
+        let wall_us = self.world.clock.wall_us();
+        observe(self.world, &self.files, wall_us)
     }
 
     fn length(&mut self) -> usize {
@@ -127,9 +120,14 @@ impl<'w> Run<'w> {
 
     fn try_append(&mut self, channel: usize, file: &RedexFile, wanted: &Wanted, payload: &[u8]) -> Result<(), String> {
         let result = file.try_append(payload);
-        self.note_published(channel, wanted, self.world.clock.wall_us())?;
+        if result.is_ok() {
+            self.world.channels[channel].waiting.push_back(wanted.clone());
+        }
+        self.observe()?;
         match result {
-            Ok(_) | Err(AppendError::Full { .. }) => Ok(()),
+            Ok(seq) if self.world.channels[channel].has(seq, wanted) => Ok(()),
+            Ok(seq) => Err(format!("try_append got sequence {seq}, where another event is")),
+            Err(AppendError::Full { .. }) => Ok(()),
             Err(AppendError::NoSpace { .. }) if self.world.faults => Ok(()),
             Err(error) => self.excuse("try_append", &error),
         }
@@ -153,25 +151,27 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// Polls an append until it resolves, or drops it.
+    /// Polls an append until it resolves, or drops it: it is made all the same.
     fn drive<F>(&mut self, channel: usize, wanted: &Wanted, durable: bool, mut future: F) -> Result<(), String>
     where
         F: Future<Output = Result<u64, AppendError>> + Unpin,
     {
-        let first = self.world.channels[channel].next();
-        let mut noted = self.note_published(channel, wanted, self.world.clock.wall_us())?;
+        self.world.channels[channel].waiting.push_back(wanted.clone());
+        self.observe()?;
         let patient = self.dice().percent(60);
         for step in 0..STEPS_MAX {
             faults::make_room(self.world, step);
-            let wall_us = self.world.clock.wall_us();
             let polled = poll(&mut future);
-            if !noted {
-                noted = self.note_published(channel, wanted, wall_us)?;
-            }
+            self.observe()?;
             match polled {
-                Poll::Ready(Ok(seq)) if seq == first && noted => return self.resolved(channel, durable),
-                Poll::Ready(Ok(seq)) => return Err(format!("an append got sequence {seq}, not {first} ({noted})")),
-                Poll::Ready(Err(AppendError::NoSpace { .. })) if self.world.faults => return Ok(()),
+                Poll::Ready(Ok(seq)) if self.world.channels[channel].has(seq, wanted) => {
+                    return self.resolved(channel, seq + wanted.len() as u64, durable);
+                }
+                Poll::Ready(Ok(seq)) => return Err(format!("an append got sequence {seq}, where another event is")),
+                Poll::Ready(Err(AppendError::NoSpace { .. })) if self.world.faults => {
+                    self.world.channels[channel].waiting.retain(|waiting| waiting != wanted);
+                    return Ok(());
+                }
                 Poll::Ready(Err(error)) => return self.excuse("append", &error),
                 Poll::Pending if !patient => return Ok(()),
                 Poll::Pending => self.step("an append")?,
@@ -180,26 +180,11 @@ impl<'w> Run<'w> {
         Err(format!("an append to {} waits for ever", self.world.channels[channel].name))
     }
 
-    /// Takes what was published into the model: all of it or nothing. Says which.
-    fn note_published(&mut self, channel: usize, wanted: &Wanted, wall_us: u64) -> Result<bool, String> {
-        let (model, file) = (&mut self.world.channels[channel], &self.files[channel]);
-        let (before, now) = (model.next(), file.published());
-        if now == before {
-            return Ok(wanted.is_empty());
-        }
-        if now != before + wanted.len() as u64 {
-            return Err(format!("{}: {before} events, {} appended, {now} published", model.name, wanted.len()));
-        }
-        wanted.iter().for_each(|event| model.push(*event, wall_us));
-        self.world.tally.events += wanted.len() as u64;
-        Ok(true)
-    }
-
     /// An append has resolved: what was promised with it must hold.
-    fn resolved(&mut self, channel: usize, durable: bool) -> Result<(), String> {
+    fn resolved(&mut self, channel: usize, end: u64, durable: bool) -> Result<(), String> {
         let (model, mark) = (&self.world.channels[channel], self.files[channel].durable());
-        if durable && mark < model.next() {
-            return Err(format!("{}: acknowledged as durable at {}, the mark is {mark}", model.name, model.next()));
+        if durable && mark < end {
+            return Err(format!("{}: acknowledged as durable at {end}, the mark is {mark}", model.name));
         }
         model.check_bound(mark, self.world.clock.wall_us())?;
         self.observe()
@@ -207,11 +192,13 @@ impl<'w> Run<'w> {
 
     /// One step of the store, for something that waits.
     fn step(&mut self, who: &str) -> Result<(), String> {
+        // The step moves the clock at its end, if at all.
+        let wall_us = self.world.clock.wall_us();
         let step = self.store.step();
         if step == SimStep::Idle {
             return Err(format!("{who} waits, and nothing is to be done"));
         }
-        self.observe()
+        observe(self.world, &self.files, wall_us)
     }
 
     fn sync(&mut self, channel: usize) -> Result<(), String> {
@@ -220,9 +207,25 @@ impl<'w> Run<'w> {
         let patient = self.dice().percent(60);
         for step in 0..STEPS_MAX {
             faults::make_room(self.world, step);
-            match poll(&mut future) {
-                Poll::Ready(Ok(())) if file.durable() == self.world.channels[channel].next() => return self.observe(),
-                Poll::Ready(Ok(())) => return Err("sync resolved before all was durable".to_owned()),
+            let polled = poll(&mut future);
+            self.observe()?;
+            let model = &mut self.world.channels[channel];
+            match polled {
+                Poll::Ready(Ok(())) => {
+                    if self.world.faults {
+                        // What still waits in the model was refused.
+                        model.waiting.clear();
+                    }
+                    return match file.durable() == model.next() && model.waiting.is_empty() {
+                        true => Ok(()),
+                        false => Err(format!(
+                            "sync resolved at {} of {} events, and {} appends wait",
+                            file.durable(),
+                            model.next(),
+                            model.waiting.len()
+                        )),
+                    };
+                }
                 Poll::Ready(Err(error)) => return self.excuse("sync", &error),
                 Poll::Pending if !patient => return Ok(()),
                 Poll::Pending => self.step("a sync")?,
@@ -341,6 +344,27 @@ impl<'w> Run<'w> {
         self.tail = Some((channel, next, tail));
         Ok(())
     }
+}
+
+/// Holds what the channels say against the model, and takes into it what was published at `wall_us`.
+///
+/// # Errors
+///
+/// What is not as it must be.
+pub fn observe(world: &mut World, files: &[RedexFile], wall_us: u64) -> Result<(), String> {
+    for (model, file) in world.channels.iter_mut().zip(files) {
+        let (durable, published, before) = (file.durable(), file.published(), model.next());
+        let is_there = |seq, event: Event| {
+            file.read_one(seq).wait().is_ok_and(|read| read.is_some_and(|read| event.is(&read.payload)))
+        };
+        model.catch_up(published, wall_us, world.faults, is_there)?;
+        world.tally.events += published - before;
+        if durable > published {
+            return Err(format!("{}: durable {durable}, published {published}", model.name));
+        }
+        model.acknowledged(durable);
+    }
+    Ok(())
 }
 
 /// A batch whose range is told by its first sequence.

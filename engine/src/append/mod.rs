@@ -1,14 +1,16 @@
 //! Appending, as the caller sees it: the event is published by the call itself, if there is room; the future only waits.
 //!
 //! So a dropped future cancels nothing, and one thread can have thousands of appends in flight. What a future waits for is
-//! decided when the event is published: nothing, durability of some position (by the policy, or `append_durable`), or, when
-//! memory or disk is full, room to publish at all.
+//! decided when the event is published: nothing, or durability of some position (by the policy, or `append_durable`). An
+//! append that finds no room lines up in the [`backlog`] and is published from there, in the order of the calls.
 
+pub mod backlog;
 pub mod wait;
 
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::channel::Channel;
@@ -18,33 +20,42 @@ use crate::segment::record::INLINE_SIZE_MAX;
 use crate::tail::waiters::Registration;
 use crate::tail::{PAGE_EVENTS_MAX, Refusal, Reserved};
 
+use self::backlog::{Denied, Ticket, Waiting, line_up, relieve};
 use self::wait::{block_on, poll_durable};
 
 /// Payload bytes a batch may have.
 pub const BATCH_SIZE_MAX: usize = 64 << 20;
 
 /// How long an append that found no room waits for the shard before it looks again, if nobody wakes it.
-const FULL_RETRY: std::time::Duration = std::time::Duration::from_millis(5);
+pub(crate) const FULL_RETRY: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// What has been published, and up to where to wait.
-#[derive(Clone, Copy, Debug)]
-struct Published {
-    first: Seq,
-    wait_below: Option<Seq>,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Sequence of the first event.
+    pub first: Seq,
+    /// Events below are to be durable before the append resolves.
+    pub wait_below: Option<Seq>,
 }
 
-/// What is to be appended once there is room. A copy: the caller's bytes are gone by then.
-#[derive(Debug)]
-enum Pending {
-    One(Vec<u8>),
-    Batch(Vec<Vec<u8>>),
+impl Published {
+    /// What to wait for after an append, by the caller's wish and the policy's. Tells the shard, but does not ring: a burst
+    /// of appends from one thread makes one commit, begun when somebody waits.
+    fn new(channel: &Channel, durable: bool, reserved: Reserved, count: u64, policy: Option<Seq>) -> Self {
+        let end = Seq(reserved.first.0 + count);
+        let wait_below = if durable && channel.persistence.is_some() { Some(end) } else { policy };
+        if let Some(below) = wait_below {
+            channel.want_durable(below);
+        }
+        Self { first: reserved.first, wait_below }
+    }
 }
 
 #[derive(Debug)]
 enum State {
     Failed(Option<AppendError>),
-    Full(Pending, Registration),
-    Waiting(Published, Registration),
+    LinedUp(Arc<Ticket>),
+    Waiting(Seq, Seq, Registration),
     Done(Seq),
 }
 
@@ -53,7 +64,6 @@ enum State {
 #[must_use = "the event is published, but whether it was refused and when its policy is met only the future tells"]
 pub struct Append<'f> {
     channel: &'f Channel,
-    durable: bool,
     state: State,
 }
 
@@ -65,21 +75,57 @@ pub struct AppendBatch<'f> {
     count: u64,
 }
 
+impl State {
+    fn published(published: Published) -> Self {
+        match published.wait_below {
+            None => Self::Done(published.first),
+            Some(below) => Self::Waiting(published.first, below, Registration::default()),
+        }
+    }
+
+    fn refused(channel: &Channel, refusal: Refusal, durable: bool, waiting: impl FnOnce() -> Waiting) -> Self {
+        match refusal {
+            Refusal::Full => Self::lined_up(channel, waiting(), durable),
+            Refusal::Closed => Self::Failed(Some(why_closed(channel))),
+        }
+    }
+
+    #[cold]
+    fn lined_up(channel: &Channel, waiting: Waiting, durable: bool) -> Self {
+        match line_up(channel, waiting, durable) {
+            None => Self::Failed(Some(AppendError::Full { channel: channel.name.clone() })),
+            Some(ticket) => {
+                // Somebody waits, for room.
+                channel.ring();
+                Self::LinedUp(ticket)
+            }
+        }
+    }
+
+    fn decided(channel: &Channel, outcome: Result<Published, Denied>) -> Self {
+        match outcome {
+            Ok(published) => Self::published(published),
+            Err(Denied::Closed) => Self::Failed(Some(why_closed(channel))),
+            Err(Denied::NoSpace) => Self::Failed(Some(AppendError::NoSpace { channel: channel.name.clone() })),
+        }
+    }
+}
+
 impl<'f> Append<'f> {
     /// Appends one event now, if there is room.
     #[inline]
     pub(crate) fn one(channel: &'f Channel, payload: &[u8], durable: bool) -> Self {
         let state = match admit(channel, payload.len()) {
             Err(error) => State::Failed(Some(error)),
-            Ok(()) if channel.holds_back(durable) => {
-                Self::refused(channel, Refusal::Full, || Pending::One(payload.to_vec()))
+            Ok(()) if must_line_up(channel, durable) => {
+                State::lined_up(channel, Waiting::One(payload.to_vec()), durable)
             }
             Ok(()) => match channel.append(payload) {
-                Ok((reserved, policy)) => Self::published(channel, durable, reserved, 1, policy),
-                Err(refusal) => Self::refused(channel, refusal, || Pending::One(payload.to_vec())),
+                Ok((reserved, policy)) => State::published(Published::new(channel, durable, reserved, 1, policy)),
+                Err(refusal) => State::refused(channel, refusal, durable, || Waiting::One(payload.to_vec())),
             },
         };
-        Self { channel, durable, state }
+        Self { channel, state }
     }
 
     /// Appends an event that must fit into its record.
@@ -92,60 +138,7 @@ impl<'f> Append<'f> {
 
     /// An append that is refused.
     pub(crate) fn failed(channel: &'f Channel, error: AppendError) -> Self {
-        Self { channel, durable: false, state: State::Failed(Some(error)) }
-    }
-
-    fn published(channel: &Channel, durable: bool, reserved: Reserved, count: u64, policy: Option<Seq>) -> State {
-        let end = Seq(reserved.first.0 + count);
-        let wait_below = if durable && channel.persistence.is_some() { Some(end) } else { policy };
-        match wait_below {
-            None => State::Done(reserved.first),
-            Some(wait_below) => {
-                // Not rung yet: a burst of appends from one thread makes one commit, begun when somebody waits.
-                channel.want_durable(wait_below);
-                State::Waiting(
-                    Published { first: reserved.first, wait_below: Some(wait_below) },
-                    Registration::default(),
-                )
-            }
-        }
-    }
-
-    fn refused(channel: &Channel, refusal: Refusal, pending: impl FnOnce() -> Pending) -> State {
-        match refusal {
-            Refusal::Full => State::Full(pending(), Registration::default()),
-            Refusal::Closed => State::Failed(Some(why_closed(channel))),
-        }
-    }
-
-    /// Tries again what found no room.
-    fn retry(&mut self) {
-        let State::Full(pending, _) = &mut self.state else { return };
-        let channel = self.channel;
-        if channel.persistence.as_ref().is_some_and(|p| p.shard.poisoned().is_some() || p.shard.is_closed()) {
-            self.state = State::Failed(Some(why_closed(channel)));
-            return;
-        }
-        if channel.holds_back(self.durable) {
-            return;
-        }
-        let result = match admit(channel, 0) {
-            Err(error) => {
-                self.state = State::Failed(Some(error));
-                return;
-            }
-            Ok(()) => match &*pending {
-                Pending::One(payload) => channel.append(payload).map(|done| (done, 1)),
-                Pending::Batch(payloads) => channel.append_batch(payloads).map(|done| (done, payloads.len() as u64)),
-            },
-        };
-        match result {
-            Ok(((reserved, policy), count)) => {
-                self.state = Self::published(channel, self.durable, reserved, count, policy);
-            }
-            Err(Refusal::Closed) => self.state = State::Failed(Some(why_closed(channel))),
-            Err(Refusal::Full) => {}
-        }
+        Self { channel, state: State::Failed(Some(error)) }
     }
 
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Result<Seq, AppendError>> {
@@ -155,25 +148,25 @@ impl<'f> Append<'f> {
                 State::Failed(error) => {
                     return Poll::Ready(Err(error.take().expect("a future is not polled after it has resolved")));
                 }
-                State::Waiting(published, registration) => {
-                    let Some(below) = published.wait_below else { return Poll::Ready(Ok(published.first)) };
-                    let first = published.first;
+                State::Waiting(first, below, registration) => {
+                    let (first, below) = (*first, *below);
                     return poll_durable(self.channel, below, registration, cx).map(|result| {
                         result.map_err(|_| why_closed(self.channel))?;
                         Ok(first)
                     });
                 }
-                State::Full(_, registration) => {
-                    if let Some(persistence) = &self.channel.persistence {
-                        registration.register(&persistence.shard.room, 0, cx.waker());
-                        persistence.shard.ring();
-                    } else {
-                        // In memory, room comes when another producer has finished its copy.
-                        cx.waker().wake_by_ref();
-                    }
-                    self.retry();
-                    if let State::Full(..) = self.state {
-                        return Poll::Pending;
+                State::LinedUp(ticket) => {
+                    ticket.wake_when_decided(cx.waker());
+                    relieve(self.channel);
+                    match ticket.outcome() {
+                        Some(outcome) => self.state = State::decided(self.channel, outcome),
+                        None => {
+                            if self.channel.persistence.is_none() {
+                                // In memory, room comes when another producer has finished its copy.
+                                cx.waker().wake_by_ref();
+                            }
+                            return Poll::Pending;
+                        }
                     }
                 }
             }
@@ -189,7 +182,7 @@ impl<'f> Append<'f> {
         if let State::Done(seq) = self.state {
             return Ok(seq);
         }
-        if let State::Waiting(Published { first, wait_below: Some(below) }, _) = self.state {
+        if let State::Waiting(first, below, _) = self.state {
             wait::wait_durable(self.channel, below).map_err(|_| why_closed(self.channel))?;
             return Ok(first);
         }
@@ -212,13 +205,13 @@ impl<'f> AppendBatch<'f> {
         let state = match admit_batch(channel, payloads) {
             Err(error) => State::Failed(Some(error)),
             _ if payloads.is_empty() => State::Done(channel.tail.published()),
-            Ok(()) if channel.holds_back(durable) => Append::refused(channel, Refusal::Full, || copy(payloads)),
+            Ok(()) if must_line_up(channel, durable) => State::lined_up(channel, copy(payloads), durable),
             Ok(()) => match channel.append_batch(payloads) {
-                Ok((reserved, policy)) => Append::published(channel, durable, reserved, count, policy),
-                Err(refusal) => Append::refused(channel, refusal, || copy(payloads)),
+                Ok((reserved, policy)) => State::published(Published::new(channel, durable, reserved, count, policy)),
+                Err(refusal) => State::refused(channel, refusal, durable, || copy(payloads)),
             },
         };
-        Self { append: Append { channel, durable, state }, count }
+        Self { append: Append { channel, state }, count }
     }
 
     /// A batch that is refused.
@@ -247,7 +240,7 @@ impl Future for AppendBatch<'_> {
 pub(crate) fn try_one(channel: &Channel, payload: &[u8]) -> Result<u64, AppendError> {
     let full = || AppendError::Full { channel: channel.name.clone() };
     admit(channel, payload.len())?;
-    if channel.holds_back(false) {
+    if must_line_up(channel, false) {
         channel.ring();
         return Err(full());
     }
@@ -298,8 +291,20 @@ fn admit_batch<P: AsRef<[u8]>>(channel: &Channel, payloads: &[P]) -> Result<(), 
     admit(channel, 0)
 }
 
-fn copy<P: AsRef<[u8]>>(payloads: &[P]) -> Pending {
-    Pending::Batch(payloads.iter().map(|payload| payload.as_ref().to_vec()).collect())
+/// Whether an append has to wait for its turn.
+#[inline]
+fn must_line_up(channel: &Channel, durable: bool) -> bool {
+    channel.holds_back(durable) || (!channel.backlog.is_empty() && still_lined_up(channel))
+}
+
+#[cold]
+fn still_lined_up(channel: &Channel) -> bool {
+    relieve(channel);
+    !channel.backlog.is_empty()
+}
+
+fn copy<P: AsRef<[u8]>>(payloads: &[P]) -> Waiting {
+    Waiting::Batch(payloads.iter().map(|payload| payload.as_ref().to_vec()).collect())
 }
 
 /// Why the channel takes no appends.

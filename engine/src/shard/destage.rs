@@ -278,7 +278,6 @@ impl Shard {
     }
 
     fn retire_pages(&mut self, active: &mut Active) {
-        let mut retired = false;
         loop {
             let (dat_page, written) = (active.dat_page, active.written);
             let (stubbed, idx_done) = (active.stubbed, active.idx_done);
@@ -303,10 +302,6 @@ impl Shard {
                 break;
             }
             active.stubbed = active.stubbed.max(page_end);
-            retired = true;
-        }
-        if retired {
-            self.handle.room.wake_all();
         }
     }
 

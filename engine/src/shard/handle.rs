@@ -12,6 +12,7 @@ use crossbeam_queue::SegQueue;
 use super::active::{Active, ActiveSegment};
 use super::checkpoint::Known;
 use super::stats::ShardStats;
+use crate::append::backlog::relieve;
 use crate::channel::Channel;
 use crate::error::Poisoned;
 use crate::ids::{Lsn, Seq, ShardId};
@@ -94,8 +95,8 @@ pub struct ShardHandle {
     closed: AtomicBool,
     /// Channels, so that a failure reaches those who wait for them.
     channels: Mutex<Vec<Arc<Channel>>>,
-    /// Those who wait for memory or space.
-    pub room: Waiters,
+    /// Channels with appends that wait for room.
+    backlogged: SegQueue<Slot>,
     /// Those who wait for the close.
     pub close_waiters: Waiters,
     /// Counters.
@@ -119,7 +120,7 @@ impl ShardHandle {
             behind: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             channels: Mutex::new(Vec::new()),
-            room: Waiters::default(),
+            backlogged: SegQueue::new(),
             close_waiters: Waiters::default(),
             stats: ShardStats::default(),
         })
@@ -154,9 +155,15 @@ impl ShardHandle {
         self.files_ready.pop()
     }
 
-    /// Whether somebody waits for memory or space.
-    pub fn is_waited_for_room(&self) -> bool {
-        self.room.is_waited_for()
+    /// Appends to a channel wait for room.
+    pub fn push_backlogged(&self, slot: Slot) {
+        self.backlogged.push(slot);
+        self.ring();
+    }
+
+    /// Takes a channel with appends that wait for room.
+    pub fn pop_backlogged(&self) -> Option<Slot> {
+        self.backlogged.pop()
     }
 
     /// Whether a channel is on the list.
@@ -238,21 +245,17 @@ impl ShardHandle {
         self.wake_everybody();
     }
 
-    /// Says whether the disk is full, and wakes those who waited for room when it is no more.
+    /// Says whether the disk is full.
     pub fn set_no_space(&self, no_space: bool) {
         if self.no_space.swap(no_space, Ordering::AcqRel) != no_space {
             tracing::warn!(shard = %self.id, no_space, "space on disk");
         }
-        self.room.wake_all();
     }
 
-    /// Says whether events have waited too long to be written, and wakes those who were held back when it is over.
+    /// Says whether events have waited too long to be written.
     pub fn set_behind(&self, behind: bool) {
         if self.behind.load(Ordering::Relaxed) != behind {
             self.behind.store(behind, Ordering::Relaxed);
-            if !behind {
-                self.room.wake_all();
-            }
         }
     }
 
@@ -279,10 +282,13 @@ impl ShardHandle {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Refuses appends, and tells the shard to end.
+    /// Refuses appends, and tells the shard to end. What waits for room is published before its channel is closed: the shard
+    /// does that.
     pub fn begin_close(&self) {
         for channel in &*self.channels.lock().expect("no panic while the lock is held") {
-            channel.tail.close();
+            if channel.backlog.is_empty() {
+                channel.tail.close();
+            }
         }
         self.send(Control::Close);
     }
@@ -292,8 +298,9 @@ impl ShardHandle {
         for channel in channels {
             channel.tail.close();
             channel.durable_waiters.wake_all();
+            // Refused: the channel is closed.
+            relieve(&channel);
         }
-        self.room.wake_all();
         self.close_waiters.wake_all();
     }
 }

@@ -36,6 +36,7 @@ use self::handle::{Control, ShardHandle, Slot};
 use self::ops::{Ops, Purpose};
 use self::roll::{Making, SPARES_WANTED};
 use self::timers::Timers;
+use crate::append::backlog::relieve;
 use crate::clock::Clock;
 use crate::error::Poisoned;
 use crate::ids::Lsn;
@@ -51,6 +52,8 @@ use crate::tail::pool::PagePool;
 
 /// Share of the page budget in use from which small writes are worth their while.
 const MEMORY_SHORT_PERCENT: usize = 50;
+/// When a shard looks again for memory that it does not give back itself, for appends that wait for it.
+const BACKLOG_RETRY_US: u64 = 5_000;
 /// How long a shard that found no room on disk waits before it tries again.
 const SPACE_RETRY_US: u64 = 50_000;
 
@@ -99,6 +102,8 @@ pub struct Shard {
     destage_queue: VecDeque<Slot>,
     /// How many channels are deferred.
     deferred: usize,
+    /// Channels with appends that wait for room.
+    backlogged: Vec<Slot>,
     /// Channels with commits since the last checkpoint.
     changed: Vec<Slot>,
     commits: Commits,
@@ -172,6 +177,7 @@ impl Shard {
             queue: VecDeque::new(),
             destage_queue: VecDeque::new(),
             deferred: 0,
+            backlogged: Vec::new(),
             changed: Vec::new(),
             commits: Commits::new(seed.next_lsn),
             journal: seed.journal,
@@ -233,13 +239,14 @@ impl Shard {
         let recycled = self.recycle_one()?;
         self.arm_idle();
         self.watch_age();
+        let relieved = self.relieve_backlogs();
         let kicked = self.driver.kick();
         self.checked("ring submission", kicked)?;
         if self.closing && self.try_end()? {
             return Ok(Turn::Ended);
         }
         let ready = self.commit_now && !self.queue.is_empty() && self.can_commit();
-        let worked = ready || reaped || received || gathered || committed || checkpointed || recycled;
+        let worked = ready || reaped || received || gathered || committed || checkpointed || recycled || relieved;
         Ok(if worked { Turn::Worked } else { Turn::Idle { until_us: self.next_timer() } })
     }
 
@@ -342,10 +349,18 @@ impl Shard {
             any = true;
             match control {
                 Control::Open(opened) => self.open_channel(*opened),
-                Control::Close => self.closing = true,
+                Control::Close => self.close_channels(),
             }
         }
         any
+    }
+
+    /// From now on appends are refused; those that wait for room come first.
+    fn close_channels(&mut self) {
+        self.closing = true;
+        for active in self.active.iter().flatten().filter(|active| active.channel.backlog.is_empty()) {
+            active.channel.tail.close();
+        }
     }
 
     fn open_channel(&mut self, opened: handle::Opened) {
@@ -410,12 +425,33 @@ impl Shard {
         any
     }
 
+    /// Publishes appends that wait for room, as far as there is some.
+    fn relieve_backlogs(&mut self) -> bool {
+        while let Some(slot) = self.handle.pop_backlogged() {
+            self.backlogged.push(slot);
+        }
+        let mut backlogged = std::mem::take(&mut self.backlogged);
+        let mut any = false;
+        backlogged.retain(|slot| {
+            // A channel may be on the list before the message that opens it is taken.
+            let Some(active) = self.active.get(*slot as usize).and_then(Option::as_ref) else { return true };
+            any |= relieve(&active.channel);
+            let over = active.channel.backlog.unlist_if_empty();
+            if over && self.closing {
+                active.channel.tail.close();
+            }
+            !over
+        });
+        self.backlogged = backlogged;
+        any
+    }
+
     /// When memory runs short, every channel is looked at again: what was too little to be worth a write is now.
     fn relieve_memory(&mut self) {
         let used_percent = self.pages.used_percent();
         if used_percent < MEMORY_SHORT_PERCENT {
             self.memory_short = false;
-        } else if !std::mem::replace(&mut self.memory_short, true) || self.handle.is_waited_for_room() {
+        } else if !std::mem::replace(&mut self.memory_short, true) || !self.backlogged.is_empty() {
             let open: Vec<Slot> = self.active.iter().flatten().map(|active| active.slot).collect();
             open.into_iter().for_each(|slot| self.queue_destage(slot));
         }
@@ -455,7 +491,8 @@ impl Shard {
         let waiting = !self.queue.is_empty() || self.handle.has_dirty();
         let held_back_at =
             self.unwritten_since.filter(|_| !self.handle.is_behind()).map(|since| since + self.age_max_us());
-        self.timers.next(self.can_commit() && waiting).into_iter().chain(held_back_at).min()
+        let backlog_at = (!self.backlogged.is_empty()).then_some(self.now_us + BACKLOG_RETRY_US);
+        self.timers.next(self.can_commit() && waiting).into_iter().chain(held_back_at).chain(backlog_at).min()
     }
 
     fn fire_timers(&mut self) -> Result<(), Poisoned> {
@@ -520,7 +557,7 @@ impl Shard {
     fn nothing_left_to_commit(&self) -> bool {
         let quiet = self.queue.is_empty() && !self.handle.has_dirty() && !self.handle.has_control();
         // A producer may still be copying what it reserved before the close.
-        let settled = || self.active.iter().flatten().all(|active| active.channel.tail.is_settled());
+        let settled = || self.active.iter().flatten().all(|active| is_settled(&active.channel));
         quiet && !self.commits.needs_flush() && self.deferred == 0 && settled()
     }
 
@@ -563,4 +600,9 @@ impl Shard {
         self.flush_now = true;
         Ok(false)
     }
+}
+
+/// Whether nothing more comes from a channel that is being closed.
+fn is_settled(channel: &crate::channel::Channel) -> bool {
+    channel.backlog.is_empty() && channel.tail.is_closed() && channel.tail.is_settled()
 }

@@ -558,6 +558,11 @@ impl Tail {
         self.readers.wake_all();
     }
 
+    /// Whether appends are refused for good.
+    pub fn is_closed(&self) -> bool {
+        Word(self.word.load(Ordering::Acquire)).class() == CLASS_CLOSED
+    }
+
     /// Whether everything that was reserved is published. Once the tail is closed, and this was true, nothing more comes.
     pub fn is_settled(&self) -> bool {
         let chain = self.chain.lock().expect("no panic while the lock is held");

@@ -97,6 +97,7 @@ impl Waiters {
         }
     }
 
+    #[cfg(all(test, not(redex_loom)))]
     /// Whether anybody waits. A look from outside: it may be over the next moment.
     pub fn is_waited_for(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0

@@ -1,0 +1,271 @@
+//! Appends that found no room: published later, in the order of their calls.
+//!
+//! ```text
+//!  no room --> copy + ticket, at the end of the queue --> room (the shard says so) --> published, ticket resolved
+//! ```
+//!
+//! As long as something waits, later appends to the channel line up behind it; so the events of one caller keep the order of
+//! his calls, awaited or not, and a future that is dropped takes nothing back.
+//!
+//! Promises: order; a bound ([`BACKLOG_BYTES_MAX`]), above which an append is refused as `Full`; every ticket resolves: with
+//! the event's place, or with why it was refused.
+//! What it leaves to others: the shard publishes what waits whenever it may have made room (`Shard::relieve_backlogs`). In
+//! memory, where no shard is, the next call or poll does.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::task::Waker;
+
+use super::{BATCH_SIZE_MAX, Published};
+use crate::channel::Channel;
+use crate::tail::Refusal;
+
+/// Payload bytes that may wait in one channel: as many as the largest batch has.
+pub const BACKLOG_BYTES_MAX: usize = BATCH_SIZE_MAX;
+/// What an entry counts beside its payload.
+const ENTRY_BYTES: usize = 64;
+
+/// What waits. A copy: the caller's bytes are gone by the time that there is room.
+#[derive(Debug)]
+pub enum Waiting {
+    /// One event.
+    One(Vec<u8>),
+    /// A batch.
+    Batch(Vec<Vec<u8>>),
+    /// Nothing: its turn says that everything before it is published.
+    Mark,
+}
+
+impl Waiting {
+    fn size(&self) -> usize {
+        let payload = match self {
+            Self::One(payload) => payload.len(),
+            Self::Batch(payloads) => payloads.iter().map(|payload| payload.len() + ENTRY_BYTES).sum(),
+            Self::Mark => 0,
+        };
+        payload + ENTRY_BYTES
+    }
+}
+
+/// Why something that waited was refused after all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// The channel was closed, or its shard has failed.
+    Closed,
+    /// The disk is full.
+    NoSpace,
+}
+
+/// Tells one caller what became of his append.
+#[derive(Debug, Default)]
+pub struct Ticket {
+    outcome: OnceLock<Result<Published, Denied>>,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Ticket {
+    /// What became of it, if it is decided.
+    pub fn outcome(&self) -> Option<Result<Published, Denied>> {
+        self.outcome.get().copied()
+    }
+
+    /// Has `waker` woken when it is decided. The caller looks at [`Ticket::outcome`] again afterwards.
+    pub fn wake_when_decided(&self, waker: &Waker) {
+        let mut place = self.waker.lock().expect("no panic while the lock is held");
+        if !place.as_ref().is_some_and(|before| before.will_wake(waker)) {
+            *place = Some(waker.clone());
+        }
+    }
+
+    fn decide(&self, outcome: Result<Published, Denied>) {
+        assert!(self.outcome.set(outcome).is_ok(), "a ticket is decided once");
+        let waker = self.waker.lock().expect("no panic while the lock is held").take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    waiting: Waiting,
+    durable: bool,
+    ticket: Arc<Ticket>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    /// Somebody is publishing the first one.
+    taken: bool,
+    /// The shard has the channel on its list of those with a backlog.
+    listed: bool,
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    /// How many wait: what every append looks at.
+    waiting: AtomicUsize,
+    queue: Mutex<Queue>,
+}
+
+impl Backlog {
+    /// Whether nothing waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) == 0
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().expect("no panic while the lock is held")
+    }
+
+    /// Lines something up. `None` if too much waits already; else its ticket, and whether the shard has yet to be told.
+    fn enter(&self, waiting: Waiting, durable: bool) -> Option<(Arc<Ticket>, bool)> {
+        let size = waiting.size();
+        let mut queue = self.queue();
+        // Whatever fits the limits of an append gets a place in an empty queue.
+        if queue.bytes > 0 && queue.bytes + size > BACKLOG_BYTES_MAX && !matches!(waiting, Waiting::Mark) {
+            return None;
+        }
+        let ticket = Arc::new(Ticket::default());
+        queue.bytes += size;
+        queue.entries.push_back(Entry { waiting, durable, ticket: ticket.clone() });
+        self.waiting.fetch_add(1, Ordering::Release);
+        let newly_listed = !std::mem::replace(&mut queue.listed, true);
+        Some((ticket, newly_listed))
+    }
+
+    /// Takes the first one, unless somebody else has it.
+    fn take_first(&self) -> Option<Entry> {
+        let mut queue = self.queue();
+        if queue.taken {
+            return None;
+        }
+        let entry = queue.entries.pop_front()?;
+        queue.taken = true;
+        Some(entry)
+    }
+
+    fn put_back(&self, entry: Entry) {
+        let mut queue = self.queue();
+        queue.entries.push_front(entry);
+        queue.taken = false;
+    }
+
+    fn finish(&self, entry: Entry, outcome: Result<Published, Denied>) {
+        {
+            let mut queue = self.queue();
+            queue.taken = false;
+            queue.bytes -= entry.waiting.size();
+            self.waiting.fetch_sub(1, Ordering::Release);
+        }
+        entry.ticket.decide(outcome);
+    }
+
+    /// The shard's side: takes the channel off its list if nothing waits. Whoever comes later lists it again.
+    pub fn unlist_if_empty(&self) -> bool {
+        let mut queue = self.queue();
+        let empty = queue.entries.is_empty() && !queue.taken;
+        queue.listed = !empty;
+        empty
+    }
+}
+
+/// Lines something up behind what waits. `None` if too much does.
+pub fn line_up(channel: &Channel, waiting: Waiting, durable: bool) -> Option<Arc<Ticket>> {
+    let (ticket, newly_listed) = channel.backlog.enter(waiting, durable)?;
+    if let Some(persistence) = channel.persistence.as_ref().filter(|_| newly_listed) {
+        persistence.shard.push_backlogged(persistence.slot);
+    }
+    // There may be room by now, or never again: if the channel was closed meanwhile nobody else would come.
+    relieve(channel);
+    Some(ticket)
+}
+
+/// Publishes what waits, in order, as far as there is room, or refuses it. Says whether anything came of it.
+pub fn relieve(channel: &Channel) -> bool {
+    let mut any = false;
+    while let Some(entry) = channel.backlog.take_first() {
+        match publish(channel, &entry) {
+            Some(outcome) => channel.backlog.finish(entry, outcome),
+            None => {
+                channel.backlog.put_back(entry);
+                break;
+            }
+        }
+        any = true;
+    }
+    any
+}
+
+fn publish(channel: &Channel, entry: &Entry) -> Option<Result<Published, Denied>> {
+    let no_space = || channel.persistence.as_ref().is_some_and(|persistence| persistence.shard.no_space());
+    let appended = match &entry.waiting {
+        Waiting::Mark => return Some(Ok(Published { first: channel.tail.published(), wait_below: None })),
+        _ if channel.tail.is_closed() => return Some(Err(Denied::Closed)),
+        _ if no_space() => return Some(Err(Denied::NoSpace)),
+        _ if channel.holds_back(entry.durable) => return None,
+        Waiting::One(payload) => channel.append(payload).map(|(reserved, policy)| (reserved, 1, policy)),
+        Waiting::Batch(payloads) => {
+            channel.append_batch(payloads).map(|(reserved, policy)| (reserved, payloads.len() as u64, policy))
+        }
+    };
+    match appended {
+        Ok((reserved, count, policy)) => {
+            let published = Published::new(channel, entry.durable, reserved, count, policy);
+            if published.wait_below.is_some() {
+                // Whoever waits for it has been waiting for a while.
+                channel.ring();
+            }
+            Some(Ok(published))
+        }
+        Err(Refusal::Full) => None,
+        Err(Refusal::Closed) => Some(Err(Denied::Closed)),
+    }
+}
+
+#[cfg(all(test, not(redex_loom)))]
+mod tests {
+    use super::*;
+
+    fn one(size: usize) -> Waiting {
+        Waiting::One(vec![0; size])
+    }
+
+    #[test]
+    fn refuses_above_its_bound_but_takes_anything_when_empty() {
+        let backlog = Backlog::default();
+        assert!(backlog.enter(one(BACKLOG_BYTES_MAX), false).is_some());
+        assert!(backlog.enter(one(1), false).is_none());
+        assert!(backlog.enter(Waiting::Mark, false).is_some(), "a mark costs nothing");
+        let first = backlog.take_first().unwrap();
+        backlog.finish(first, Err(Denied::Closed));
+        assert!(backlog.enter(one(1), false).is_some());
+    }
+
+    #[test]
+    fn one_at_a_time_and_in_order() {
+        let backlog = Backlog::default();
+        let (first, listed) = backlog.enter(one(1), false).unwrap();
+        let (second, listed_again) = backlog.enter(one(2), false).unwrap();
+        assert!(listed && !listed_again);
+        let entry = backlog.take_first().unwrap();
+        assert!(backlog.take_first().is_none(), "somebody has the first one");
+        backlog.put_back(entry);
+        let entry = backlog.take_first().unwrap();
+        assert!(Arc::ptr_eq(&entry.ticket, &first));
+        assert!(!backlog.unlist_if_empty());
+        backlog.finish(entry, Err(Denied::NoSpace));
+        assert_eq!(first.outcome(), Some(Err(Denied::NoSpace)));
+        let entry = backlog.take_first().unwrap();
+        assert!(Arc::ptr_eq(&entry.ticket, &second));
+        assert!(!backlog.is_empty());
+        backlog.finish(entry, Err(Denied::Closed));
+        assert!(backlog.is_empty() && backlog.unlist_if_empty());
+        assert!(backlog.enter(one(1), false).unwrap().1, "listed anew");
+    }
+}
