@@ -140,13 +140,18 @@ impl Channel {
         }
     }
 
-    /// Moves the durable mark and wakes those who wait for it. Only the shard's thread does this.
+    /// Moves the durable mark. Only the shard's thread does this; it then runs a full fence and calls
+    /// [`Channel::wake_durable`].
     pub fn set_durable(&self, seq: Seq, bytes: u64) {
         let before = self.durable.load(Ordering::Relaxed);
         assert!(before <= seq.0 && seq <= self.tail.published(), "committed <= durable <= published");
         self.durable_bytes.store(bytes, Ordering::Relaxed);
         self.durable.store(seq.0, Ordering::Release);
-        self.durable_waiters.wake(seq.0);
+    }
+
+    /// Wakes those who wait for the durable mark, which was moved here.
+    pub fn wake_durable(&self, seq: Seq) {
+        self.durable_waiters.wake_after_fence(seq.0);
     }
 
     /// Whether handles of this generation were closed. Closing ends the handles that are there; opening again gives new

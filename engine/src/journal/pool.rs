@@ -54,7 +54,7 @@ impl SegmentPool {
             let whole =
                 entry.name.ends_with(".wal") && self.disk.open(&path, OpenMode::Read)?.size()? == self.segment_bytes;
             // A header holds a random salt: equal ones are one file.
-            let twin = whole && self.header(&path)?.is_some_and(|header| in_use.contains(&header));
+            let twin = whole && header(&*self.disk, &path)?.is_some_and(|header| in_use.contains(&header));
             if whole && !twin {
                 self.ready.push(entry.name);
             } else if entry.name.ends_with(".wal") || entry.name.ends_with(".new") {
@@ -69,14 +69,9 @@ impl SegmentPool {
     fn headers_in_use(&self) -> io::Result<Vec<SegmentHeader>> {
         let dir = journal_dir(self.shard);
         let names = self.disk.list(&dir)?.into_iter().filter(|entry| segment_number(&entry.name).is_some());
-        let headers: io::Result<Vec<_>> = names.map(|entry| self.header(&format!("{dir}/{}", entry.name))).collect();
+        let headers: io::Result<Vec<_>> =
+            names.map(|entry| header(&*self.disk, &format!("{dir}/{}", entry.name))).collect();
         Ok(headers?.into_iter().flatten().collect())
-    }
-
-    fn header(&self, path: &str) -> io::Result<Option<SegmentHeader>> {
-        let mut buf = AlignedBuf::new(BLOCK_SIZE);
-        let read = self.disk.open(path, OpenMode::Read)?.read_at(&mut buf[..BLOCK_SIZE], 0)?;
-        Ok(SegmentHeader::verify(&buf[..read]).ok())
     }
 
     /// Begins a new file. It is written with zeros by the caller, flushed, and then given to [`SegmentPool::finish`].
@@ -138,21 +133,62 @@ impl SegmentPool {
 
     /// Takes back a file of the journal's directory that nothing needs any more; keeps at most `keep` ready.
     pub fn recycle(&mut self, name: &str, keep: usize) -> io::Result<()> {
+        let spare = self.begin_recycling(name.to_owned(), keep).run()?;
+        self.finish_recycling(spare);
+        Ok(())
+    }
+
+    /// The same in two steps: what this returns is run anywhere, and its result given to
+    /// [`SegmentPool::finish_recycling`].
+    pub fn begin_recycling(&mut self, name: String, keep: usize) -> Recycling {
+        let spare = (self.ready.len() < keep).then(|| format!("{:010}-{:010}.wal", self.epoch.0, self.made));
+        self.made += u32::from(spare.is_some());
+        Recycling { disk: self.disk.clone(), shard: self.shard, segment_bytes: self.segment_bytes, name, spare }
+    }
+
+    /// A file was taken back, and is ready under this name if it has one.
+    pub fn finish_recycling(&mut self, spare: Option<String>) {
+        self.ready.extend(spare);
+    }
+}
+
+/// A file of the journal's directory on its way to the spare ones.
+#[derive(Debug)]
+pub struct Recycling {
+    disk: Arc<dyn Disk>,
+    shard: ShardId,
+    segment_bytes: u64,
+    name: String,
+    /// Its new name, if enough are not ready yet.
+    spare: Option<String>,
+}
+
+impl Recycling {
+    /// Gives the file its new name, durably, or removes it. Returns the name under which it is ready.
+    pub fn run(self) -> io::Result<Option<String>> {
         let dir = journal_dir(self.shard);
-        let path = format!("{dir}/{name}");
+        let path = format!("{dir}/{}", self.name);
         let right_size = self.disk.open(&path, OpenMode::Read)?.size()? == self.segment_bytes;
         // A file with another's header may have a second name: only the name goes.
-        let own = right_size && self.header(&path)?.is_some_and(|header| segment_number(name) == Some(header.number));
-        if own && self.ready.len() < keep {
-            let spare = format!("{:010}-{:010}.wal", self.epoch.0, self.made);
-            self.made += 1;
-            self.disk.rename(&path, &format!("{}/{spare}", spare_dir(self.shard)))?;
-            self.disk.sync_dir(&spare_dir(self.shard))?;
-            self.disk.sync_dir(&dir)?;
-            self.ready.push(spare);
-            return Ok(());
+        let own = || {
+            let header = header(&*self.disk, &path)?;
+            io::Result::Ok(header.is_some_and(|header| segment_number(&self.name) == Some(header.number)))
+        };
+        let spare = if right_size && own()? { self.spare } else { None };
+        match &spare {
+            Some(spare) => {
+                self.disk.rename(&path, &format!("{}/{spare}", spare_dir(self.shard)))?;
+                self.disk.sync_dir(&spare_dir(self.shard))?;
+            }
+            None => self.disk.unlink(&path)?,
         }
-        self.disk.unlink(&path)?;
-        self.disk.sync_dir(&dir)
+        self.disk.sync_dir(&dir)?;
+        Ok(spare)
     }
+}
+
+fn header(disk: &dyn Disk, path: &str) -> io::Result<Option<SegmentHeader>> {
+    let mut buf = AlignedBuf::new(BLOCK_SIZE);
+    let read = disk.open(path, OpenMode::Read)?.read_at(&mut buf[..BLOCK_SIZE], 0)?;
+    Ok(SegmentHeader::verify(&buf[..read]).ok())
 }

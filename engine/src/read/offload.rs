@@ -1,27 +1,79 @@
-//! Runs blocking reads beside the caller's executor.
+//! Runs blocking calls beside the thread that wants their result.
 //!
-//! A future must not block the thread that polls it, and a read of history takes as long as the disk takes. So a store
-//! has one thread that reads for futures; callers on plain threads read for themselves.
+//! A future must not block the thread that polls it, and a read of history takes as long as the disk takes; a shard must not
+//! stand still while a file is made. So a store has a few threads that do such things for it, started by their first job.
+//! Callers on plain threads read for themselves.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
+use std::thread::JoinHandle;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The reading thread of a store, started by its first job; or none, where nothing may run by itself.
-#[derive(Debug, Default)]
+#[derive(Default)]
+struct Jobs {
+    waiting: VecDeque<Job>,
+    threads: Vec<JoinHandle<()>>,
+    idle: usize,
+    /// No more jobs are taken; what waits is still done.
+    over: bool,
+}
+
+struct Shared {
+    jobs: Mutex<Jobs>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().expect("no panic while the lock is held")
+    }
+
+    /// What a thread does: jobs, until it is over.
+    fn work(&self) {
+        let mut jobs = self.jobs();
+        loop {
+            if let Some(job) = jobs.waiting.pop_front() {
+                drop(jobs);
+                job();
+                jobs = self.jobs();
+            } else if jobs.over {
+                return;
+            } else {
+                jobs.idle += 1;
+                jobs = self.changed.wait(jobs).expect("no panic while the lock is held");
+                jobs.idle -= 1;
+            }
+        }
+    }
+}
+
+/// The threads for one kind of job; or none, where nothing may run by itself.
 pub struct Offload {
-    inline: bool,
-    sender: OnceLock<Option<Mutex<Sender<Job>>>>,
+    name: &'static str,
+    threads_max: usize,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Offload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Offload").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl Offload {
+    /// Up to `threads_max` threads of this name, each started when there is a job and none is idle.
+    pub fn new(name: &'static str, threads_max: usize) -> Self {
+        Self { name, threads_max, shared: Arc::new(Shared { jobs: Mutex::default(), changed: Condvar::new() }) }
+    }
+
     /// One that runs jobs on the thread that asks, for the simulator.
+    #[cfg(any(test, feature = "sim"))]
     pub fn inline() -> Self {
-        Self { inline: true, sender: OnceLock::new() }
+        Self::new("inline", 0)
     }
 
     /// Runs `job` elsewhere; if no thread can be had, here.
@@ -37,29 +89,48 @@ impl Offload {
                 waker.wake();
             }
         });
-        match self.sender() {
-            None => job(),
-            Some(sender) => {
-                let sent = sender.lock().expect("no panic while the lock is held").send(job);
-                if let Err(unsent) = sent {
-                    (unsent.0)();
-                }
-            }
+        if let Some(job) = self.hand_over(job) {
+            job();
         }
         Offloaded { slot }
     }
 
-    fn sender(&self) -> Option<&Mutex<Sender<Job>>> {
-        if self.inline {
-            return None;
+    /// Gives the job to a thread, or back.
+    fn hand_over(&self, job: Job) -> Option<Job> {
+        let mut jobs = self.shared.jobs();
+        if jobs.idle <= jobs.waiting.len() && jobs.threads.len() < self.threads_max && !jobs.over {
+            let shared = self.shared.clone();
+            let thread = std::thread::Builder::new().name(self.name.into()).spawn(move || shared.work());
+            jobs.threads.extend(thread);
         }
-        let start = || {
-            let (sender, jobs) = channel::<Job>();
-            let run = move || jobs.into_iter().for_each(|job| job());
-            let thread = std::thread::Builder::new().name("redex-read".into()).spawn(run);
-            thread.is_ok().then(|| Mutex::new(sender))
+        if jobs.threads.is_empty() || jobs.over {
+            return Some(job);
+        }
+        jobs.waiting.push_back(job);
+        self.shared.changed.notify_one();
+        None
+    }
+
+    /// Waits until all jobs are done. Later ones run on the thread that asks.
+    pub fn finish(&self) {
+        let threads = {
+            let mut jobs = self.shared.jobs();
+            jobs.over = true;
+            self.shared.changed.notify_all();
+            std::mem::take(&mut jobs.threads)
         };
-        self.sender.get_or_init(start).as_ref()
+        for thread in threads {
+            // A job that panicked left its caller without an answer; there is nothing to do about it here.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Offload {
+    fn drop(&mut self) {
+        let mut jobs = self.shared.jobs();
+        jobs.over = true;
+        self.shared.changed.notify_all();
     }
 }
 
@@ -91,5 +162,35 @@ impl<T> Future for Offloaded<T> {
                 Poll::Pending
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn every_job_is_done_before_the_end_by_few_threads() {
+        let offload = Offload::new("offload-test", 3);
+        let done = Arc::new(AtomicUsize::new(0));
+        let results: Vec<_> = (0..200)
+            .map(|i| {
+                let done = done.clone();
+                offload.run(move || {
+                    done.fetch_add(1, Ordering::Relaxed);
+                    i
+                })
+            })
+            .collect();
+        assert!((1..=3).contains(&offload.shared.jobs().threads.len()));
+        offload.finish();
+        assert_eq!(done.load(Ordering::Relaxed), 200);
+        for (i, mut result) in results.into_iter().enumerate() {
+            assert_eq!(Pin::new(&mut result).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(i));
+        }
+        let mut late = offload.run(|| 7);
+        assert_eq!(Pin::new(&mut late).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(7), "done here");
     }
 }

@@ -32,6 +32,8 @@ pub struct Position {
     pub byte: usize,
     /// Dat bytes of the channel before it, since the store was opened.
     pub bytes_total: u64,
+    /// First sequence of the segment that the event before it belongs to.
+    pub segment_first: Seq,
 }
 
 /// The idx and the dat of a segment.
@@ -86,6 +88,15 @@ impl ActiveSegment {
     }
 }
 
+/// Which channels are destaged first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DestageTurn {
+    /// It only makes room, or goes into a checkpoint.
+    InOrder,
+    /// Somebody waits for it, or soon will.
+    First,
+}
+
 /// A seal under way.
 #[derive(Debug)]
 pub enum Sealing {
@@ -116,6 +127,8 @@ pub struct Active {
     pub slot: Slot,
     /// Next event to commit.
     pub at: Position,
+    /// Its page, once that was looked up.
+    pub at_page: Option<Arc<Page>>,
     /// Whether it waits to be collected.
     pub queued: bool,
     /// Whether it waits for its dat file before it can be collected.
@@ -132,6 +145,8 @@ pub struct Active {
     pub dat_page: u64,
     /// Its offset there, whole blocks.
     pub dat_byte: usize,
+    /// Dat bytes of the channel that were destaged, since the store was opened; looked at when it is destaged.
+    pub destaged_total: u64,
     /// Whether a write to dat is in flight.
     pub dat_busy: bool,
     /// First record of the next index block.
@@ -142,8 +157,8 @@ pub struct Active {
     pub idx_done: Seq,
     /// Records below have been copied to the stub.
     pub stubbed: Seq,
-    /// Whether it waits to be destaged.
-    pub destage_queued: bool,
+    /// Where it waits to be destaged, if it does.
+    pub destage_turn: Option<DestageTurn>,
     /// Whether blocks are to be destaged however few they are.
     pub force_destage: bool,
     /// The segment that blocks go to.
@@ -166,11 +181,12 @@ impl Active {
         let in_segment = next.0 - segment.first.0;
         let block = in_segment / RECORDS_PER_BLOCK as u64 * RECORDS_PER_BLOCK as u64;
         let idx_next = Seq(segment.first.0 + block);
-        let at = Position { seq: next, ..Position::default() };
+        let at = Position { seq: next, segment_first: segment.first, ..Position::default() };
         Self {
             channel,
             slot,
             at,
+            at_page: None,
             queued: false,
             deferred: false,
             untold: false,
@@ -179,12 +195,13 @@ impl Active {
             lsn,
             dat_page: 0,
             dat_byte: 0,
+            destaged_total: 0,
             dat_busy: false,
             idx_next,
             idx_busy: false,
             idx_done: idx_next,
             stubbed: next,
-            destage_queued: false,
+            destage_turn: None,
             force_destage: false,
             segment,
             sealing: Sealing::No,
@@ -193,6 +210,14 @@ impl Active {
             recovered_tail: Vec::new(),
             last_time_us: 0,
         }
+    }
+
+    /// The page of the next event to commit, if there is one.
+    pub fn look_up_page(&mut self) -> Option<Arc<Page>> {
+        if self.at_page.as_ref().is_none_or(|page| page.page_no() != self.at.page_no) {
+            self.at_page = self.channel.tail.page(self.at.page_no);
+        }
+        self.at_page.clone()
     }
 
     /// Whether dat is open, and allocated up to the end of this page.

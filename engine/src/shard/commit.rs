@@ -14,11 +14,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use zerocopy::IntoBytes;
 
 use super::Shard;
-use super::active::Position;
+use super::active::{DestageTurn, Position};
 use super::handle::Slot;
 use super::ops::Purpose;
 use super::plan::{Plan, Planned};
@@ -260,6 +261,7 @@ impl Shard {
         let mut marks = self.commits.spare_marks.pop().unwrap_or_default();
         let mut no_room = false;
         for _ in 0..self.queue.len() {
+            self.expect_plan();
             let slot = self.queue.pop_front().expect("as many as counted");
             let active = self.active[slot as usize].as_mut().expect("queued channels are open");
             let before = active.at;
@@ -278,7 +280,7 @@ impl Shard {
                 Planned::Deferred => {
                     active.force_destage = true;
                     self.deferred += 1;
-                    self.queue_destage(slot);
+                    self.queue_destage_at(slot, DestageTurn::First);
                 }
                 Planned::NoRoom => {
                     no_room = true;
@@ -322,6 +324,19 @@ impl Shard {
             self.flush_now &= no_room || self.deferred > 0;
         }
         Ok(begun)
+    }
+
+    /// Asks for the cache lines of the channels that are planned next: their producers wrote them on other cores.
+    fn expect_plan(&self) {
+        let ahead = |count| self.queue.get(count).and_then(|slot| self.active[*slot as usize].as_deref());
+        if let Some(page) = ahead(8).and_then(|active| active.at_page.as_deref()) {
+            page.expect_look();
+        }
+        if let Some(active) = ahead(4)
+            && let Some(page) = active.at_page.as_deref()
+        {
+            page.expect_read(active.at.slot, active.at.byte);
+        }
     }
 
     /// How the next commit becomes durable, if it is to.
@@ -553,8 +568,12 @@ impl Shard {
                 self.extent_written(slot, end, completes_page);
             }
             for (slot, position) in &marks {
-                self.active[*slot as usize].as_mut().expect("committed channels are open").written = *position;
-                self.queue_destage(*slot);
+                let active = self.active[*slot as usize].as_mut().expect("committed channels are open");
+                active.written = *position;
+                let active = self.active[*slot as usize].as_ref().expect("committed channels are open");
+                if self.has_to_destage(active) {
+                    self.queue_destage(*slot);
+                }
             }
             self.commits.pending[index].marks = marks;
             self.commits.written = Lsn(lsn.0 + 1);
@@ -609,9 +628,15 @@ impl Shard {
                 histograms.latency_ns.saturating_record(elapsed.max(1));
             }
             let mut marks = commit.marks;
+            for (slot, position) in &marks {
+                let active = self.active[*slot as usize].as_ref().expect("committed channels are open");
+                active.channel.set_durable(position.seq, position.bytes_total);
+            }
+            // All marks first: who is woken by one finds the others moved too, and makes one burst of what he appends next.
+            fence(Ordering::SeqCst);
             for (slot, position) in marks.drain(..) {
                 let active = self.active[slot as usize].as_ref().expect("committed channels are open");
-                active.channel.set_durable(position.seq, position.bytes_total);
+                active.channel.wake_durable(position.seq);
                 self.timers.note_policy(&active.channel, self.now_us);
             }
             self.commits.spare_marks.push(marks);

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-use super::active::{Active, Sealing};
+use super::active::{Active, DestageTurn, Sealing};
 use super::handle::{ShardHandle, Slot};
 use super::ops::Purpose;
 use super::stats::add;
@@ -30,28 +30,57 @@ use crate::tail::RING_PAGES;
 const DAT_BYTES_MIN: usize = 256 << 10;
 /// Index blocks that are worth a write, and the most in one.
 const IDX_BLOCKS: usize = 16;
+/// Index blocks that are worth a write when memory is short.
+const IDX_BLOCKS_SHORT: usize = 4;
+/// Segment writes in flight at the most: more would stand before the commits in the device's queue.
+const WRITES_IN_FLIGHT: usize = 16;
+/// Segment writes begun, and channels looked at, in one turn at the most: commits wait meanwhile.
+const WRITES_A_TURN: usize = 8;
+const CHANNELS_A_TURN: usize = 64;
 /// Allocation ahead: at first, and the largest step.
 const ALLOCATE_FIRST: u64 = 64 << 10;
 const ALLOCATE_STEP_MAX: u64 = 64 << 20;
 
 impl Shard {
-    /// Puts a channel on the list of those that may have something to destage.
+    /// Puts a channel on the list of those that may have something to destage. One that soon has no room for appends comes
+    /// before those that only go into a checkpoint.
     pub(super) fn queue_destage(&mut self, slot: Slot) {
+        let active = self.active[slot as usize].as_ref().expect("the channel is open");
+        let almost_full = active.written.page_no >= active.dat_page + RING_PAGES / 2;
+        self.queue_destage_at(slot, if almost_full { DestageTurn::First } else { DestageTurn::InOrder });
+    }
+
+    /// Puts a channel on that list, or moves it to its front.
+    pub(super) fn queue_destage_at(&mut self, slot: Slot, turn: DestageTurn) {
         let active = self.active[slot as usize].as_mut().expect("the channel is open");
-        if !active.destage_queued {
-            active.destage_queued = true;
-            self.destage_queue.push_back(slot);
+        if active.destage_turn >= Some(turn) {
+            return;
+        }
+        let moved = active.destage_turn.replace(turn).is_some();
+        match turn {
+            DestageTurn::InOrder => self.destage_queue.push_back(slot),
+            DestageTurn::First => {
+                if moved {
+                    self.destage_queue.retain(|other| *other != slot);
+                }
+                self.destage_queue.push_front(slot);
+            }
         }
     }
 
-    /// Submits what is ready.
-    pub(super) fn destage(&mut self) -> Result<(), Poisoned> {
+    /// Submits what is ready, a share each turn. Says whether there is more.
+    pub(super) fn destage(&mut self) -> Result<bool, Poisoned> {
         if self.timers.space_retry_at.is_some() {
-            return Ok(());
+            return Ok(false);
         }
-        for _ in 0..self.destage_queue.len() {
+        let writes_max = (self.segment_writes + WRITES_A_TURN).min(WRITES_IN_FLIGHT);
+        for _ in 0..self.destage_queue.len().min(CHANNELS_A_TURN) {
+            if self.segment_writes >= writes_max {
+                // Their completions bring the next turn.
+                return Ok(false);
+            }
             let slot = self.destage_queue.pop_front().expect("as many as counted");
-            self.active[slot as usize].as_mut().expect("the channel is open").destage_queued = false;
+            self.active[slot as usize].as_mut().expect("the channel is open").destage_turn = None;
             let mut active = self.active[slot as usize].take().expect("the channel is open");
             let result = self.destage_channel(&mut active);
             self.active[slot as usize] = Some(active);
@@ -62,12 +91,18 @@ impl Shard {
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                     self.no_space_found();
                     self.queue_destage(slot);
-                    return Ok(());
+                    return Ok(false);
                 }
                 Err(error) => return Err(self.failure("segment file", "segment", error)),
             }
         }
-        Ok(())
+        Ok(!self.destage_queue.is_empty())
+    }
+
+    /// Submits a write to a segment's file.
+    pub(super) fn submit_segment_write(&mut self, purpose: Purpose, operation: Operation) {
+        self.segment_writes += 1;
+        self.ops.submit(&mut *self.driver, purpose, operation);
     }
 
     fn destage_channel(&mut self, active: &mut Active) -> io::Result<()> {
@@ -85,6 +120,8 @@ impl Shard {
             }
             let page_end = page.end().map(|end| end.bytes as usize);
             let (from, to, complete) = active.dat_ready(page_end);
+            let prefix = page.start().prefix as usize;
+            active.destaged_total = page.start().byte_base + active.dat_byte.saturating_sub(prefix) as u64;
             if active.deferred {
                 let end = page.start().dat_start as usize + page.size().bytes();
                 self.open_dat(active, end as u64)?;
@@ -114,7 +151,7 @@ impl Shard {
             add(&self.handle.stats.destaged_bytes, (to - from) as u64);
             let purpose = Purpose::Dat { slot: active.slot, byte: to };
             let operation = Operation::Write { file, offset, buf, durability: Durability::Written };
-            self.ops.submit(&mut *self.driver, purpose, operation);
+            self.submit_segment_write(purpose, operation);
         }
         Ok(())
     }
@@ -123,11 +160,24 @@ impl Shard {
     /// little waits for the checkpoint: so many small channels cost one file, not two each (design D5).
     fn is_worth_destaging(&self, active: &Active) -> bool {
         let pages = active.written.page_no.saturating_sub(active.dat_page);
-        let behind = active.channel.tail.page(active.dat_page).map_or(0, |page| {
-            let destaged = page.start().byte_base + (active.dat_byte as u64).saturating_sub(page.start().prefix.into());
-            active.written.bytes_total.saturating_sub(destaged)
-        });
-        pages >= RING_PAGES / 2 || behind >= DAT_BYTES_MIN as u64 || self.pages.used_percent() >= MEMORY_SHORT_PERCENT
+        let behind = active.written.bytes_total.saturating_sub(active.destaged_total) as usize;
+        if pages >= RING_PAGES / 2 || behind >= DAT_BYTES_MIN {
+            return true;
+        }
+        // Those who wait for room get it from whoever has some; else those with more than their share give.
+        let small = (self.pages.share_bytes() / 2).clamp(BLOCK_SIZE, DAT_BYTES_MIN);
+        let enough = behind >= small || !self.backlogged.is_empty();
+        enough && self.pages.used_percent() >= MEMORY_SHORT_PERCENT
+    }
+
+    /// Whether a look at what a channel has to destage may find something: by what is at hand, without a look at its pages.
+    pub(super) fn has_to_destage(&self, active: &Active) -> bool {
+        let records = active.written.seq.0.saturating_sub(active.idx_next.0) as usize;
+        active.force_destage
+            || active.deferred
+            || active.written.segment_first != active.segment.first
+            || records >= IDX_BLOCKS * RECORDS_PER_BLOCK
+            || self.is_worth_destaging(active)
     }
 
     /// Blocks of dat were written.
@@ -195,8 +245,8 @@ impl Shard {
         let end = Self::segment_end(active).map_or(active.written.seq, |end| end.min(active.written.seq));
         let blocks = (end.0.saturating_sub(active.idx_next.0) as usize / RECORDS_PER_BLOCK).min(IDX_BLOCKS);
         let over = Self::segment_end(active).is_some();
-        let few = blocks < IDX_BLOCKS && !active.force_destage && !over;
-        if blocks == 0 || (few && !self.is_worth_destaging(active)) {
+        let enough = blocks >= IDX_BLOCKS || active.force_destage || over;
+        if blocks == 0 || !(enough || (blocks >= IDX_BLOCKS_SHORT && self.is_worth_destaging(active))) {
             return Ok(());
         }
         let count = blocks * RECORDS_PER_BLOCK;
@@ -218,7 +268,7 @@ impl Shard {
         let purpose = Purpose::Idx { slot: active.slot, end: Seq(active.idx_next.0 + count as u64) };
         let buf = IoBuf::Owned { buf, len };
         let operation = Operation::Write { file, offset, buf, durability: Durability::Written };
-        self.ops.submit(&mut *self.driver, purpose, operation);
+        self.submit_segment_write(purpose, operation);
         Ok(())
     }
 

@@ -28,13 +28,14 @@ pub mod timers;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::task::Waker;
 
-use self::active::Active;
+use self::active::{Active, DestageTurn};
 use self::checkpoint::{Checkpoint, CheckpointFiles};
 use self::commit::{Commits, ControlEntry, Kind};
 use self::handle::{Control, ShardHandle, Slot};
 use self::ops::{Ops, Purpose};
-use self::roll::{Making, SPARES_WANTED};
+use self::roll::{ErrandDone, Making, SPARES_WANTED};
 use self::timers::Timers;
 use crate::append::backlog::relieve;
 use crate::clock::Clock;
@@ -45,9 +46,10 @@ use crate::journal::pool::SegmentPool;
 use crate::journal::writer::Journal;
 use crate::options::Options;
 use crate::random::Random;
-use crate::read::offload::Offload;
+use crate::read::offload::{Offload, Offloaded};
 use crate::segment::record::IndexRecord;
 use crate::store::superblock::CleanEnd;
+use crate::tail::page::prefetch;
 use crate::tail::pool::PagePool;
 
 /// Share of the page budget in use from which small writes are worth their while.
@@ -100,10 +102,16 @@ pub struct Shard {
     queue: VecDeque<Slot>,
     /// Channels that may have something to destage.
     destage_queue: VecDeque<Slot>,
+    /// Writes to segments' files in flight, extents aside.
+    segment_writes: usize,
+    /// Channels taken off the dirty list; kept for its memory.
+    gathered: Vec<Slot>,
     /// How many channels are deferred.
     deferred: usize,
     /// Channels with appends that wait for room.
     backlogged: Vec<Slot>,
+    /// When all channels were last looked at for memory.
+    relieved_at: u64,
     /// Channels with commits since the last checkpoint.
     changed: Vec<Slot>,
     commits: Commits,
@@ -131,6 +139,9 @@ pub struct Shard {
     unwritten_since: Option<u64>,
     memory_short: bool,
     file_maker: Arc<Offload>,
+    /// A journal segment that is given back to the pool.
+    recycling: Option<Offloaded<io::Result<Option<String>>>>,
+    errand_waker: Waker,
     idx_buffers: Vec<AlignedBuf>,
     record_scratch: Vec<IndexRecord>,
     now_us: u64,
@@ -164,6 +175,7 @@ impl Shard {
         seed.handle.set_doorbell(doorbell.clone());
         *seed.handle.stats.io.lock().expect("no panic while the lock is held") = seed.disk.facts();
         let now_us = seed.clock.steady_us();
+        let errand_waker = Waker::from(Arc::new(ErrandDone(seed.handle.clone())));
         Ok(Self {
             handle: seed.handle,
             disk: seed.disk,
@@ -176,8 +188,11 @@ impl Shard {
             active: Vec::new(),
             queue: VecDeque::new(),
             destage_queue: VecDeque::new(),
+            segment_writes: 0,
+            gathered: Vec::new(),
             deferred: 0,
             backlogged: Vec::new(),
+            relieved_at: 0,
             changed: Vec::new(),
             commits: Commits::new(seed.next_lsn),
             journal: seed.journal,
@@ -199,6 +214,8 @@ impl Shard {
             unwritten_since: None,
             memory_short: false,
             file_maker: seed.file_maker,
+            recycling: None,
+            errand_waker,
             idx_buffers: Vec::new(),
             record_scratch: Vec::new(),
             now_us,
@@ -233,10 +250,10 @@ impl Shard {
         self.roll()?;
         let committed = self.commit()?;
         self.relieve_memory();
-        self.destage()?;
+        let more_to_destage = self.destage()?;
         let checkpointed = self.step_checkpoint()?;
         self.keep_spares()?;
-        let recycled = self.recycle_one()?;
+        let recycled = self.recycle()?;
         self.arm_idle();
         self.watch_age();
         let relieved = self.relieve_backlogs();
@@ -247,6 +264,7 @@ impl Shard {
         }
         let ready = self.commit_now && !self.queue.is_empty() && self.can_commit();
         let worked = ready || reaped || received || gathered || committed || checkpointed || recycled || relieved;
+        let worked = worked || more_to_destage;
         Ok(if worked { Turn::Worked } else { Turn::Idle { until_us: self.next_timer() } })
     }
 
@@ -265,6 +283,7 @@ impl Shard {
 
     fn complete(&mut self, completion: Completion) -> Result<(), Poisoned> {
         let (purpose, file) = self.ops.finish(completion.token);
+        self.segment_writes -= usize::from(purpose.is_segment_write());
         if let Err(error) = completion.result {
             if error.kind() == io::ErrorKind::StorageFull && purpose.may_find_no_space() {
                 return self.found_no_space(purpose);
@@ -398,31 +417,55 @@ impl Shard {
         if !wanted || !self.can_commit() {
             return any;
         }
+        let mut gathered = std::mem::take(&mut self.gathered);
         while let Some(slot) = self.handle.pop_dirty() {
+            gathered.push(slot);
+        }
+        for (i, slot) in gathered.iter().enumerate() {
             any = true;
-            // A channel may be dirty before the message that opens it is taken.
-            if self.active.get(slot as usize).is_none_or(Option::is_none) {
-                self.receive();
-            }
-            let active = self.active[slot as usize].as_mut().expect("a dirty channel was opened");
-            active.channel.tail.clear_dirty();
-            if let Some(period) = active.channel.config.fsync_policy().period() {
-                let since = active.channel.see_unflushed();
-                if since != 0 {
-                    self.timers.arm_flush(since, period, self.clock.wall_us(), self.now_us);
-                }
-            }
-            let published = active.channel.tail.published();
-            if published > active.at.seq {
-                if !active.queued && !active.deferred {
-                    active.queued = true;
-                    self.queue.push_back(slot);
-                }
-            } else if active.channel.wanted() > active.promised {
-                self.flush_backlog = true;
+            self.expect_look(&gathered[i..]);
+            self.look_at(*slot);
+        }
+        gathered.clear();
+        self.gathered = gathered;
+        any
+    }
+
+    /// Asks for the cache lines of the channels that are looked at next: their producers wrote them on other cores.
+    fn expect_look(&self, ahead: &[Slot]) {
+        let active = |count: usize| self.active.get(*ahead.get(count)? as usize)?.as_deref();
+        if let Some(active) = active(8) {
+            prefetch((&raw const active.channel).cast());
+            prefetch((&raw const active.at).cast());
+        }
+        if let Some(active) = active(4) {
+            active.channel.tail.expect_look();
+        }
+    }
+
+    /// Queues a channel that is on the dirty list if it has something to commit.
+    fn look_at(&mut self, slot: Slot) {
+        // A channel may be dirty before the message that opens it is taken.
+        if self.active.get(slot as usize).is_none_or(Option::is_none) {
+            self.receive();
+        }
+        let active = self.active[slot as usize].as_mut().expect("a dirty channel was opened");
+        active.channel.tail.clear_dirty();
+        if let Some(period) = active.channel.config.fsync_policy().period() {
+            let since = active.channel.see_unflushed();
+            if since != 0 {
+                self.timers.arm_flush(since, period, self.clock.wall_us(), self.now_us);
             }
         }
-        any
+        let published = active.channel.tail.published();
+        if published > active.at.seq {
+            if !active.queued && !active.deferred {
+                active.queued = true;
+                self.queue.push_back(slot);
+            }
+        } else if active.channel.wanted() > active.promised {
+            self.flush_backlog = true;
+        }
     }
 
     /// Publishes appends that wait for room, as far as there is some.
@@ -440,6 +483,9 @@ impl Shard {
             if over && self.closing {
                 active.channel.tail.close();
             }
+            if !over && self.has_to_destage(active) {
+                self.queue_destage_at(*slot, DestageTurn::First);
+            }
             !over
         });
         self.backlogged = backlogged;
@@ -451,7 +497,11 @@ impl Shard {
         let used_percent = self.pages.used_percent();
         if used_percent < MEMORY_SHORT_PERCENT {
             self.memory_short = false;
-        } else if !std::mem::replace(&mut self.memory_short, true) || !self.backlogged.is_empty() {
+            return;
+        }
+        let again = !self.backlogged.is_empty() && self.now_us >= self.relieved_at + BACKLOG_RETRY_US;
+        if !std::mem::replace(&mut self.memory_short, true) || again {
+            self.relieved_at = self.now_us;
             let open: Vec<Slot> = self.active.iter().flatten().map(|active| active.slot).collect();
             open.into_iter().for_each(|slot| self.queue_destage(slot));
         }
@@ -520,7 +570,7 @@ impl Shard {
         if self.pool.ready() < SPARES_WANTED {
             self.make_spare()?;
         }
-        self.destage()?;
+        let _more = self.destage()?;
         self.space_was_found();
         Ok(())
     }
@@ -570,7 +620,8 @@ impl Shard {
             self.flush_now = true;
             return Ok(false);
         }
-        let quiet = self.ops.in_flight() == 0 && self.commits.pending.is_empty() && self.making.is_none();
+        let errands = self.making.is_some() || self.recycling.is_some();
+        let quiet = self.ops.in_flight() == 0 && self.commits.pending.is_empty() && !errands;
         let end = (self.journal.number(), self.journal.offset());
         if !quiet || self.journal.is_rolling() || !self.checkpoint.is_final(end) {
             self.flush_now |= !self.commits.pending.is_empty() && self.checkpoint.is_idle();

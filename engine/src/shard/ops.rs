@@ -67,6 +67,11 @@ impl Purpose {
         }
     }
 
+    /// Whether it is a write to a segment's file behind the journal.
+    pub fn is_segment_write(&self) -> bool {
+        matches!(self, Self::Dat { .. } | Self::Idx { .. } | Self::SealWrite(_))
+    }
+
     /// What the simulated disk counts it as, where the path alone does not tell.
     #[cfg(any(test, feature = "sim"))]
     fn step_kind(&self) -> Option<crate::io::sim::StepKind> {

@@ -74,7 +74,7 @@ impl Plan {
         // One extent a commit: its page's blocks keep the dat file busy until the commit is written.
         let mut dat_free = !active.dat_busy && matches!(active.sealing, Sealing::No);
         loop {
-            let Some(page) = active.channel.tail.page(active.at.page_no) else { return Planned::All };
+            let Some(page) = active.look_up_page() else { return Planned::All };
             if active.at.slot == 0 {
                 active.at.byte = page.start().prefix as usize;
             }
@@ -106,10 +106,14 @@ impl Plan {
             active.at.byte = byte;
             active.at.seq.0 += (taken - active.at.slot) as u64;
             active.at.slot = taken;
+            active.at.segment_first = page.start().segment_first;
             self.room -= piece.size();
             self.pieces.push(piece);
             if taken < to {
                 return Planned::NoRoom;
+            }
+            if page_end.is_none() {
+                return Planned::All;
             }
         }
     }

@@ -3,10 +3,14 @@
 //! The order of a roll (design D6): everything before is done; the next segment's header is durable; then a roll entry in the
 //! old segment names it; then commits go there. Each step waits for the one before, once in a segment's life.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Wake};
 
 use super::Shard;
 use super::commit::{ControlEntry, Kind};
+use super::handle::ShardHandle;
 use super::ops::Purpose;
 use super::stats::add;
 use crate::error::Poisoned;
@@ -172,14 +176,36 @@ impl Shard {
         Ok(())
     }
 
-    /// Gives the segments below a checkpoint back to the pool, one a turn.
-    pub(super) fn recycle_one(&mut self) -> Result<bool, Poisoned> {
-        let Some(number) = self.journal.pop_below(self.replay_from) else { return Ok(false) };
-        let path = segment_path(self.handle.id, number);
-        let name = path.rsplit('/').next().expect("a path has a last part");
-        let result = self.pool.recycle(name, SPARES_KEPT);
-        self.checked("journal recycling", result)?;
-        add(&self.handle.stats.recycled, 1);
-        Ok(true)
+    /// Gives the segments below a checkpoint back to the pool, one at a time, beside the shard: each takes several flushes.
+    pub(super) fn recycle(&mut self) -> Result<bool, Poisoned> {
+        if self.recycling.is_none() {
+            let Some(number) = self.journal.pop_below(self.replay_from) else { return Ok(false) };
+            let path = segment_path(self.handle.id, number);
+            let name = path.rsplit('/').next().expect("a path has a last part");
+            let recycling = self.pool.begin_recycling(name.to_owned(), SPARES_KEPT);
+            self.recycling = Some(self.file_maker.run(move || recycling.run()));
+        }
+        let mut recycling = self.recycling.take().expect("one is under way");
+        match Pin::new(&mut recycling).poll(&mut Context::from_waker(&self.errand_waker)) {
+            Poll::Pending => {
+                self.recycling = Some(recycling);
+                Ok(false)
+            }
+            Poll::Ready(result) => {
+                let spare = self.checked("journal recycling", result)?;
+                self.pool.finish_recycling(spare);
+                add(&self.handle.stats.recycled, 1);
+                Ok(true)
+            }
+        }
+    }
+}
+
+/// Wakes the shard when something that is done beside it has ended.
+pub struct ErrandDone(pub Arc<ShardHandle>);
+
+impl Wake for ErrandDone {
+    fn wake(self: Arc<Self>) {
+        self.0.ring();
     }
 }

@@ -141,7 +141,7 @@ impl Shard {
         active.segment.idx_dirty = true;
         let buf = IoBuf::Owned { buf: idx_end.buf, len: idx_end.len };
         let operation = Operation::Write { file, offset: idx_end.offset, buf, durability: Durability::Written };
-        self.ops.submit(&mut *self.driver, Purpose::SealWrite(active.slot), operation);
+        self.submit_segment_write(Purpose::SealWrite(active.slot), operation);
         Ok(())
     }
 

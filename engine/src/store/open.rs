@@ -37,6 +37,8 @@ use crate::shard::stats::Stats;
 use crate::tail::pool::PagePool;
 use crate::tail::{Tail, TailLimits, TailStart};
 
+/// Threads that make files: they mostly wait for flushes, which the file system merges.
+const FILE_MAKERS: usize = 4;
 const STORE_PATH: &str = "STORE";
 /// Its name while it is made.
 const STORE_NEW_PATH: &str = "STORE.new";
@@ -87,8 +89,8 @@ impl Store {
             disk,
             clock,
             random: Random::system(),
-            offload: Arc::new(Offload::default()),
-            file_maker: Arc::new(Offload::default()),
+            offload: Arc::new(Offload::new("redex-read", 1)),
+            file_maker: Arc::new(Offload::new("redex-files", FILE_MAKERS)),
             pages: PagePool::new(options.page_budget_bytes, options.page_budget_bytes / 2),
         };
         let (store, seeds) = Self::recover(environment, options)?;
@@ -352,6 +354,8 @@ impl Store {
             // A shard that panicked has said so; the next open recovers.
             let _ = thread.join();
         }
+        // A failed shard leaves errands behind: they end before somebody else may have the store.
+        self.environment.file_maker.finish();
         let result = self.write_clean_end();
         self.shards.iter().for_each(|shard| shard.forget_channels());
         self.lock.lock().expect("no panic while the lock is held").take();

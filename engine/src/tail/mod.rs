@@ -48,6 +48,10 @@ pub const RING_PAGES: u64 = 32;
 pub const PAGE_EVENTS_MAX: usize = (1 << COUNT_BITS) - 1;
 /// Bytes that one reservation, and so one page, can hold.
 pub const PAGE_BYTES_MAX: usize = (1 << BYTES_BITS) - BLOCK_SIZE;
+/// A page that is full so soon is followed by a bigger one; two ticks of the clock of event times at least.
+const PAGE_FILLED_FAST_US: u64 = 8_000;
+/// One that lasts longer is followed by a smaller one.
+const PAGE_FILLED_SLOWLY_US: u64 = 100_000;
 /// Records of a segment at the most (design section 3).
 const SEGMENT_RECORDS_MAX: u64 = 16 << 20;
 
@@ -160,6 +164,12 @@ pub struct TailLimits {
     pub bounded: bool,
 }
 
+struct Growth {
+    origin: TailStart,
+    /// When the newest page was made.
+    grown_at_us: u64,
+}
+
 struct Publisher {
     /// The page in which the next event to publish lies or will lie; null before the first.
     page: *const Page,
@@ -168,18 +178,23 @@ struct Publisher {
     time_us: u64,
 }
 
+/// What each publication touches, on one cache line.
+struct Publication {
+    state: AtomicU32,
+    /// Number of the page in which the publisher stands: those below may leave the chain.
+    page_no: AtomicU64,
+    publisher: UnsafeCell<Publisher>,
+}
+
 /// See the module's text.
 pub struct Tail {
     word: CachePadded<AtomicU64>,
-    state: CachePadded<AtomicU32>,
+    publication: CachePadded<Publication>,
     published: CachePadded<AtomicU64>,
-    /// Number of the page in which the publisher stands: those below may leave the chain.
-    publisher_page: CachePadded<AtomicU64>,
-    publisher: CachePadded<UnsafeCell<Publisher>>,
     ring: CachePadded<[AtomicPtr<Page>; RING_PAGES as usize]>,
     /// On a line of its own, like what is above: the shard takes this lock while producers publish.
     chain: CachePadded<Mutex<VecDeque<Arc<Page>>>>,
-    grow: Mutex<TailStart>,
+    grow: Mutex<Growth>,
     readers: Waiters,
     pool: Arc<PagePool>,
     limits: TailLimits,
@@ -197,6 +212,15 @@ impl std::fmt::Debug for Tail {
     }
 }
 
+impl Drop for Tail {
+    fn drop(&mut self) {
+        // The newest page never leaves the chain.
+        if !self.chain.get_mut().expect("no panic while the lock is held").is_empty() {
+            self.pool.leave();
+        }
+    }
+}
+
 impl Tail {
     /// A tail that goes on where `start` says.
     pub fn new(start: TailStart, limits: TailLimits, pool: Arc<PagePool>) -> Self {
@@ -204,18 +228,20 @@ impl Tail {
         assert!(start.segment_first <= start.next, "a segment begins before its end");
         Self {
             word: CachePadded::new(AtomicU64::new(Word::new(0, CLASS_NONE, 0, 0).0)),
-            state: CachePadded::new(AtomicU32::new(0)),
+            publication: CachePadded::new(Publication {
+                state: AtomicU32::new(0),
+                page_no: AtomicU64::new(0),
+                publisher: UnsafeCell::new(Publisher {
+                    page: std::ptr::null(),
+                    slot: 0,
+                    seq: start.next.0,
+                    time_us: start.last_time_us,
+                }),
+            }),
             published: CachePadded::new(AtomicU64::new(start.next.0)),
-            publisher_page: CachePadded::new(AtomicU64::new(0)),
-            publisher: CachePadded::new(UnsafeCell::new(Publisher {
-                page: std::ptr::null(),
-                slot: 0,
-                seq: start.next.0,
-                time_us: start.last_time_us,
-            })),
             ring: CachePadded::new(std::array::from_fn(|_| AtomicPtr::new(null_mut()))),
             chain: CachePadded::new(Mutex::new(VecDeque::new())),
-            grow: Mutex::new(start),
+            grow: Mutex::new(Growth { origin: start, grown_at_us: 0 }),
             readers: Waiters::default(),
             pool,
             limits,
@@ -233,7 +259,7 @@ impl Tail {
     pub fn append(&self, payload: &[u8], time_us: u64) -> Result<Reserved, Refused> {
         if payload.len() <= INLINE_SIZE_MAX {
             let record = IndexRecord::inline(payload, time_us);
-            return self.append_with(1, 0, |page, slot, offset| {
+            return self.append_with(1, 0, time_us, |page, slot, offset| {
                 // SAFETY: `append_with` hands each reservation to one closure.
                 unsafe { page.fill(slot, offset, &[], record) };
                 page.expect_more(slot, offset, 0);
@@ -241,7 +267,7 @@ impl Tail {
             });
         }
         let crc = crc32c::crc32c(payload);
-        self.append_with(1, payload.len(), |page, slot, offset| {
+        self.append_with(1, payload.len(), time_us, |page, slot, offset| {
             let dat_offset = page.start().dat_start + offset as u32;
             let record = IndexRecord::in_dat(dat_offset, payload.len() as u32, crc, time_us);
             // SAFETY: as above.
@@ -264,7 +290,7 @@ impl Tail {
             !payloads.is_empty() && payloads.len() <= PAGE_EVENTS_MAX && bytes <= PAGE_BYTES_MAX,
             "checked by the caller"
         );
-        self.append_with(payloads.len(), bytes, |page, slot, offset| {
+        self.append_with(payloads.len(), bytes, time_us, |page, slot, offset| {
             let mut at = offset;
             for (i, payload) in payloads.iter().enumerate() {
                 let payload = payload.as_ref();
@@ -295,13 +321,14 @@ impl Tail {
         &self,
         count: usize,
         bytes: usize,
+        time_us: u64,
         fill: impl FnOnce(&Page, usize, usize),
     ) -> Result<Reserved, Refused> {
         let mut word = Word(self.word.load(Ordering::Relaxed));
         let mut newly_dirty = false;
         let at = loop {
             if !word.fits(count, bytes) {
-                let grown = self.grow(count, bytes).map_err(|refusal| Refused { refusal, newly_dirty });
+                let grown = self.grow(count, bytes, time_us).map_err(|refusal| Refused { refusal, newly_dirty });
                 let (at, dirty) = grown?;
                 newly_dirty |= dirty;
                 if let Some(at) = at {
@@ -335,8 +362,8 @@ impl Tail {
     /// Adds a page with room for so much. For content that fits no class the page is made full, and the place in it
     /// is returned; with it, what [`Tail::publish`] said.
     #[cold]
-    fn grow(&self, count: usize, bytes: usize) -> Result<(Option<Word>, bool), Refusal> {
-        let mut origin = self.grow.lock().expect("no panic while the lock is held");
+    fn grow(&self, count: usize, bytes: usize, time_us: u64) -> Result<(Option<Word>, bool), Refusal> {
+        let mut growth = self.grow.lock().expect("no panic while the lock is held");
         let word = Word(self.word.load(Ordering::Acquire));
         if word.class() == CLASS_CLOSED {
             return Err(Refusal::Closed);
@@ -348,8 +375,9 @@ impl Tail {
         let current = chain.back().cloned();
         let page_no = current.as_ref().map_or(0, |page| page.start().page_no + 1);
         self.check_room(&chain, page_no)?;
-        let prefix = if current.is_none() { std::mem::take(&mut origin.dat_tail) } else { Vec::new() };
-        let size = self.next_size(current.as_deref(), count, bytes + prefix.len());
+        let prefix = if current.is_none() { std::mem::take(&mut growth.origin.dat_tail) } else { Vec::new() };
+        let lasted_us = time_us.saturating_sub(growth.grown_at_us);
+        let size = self.next_size(current.as_deref(), lasted_us, count, bytes + prefix.len());
         let size = match self.pool.take(size) {
             true => size,
             // A page is closed, and can be destaged, only when the next one is there: so there must be one.
@@ -366,13 +394,13 @@ impl Tail {
         let at = loop {
             if old.class() == CLASS_CLOSED {
                 if current.is_none() {
-                    origin.dat_tail = prefix;
+                    growth.origin.dat_tail = prefix;
                 }
                 return Err(Refusal::Closed);
             }
             let (start, prefix) = match &current {
                 Some(page) => (self.start_after(page, old, size), &[][..]),
-                None => self.first_start(&origin, &prefix, size),
+                None => self.first_start(&growth.origin, &prefix, size),
             };
             Arc::get_mut(&mut page).expect("not shared yet").place(start, prefix);
             let at = start.prefix as u64;
@@ -385,8 +413,12 @@ impl Tail {
                 Err(seen) => old = Word(seen),
             }
         };
+        growth.grown_at_us = time_us;
         chain.push_back(page);
         drop(chain);
+        if current.is_none() {
+            self.pool.join();
+        }
         if let Some(current) = current {
             current.close(PageEnd { slots: old.count() as u32, bytes: old.bytes() as u32 });
         }
@@ -398,19 +430,30 @@ impl Tail {
     fn check_room(&self, chain: &VecDeque<Arc<Page>>, page_no: u64) -> Result<(), Refusal> {
         let full = self.limits.bounded && chain.len() as u64 >= RING_PAGES;
         // The ring's slot may be used again only when the publisher has left the page that stood there.
-        let slot_in_use = page_no >= RING_PAGES && self.publisher_page.load(Ordering::Acquire) <= page_no - RING_PAGES;
+        let slot_in_use =
+            page_no >= RING_PAGES && self.publication.page_no.load(Ordering::Acquire) <= page_no - RING_PAGES;
         if full || slot_in_use { Err(Refusal::Full) } else { Ok(()) }
     }
 
-    /// A channel that fills its pages gets bigger ones.
-    fn next_size(&self, current: Option<&Page>, count: usize, bytes: usize) -> PageSize {
+    /// A channel that fills its pages fast gets bigger ones, one that takes its time smaller ones: with many channels their
+    /// open pages alone would use up the budget.
+    fn next_size(&self, current: Option<&Page>, lasted_us: u64, count: usize, bytes: usize) -> PageSize {
         let top = pool::CLASS_BYTES.len() as u8 - 1;
         let class = match current.map(Page::size) {
             None => 0,
-            Some(PageSize::Class(class)) => (class + 1).min(top),
+            Some(PageSize::Class(class)) if lasted_us <= PAGE_FILLED_FAST_US => (class + 1).min(top),
+            Some(PageSize::Class(class)) if lasted_us > PAGE_FILLED_SLOWLY_US => class.saturating_sub(1),
+            Some(PageSize::Class(class)) => class,
             Some(PageSize::Exact { .. }) => 1,
         };
-        let class = if self.pool.used_percent() > 75 { class.min(1) } else { class };
+        let class = match self.pool.used_percent() {
+            0..=50 => class,
+            51..=75 => {
+                let share = self.pool.share_bytes();
+                class.min((0..=top).rfind(|class| PageSize::Class(*class).cost() <= share).unwrap_or(0))
+            }
+            _ => class.min(1),
+        };
         // Small segments want small pages, since a page lies in one segment.
         let fitting = pool::CLASS_BYTES.iter().rposition(|size| *size * 4 <= self.limits.segment_bytes as usize);
         let class = class.min(fitting.unwrap_or(0) as u8);
@@ -467,7 +510,7 @@ impl Tail {
         while self.lock_or_note() {
             self.publish_ready();
             let after = if self.limits.bounded { DIRTY } else { 0 };
-            let before = self.state.swap(after, Ordering::AcqRel);
+            let before = self.publication.state.swap(after, Ordering::AcqRel);
             newly_dirty |= self.limits.bounded && before & DIRTY == 0;
             if before & READERS != 0 {
                 self.readers.wake_all();
@@ -484,14 +527,14 @@ impl Tail {
     fn lock_or_note(&self) -> bool {
         // Both are read-modify-writes of the word that the publisher swaps when it is done: if the note comes before that
         // swap it sees the note, and with it our marks; if after, we get the lock.
-        self.state.fetch_or(LOCK, Ordering::AcqRel) & LOCK == 0
-            || self.state.fetch_or(LOCK | NOTE, Ordering::AcqRel) & LOCK == 0
+        self.publication.state.fetch_or(LOCK, Ordering::AcqRel) & LOCK == 0
+            || self.publication.state.fetch_or(LOCK | NOTE, Ordering::AcqRel) & LOCK == 0
     }
 
     /// Moves `published` over all that is ready. Only with LOCK.
     #[inline]
     fn publish_ready(&self) {
-        self.publisher.with_mut(|publisher| {
+        self.publication.publisher.with_mut(|publisher| {
             // SAFETY: only the one that set LOCK comes here, and LOCK hands over with AcqRel.
             let publisher = unsafe { &mut *publisher };
             if publisher.page.is_null() {
@@ -502,7 +545,7 @@ impl Tail {
                 }
             }
             loop {
-                // SAFETY: pages at or above `publisher_page` stay in the chain.
+                // SAFETY: pages at or above `page_no` stay in the chain.
                 let page = unsafe { &*publisher.page };
                 let mut end = None;
                 while let Some(bytes) = page.ready(publisher.slot) {
@@ -522,21 +565,28 @@ impl Tail {
                 let next = page.start().page_no + 1;
                 publisher.page = self.ring[(next % RING_PAGES) as usize].load(Ordering::Acquire);
                 publisher.slot = 0;
-                self.publisher_page.store(next, Ordering::Release);
+                self.publication.page_no.store(next, Ordering::Release);
             }
             self.published.store(publisher.seq, Ordering::Release);
         });
     }
 
+    /// Asks for the cache lines that [`Tail::clear_dirty`] and [`Tail::published`] touch.
+    #[inline]
+    pub fn expect_look(&self) {
+        page::prefetch_for_write((&raw const *self.publication).cast());
+        page::prefetch((&raw const *self.published).cast());
+    }
+
     /// Takes the channel off the shard's list. Whatever is published before the next [`Tail::append`] that says
     /// `newly_dirty` is seen by the caller afterwards.
     pub fn clear_dirty(&self) {
-        self.state.fetch_and(!DIRTY, Ordering::AcqRel);
+        self.publication.state.fetch_and(!DIRTY, Ordering::AcqRel);
     }
 
     /// Puts the channel on the shard's list by hand; `true` if it was not there and the caller has to do it.
     pub fn set_dirty(&self) -> bool {
-        self.state.fetch_or(DIRTY, Ordering::AcqRel) & DIRTY == 0
+        self.publication.state.fetch_or(DIRTY, Ordering::AcqRel) & DIRTY == 0
     }
 
     /// Refuses appends from now on. What was reserved before is still published.
@@ -573,7 +623,7 @@ impl Tail {
     /// Wakes `waker` at the next event. The caller looks at [`Tail::published`] again afterwards.
     pub fn wait_published(&self, registration: &mut Registration, waker: &std::task::Waker) {
         registration.register(&self.readers, 0, waker);
-        self.state.fetch_or(READERS, Ordering::AcqRel);
+        self.publication.state.fetch_or(READERS, Ordering::AcqRel);
     }
 
     /// Wakes all that wait for the next event, since something else happened to the channel.
@@ -606,7 +656,7 @@ impl Tail {
     pub fn unchain_front(&self, is_written: impl FnOnce(&Page) -> bool) -> bool {
         let mut chain = self.chain.lock().expect("no panic while the lock is held");
         let Some(front) = chain.front() else { return false };
-        let left = front.start().page_no < self.publisher_page.load(Ordering::Acquire);
+        let left = front.start().page_no < self.publication.page_no.load(Ordering::Acquire);
         if !left || !is_written(front) {
             return false;
         }

@@ -54,20 +54,30 @@ const OPEN: u64 = u64::MAX;
 const CONTINUES: u32 = 1 << 31;
 
 /// One page. Always in an [`Arc`]; its memory returns to the pool with the last reference.
+///
+/// What never changes is apart from what producers write with each event, and both from the count of references: the
+/// shard's core and the producers' would take these cache lines from each other.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct Page {
     start: PageStart,
     size: PageSize,
     /// A slot's mark is 0 while it is not ready, else one more than the page's bytes up to its end.
     memory: ManuallyDrop<PageMemory>,
     bytes: NonNull<u8>,
+    pool: Arc<PagePool>,
+    state: PageState,
+}
+
+#[derive(Debug)]
+#[repr(align(64))]
+struct PageState {
     end: AtomicU64,
     /// Slots (high half) and bytes (low half) that are published: never written again.
     published: AtomicU64,
     padded: OnceLock<()>,
     /// Whether the page is in no chain any more.
     unchained: AtomicU32,
-    pool: Arc<PagePool>,
 }
 
 // SAFETY: the raw pointer leads into `memory`, which the page owns; ranges are written by the one producer that reserved
@@ -87,11 +97,13 @@ impl Page {
             size,
             memory: ManuallyDrop::new(memory),
             bytes,
-            end: AtomicU64::new(OPEN),
-            published: AtomicU64::new(0),
-            padded: OnceLock::new(),
-            unchained: AtomicU32::new(0),
             pool: pool.clone(),
+            state: PageState {
+                end: AtomicU64::new(OPEN),
+                published: AtomicU64::new(0),
+                padded: OnceLock::new(),
+                unchained: AtomicU32::new(0),
+            },
         }
     }
 
@@ -103,12 +115,18 @@ impl Page {
         self.start = start;
         // SAFETY: `&mut self`: nobody else sees the memory, which holds at least one block.
         unsafe { std::ptr::copy_nonoverlapping(prefix.as_ptr(), self.bytes.as_ptr(), prefix.len()) };
-        self.published.store(prefix.len() as u64, Ordering::Relaxed);
+        self.state.published.store(prefix.len() as u64, Ordering::Relaxed);
     }
 
     /// Where the page stands.
     pub fn start(&self) -> PageStart {
         self.start
+    }
+
+    /// Its number within the chain.
+    #[inline]
+    pub fn page_no(&self) -> u64 {
+        self.start.page_no
     }
 
     /// Its size.
@@ -151,6 +169,24 @@ impl Page {
         }
         prefetch_for_write(self.memory.records.as_ptr().wrapping_add(slot + SLOTS_AHEAD).cast());
         prefetch_for_write(self.memory.marks.as_ptr().wrapping_add(slot + SLOTS_AHEAD).cast());
+    }
+
+    /// Asks for the cache lines that tell how far the page is published.
+    #[inline]
+    pub fn expect_look(&self) {
+        prefetch((&raw const *self).cast());
+        prefetch((&raw const self.memory).cast());
+        prefetch((&raw const self.state).cast());
+    }
+
+    /// Asks for the cache lines of an event that is about to be read.
+    #[inline]
+    pub fn expect_read(&self, slot: usize, byte: usize) {
+        prefetch(self.memory.marks.as_ptr().wrapping_add(slot).cast());
+        prefetch(self.memory.records.as_ptr().wrapping_add(slot).cast());
+        for line in 0..4 {
+            prefetch(self.bytes.as_ptr().wrapping_add(byte + line * 64));
+        }
     }
 
     /// Marks a filled slot as ready; `end` is the page's bytes up to its end, and `continues` says whether the next slot
@@ -196,13 +232,13 @@ impl Page {
 
     /// Says that nothing more comes.
     pub fn close(&self, end: PageEnd) {
-        self.end.store((u64::from(end.slots) << 32) | u64::from(end.bytes), Ordering::Release);
+        self.state.end.store((u64::from(end.slots) << 32) | u64::from(end.bytes), Ordering::Release);
     }
 
     /// How much there is, once nothing more comes.
     #[inline]
     pub fn end(&self) -> Option<PageEnd> {
-        let end = self.end.load(Ordering::Acquire);
+        let end = self.state.end.load(Ordering::Acquire);
         (end != OPEN).then_some(PageEnd { slots: (end >> 32) as u32, bytes: end as u32 })
     }
 
@@ -213,13 +249,13 @@ impl Page {
     /// The caller is the one publisher of the channel, and the first `slots` slots are ready and end at `bytes`.
     #[inline]
     pub unsafe fn publish(&self, slots: usize, bytes: u32) {
-        self.published.store(((slots as u64) << 32) | u64::from(bytes), Ordering::Release);
+        self.state.published.store(((slots as u64) << 32) | u64::from(bytes), Ordering::Release);
     }
 
     /// The record of a published slot. Panics if it is not published.
     #[inline]
     pub fn record(&self, slot: usize) -> IndexRecord {
-        assert!((slot as u64) < self.published.load(Ordering::Acquire) >> 32, "the slot is published");
+        assert!((slot as u64) < self.state.published.load(Ordering::Acquire) >> 32, "the slot is published");
         self.memory.records[slot].with(|cell| {
             // SAFETY: the slot is published: nobody writes it any more, and the load above saw what was written.
             unsafe { *cell }
@@ -229,7 +265,7 @@ impl Page {
     /// The records of published slots, in order. Panics if some are not published.
     #[cfg(not(redex_loom))]
     pub fn with_records<R>(&self, slots: std::ops::Range<usize>, look: impl FnOnce(&[IndexRecord]) -> R) -> R {
-        let published = (self.published.load(Ordering::Acquire) >> 32) as usize;
+        let published = (self.state.published.load(Ordering::Acquire) >> 32) as usize;
         assert!(slots.start <= slots.end && slots.end <= published, "the slots are published");
         let first: *const UnsafeCell<IndexRecord> = self.memory.records[slots.clone()].as_ptr();
         // SAFETY: the cell is transparent over the record; published records are never written again, and the load
@@ -246,7 +282,7 @@ impl Page {
     /// Bytes of the page below the published mark. Panics if some are not.
     #[inline]
     pub fn published_bytes(&self, range: std::ops::Range<usize>) -> &[u8] {
-        let published = self.published.load(Ordering::Acquire) as u32 as usize;
+        let published = self.state.published.load(Ordering::Acquire) as u32 as usize;
         assert!(range.start <= range.end && range.end <= published, "the bytes are published");
         // SAFETY: inside the page, and published bytes are never written again.
         unsafe { std::slice::from_raw_parts(self.bytes.as_ptr().add(range.start), range.len()) }
@@ -263,8 +299,8 @@ impl Page {
     /// Whole blocks of the page, for the device, without a copy. Panics if some are neither published nor padding.
     pub fn blocks(self: &Arc<Self>, range: std::ops::Range<usize>) -> StableBytes {
         assert!(range.start.is_multiple_of(BLOCK_SIZE) && range.end.is_multiple_of(BLOCK_SIZE), "whole blocks");
-        let published = self.published.load(Ordering::Acquire) as u32 as usize;
-        let stable = if self.padded.get().is_some() { published.next_multiple_of(BLOCK_SIZE) } else { published };
+        let published = self.state.published.load(Ordering::Acquire) as u32 as usize;
+        let stable = if self.state.padded.get().is_some() { published.next_multiple_of(BLOCK_SIZE) } else { published };
         assert!(range.start < range.end && range.end <= stable, "blocks {range:?} are published up to {stable}");
         // SAFETY: the page owns the memory, and what is published or padded never changes.
         unsafe { StableBytes::new(self.clone(), self.bytes.add(range.start), range.len()) }
@@ -273,9 +309,9 @@ impl Page {
     /// Fills the rest of the last block of a page with zeros. Panics unless the page is closed and all of it published.
     pub fn pad(&self) {
         let end = self.end().expect("only closed pages are padded");
-        let published = self.published.load(Ordering::Acquire);
+        let published = self.state.published.load(Ordering::Acquire);
         assert_eq!(published, (u64::from(end.slots) << 32) | u64::from(end.bytes), "all of it is published");
-        self.padded.get_or_init(|| {
+        self.state.padded.get_or_init(|| {
             let from = end.bytes as usize;
             let to = from.next_multiple_of(BLOCK_SIZE).min(self.size.bytes());
             // SAFETY: nobody reserves bytes of a closed page and nobody reads above its end before this has run; the
@@ -286,7 +322,7 @@ impl Page {
 
     /// The page has left its chain: from now on only readers hold it.
     pub fn unchain(&self) {
-        if self.unchained.swap(1, Ordering::Relaxed) == 0 {
+        if self.state.unchained.swap(1, Ordering::Relaxed) == 0 {
             self.pool.unchain(self.size);
         }
     }
@@ -297,8 +333,21 @@ impl Page {
     }
 }
 
+/// Asks for a cache line that will be read.
 #[inline]
-fn prefetch_for_write(line: *const u8) {
+pub fn prefetch(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint: it reads nothing, and an address that is nobody's does no harm.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
+
+/// Asks for a cache line that will be written.
+#[inline]
+pub fn prefetch_for_write(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch is a hint: it reads and writes nothing, and an address that is nobody's does no harm.
     unsafe {
@@ -310,7 +359,7 @@ fn prefetch_for_write(line: *const u8) {
 
 impl Drop for Page {
     fn drop(&mut self) {
-        if self.unchained.load(Ordering::Relaxed) == 0 {
+        if self.state.unchained.load(Ordering::Relaxed) == 0 {
             self.pool.release_chained(self.size);
         } else {
             self.pool.release_held(self.size);

@@ -113,6 +113,8 @@ pub struct PagePool {
     held_bytes_max: usize,
     chained_bytes: AtomicUsize,
     held_bytes: AtomicUsize,
+    /// Channels that have had a page.
+    users: AtomicUsize,
     free: Mutex<[FreeList; CLASS_BYTES.len()]>,
 }
 
@@ -125,6 +127,7 @@ impl PagePool {
             held_bytes_max,
             chained_bytes: AtomicUsize::new(0),
             held_bytes: AtomicUsize::new(0),
+            users: AtomicUsize::new(0),
             free: Mutex::new(Default::default()),
         })
     }
@@ -168,6 +171,22 @@ impl PagePool {
     /// Whether readers hold so much that they should copy.
     pub fn readers_should_copy(&self) -> bool {
         self.held_bytes.load(Ordering::Relaxed) > self.held_bytes_max
+    }
+
+    /// A channel takes its first page.
+    pub fn join(&self) {
+        self.users.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A channel that had pages is gone.
+    pub fn leave(&self) {
+        self.users.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// What one of the channels may have without making memory short for the others, bytes: a quarter of the budget, shared
+    /// evenly.
+    pub fn share_bytes(&self) -> usize {
+        self.budget_bytes / (4 * self.users.load(Ordering::Relaxed).max(1))
     }
 
     /// Share of the budget that chained pages use, in percent.
@@ -247,6 +266,16 @@ mod tests {
         pool.recycle(size, last);
         let again = pool.memory(size);
         assert!(Arc::ptr_eq(&again.chunk, &chunk) && again.offset == offset);
+    }
+
+    #[test]
+    fn the_share_is_even() {
+        let pool = PagePool::new(64 << 20, 0);
+        assert_eq!(pool.share_bytes(), 16 << 20);
+        (0..1000).for_each(|_| pool.join());
+        assert_eq!(pool.share_bytes(), (64 << 20) / 4000);
+        (0..998).for_each(|_| pool.leave());
+        assert_eq!(pool.share_bytes(), 8 << 20);
     }
 
     #[test]

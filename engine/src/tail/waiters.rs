@@ -70,6 +70,12 @@ impl Waiters {
     /// Wakes all whose position lies below `mark`. Called after the mark was stored.
     pub fn wake(&self, mark: u64) {
         fence(Ordering::SeqCst);
+        self.wake_after_fence(mark);
+    }
+
+    /// As [`Waiters::wake`], for one who has run a full fence since the mark was stored: one fence does for many marks.
+    #[inline]
+    pub fn wake_after_fence(&self, mark: u64) {
         if self.count.load(Ordering::Relaxed) == 0 {
             return;
         }
