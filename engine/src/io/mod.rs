@@ -21,8 +21,8 @@ pub mod sim;
 pub mod uring;
 
 use std::fmt;
+use std::fs;
 use std::io;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,6 +82,11 @@ pub struct IoFacts {
 pub trait Disk: Send + Sync + fmt::Debug {
     /// Opens a file. `NotFound` if it (or its directory) is missing, `AlreadyExists` for [`OpenMode::Create`].
     fn open(&self, path: &str, mode: OpenMode) -> io::Result<Arc<dyn File>>;
+    /// Opens a segment's idx or dat, of which there are many. They are never renamed while the store is open; so the system's
+    /// descriptor may be closed while nobody uses it, and opened again.
+    fn open_segment(&self, path: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        self.open(path, mode)
+    }
     /// Makes one directory; `AlreadyExists` if there is one. The base directory itself is `""`.
     fn create_dir(&self, path: &str) -> io::Result<()>;
     /// Names in a directory, sorted.
@@ -116,15 +121,15 @@ pub trait File: Send + Sync + fmt::Debug {
     fn set_size(&self, size: u64) -> io::Result<()>;
     /// Makes sure that there is space for the first `size` bytes, and that the file has at least that size.
     fn allocate(&self, size: u64) -> io::Result<()>;
-    /// How the driver of the same disk knows this file.
-    fn handle(&self) -> FileHandle;
+    /// How the driver of the same disk knows this file. An error if it had to be opened again and could not be.
+    fn handle(&self) -> io::Result<FileHandle>;
 }
 
 /// How a driver names a file. Only the driver of the disk that opened it may use it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum FileHandle {
-    /// A descriptor, valid while the `Arc<dyn File>` lives.
-    Fd(RawFd),
+    /// A file of the operating system, open as long as the handle is there.
+    Open(Arc<fs::File>),
     /// A file of the simulated disk.
     Sim(u64),
 }

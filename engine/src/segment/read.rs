@@ -203,7 +203,7 @@ impl OnDisk {
         let dat_path = dat_path(self.channel, segment.first);
         if needs_dat && segment.dat.is_none() {
             // A channel without a payload on disk has no dat file: then no record will ask for it.
-            segment.dat = match self.disk.open(&dat_path, OpenMode::Read) {
+            segment.dat = match self.disk.open_segment(&dat_path, OpenMode::Read) {
                 Ok(file) => Some(file),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(self.io(&dat_path, 0, error)),
@@ -220,7 +220,7 @@ impl OnDisk {
     }
 
     fn open(&self, path: &str) -> Result<Arc<dyn File>, ReadError> {
-        self.disk.open(path, OpenMode::Read).map_err(|error| self.io(path, 0, error))
+        self.disk.open_segment(path, OpenMode::Read).map_err(|error| self.io(path, 0, error))
     }
 
     fn io(&self, path: &str, offset: u64, error: io::Error) -> ReadError {

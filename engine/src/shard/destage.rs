@@ -421,7 +421,8 @@ impl Wake for FilesReady {
 /// Opens the pair of a segment, and makes it if there is none.
 fn open_segment_files(disk: &dyn Disk, meta: &Meta, first: Seq) -> io::Result<(Arc<dyn File>, Arc<dyn File>)> {
     let (idx, dat) = (idx_path(meta.id, first), dat_path(meta.id, first));
-    let open = || io::Result::Ok((disk.open(&idx, OpenMode::Write)?, disk.open(&dat, OpenMode::Write)?));
+    let open =
+        || io::Result::Ok((disk.open_segment(&idx, OpenMode::Write)?, disk.open_segment(&dat, OpenMode::Write)?));
     let (idx, dat) = match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             create_segment_files(disk, meta, first)?;

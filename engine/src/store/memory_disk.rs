@@ -140,7 +140,7 @@ impl File for MemoryFile {
         Ok(())
     }
 
-    fn handle(&self) -> FileHandle {
-        FileHandle::Sim(0)
+    fn handle(&self) -> io::Result<FileHandle> {
+        Ok(FileHandle::Sim(0))
     }
 }

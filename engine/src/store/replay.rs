@@ -254,7 +254,7 @@ impl<'d> Replay<'d> {
     }
 
     fn open(&self, path: &str) -> io::Result<Arc<dyn File>> {
-        match self.disk.open(path, OpenMode::Write) {
+        match self.disk.open_segment(path, OpenMode::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
             Ok(file) => {
@@ -267,7 +267,7 @@ impl<'d> Replay<'d> {
         let created = Epoch((id.0 >> 32) as u32);
         let meta = Meta { uuid: self.uuid, id, name: self.state.name.clone(), created, created_us: 0 };
         create_segment_files(self.disk, &meta, self.segment_first)?;
-        self.disk.open(path, OpenMode::Write)
+        self.disk.open_segment(path, OpenMode::Write)
     }
 
     /// Writes and flushes what fills whole blocks. Returns the entry for the checkpoint, and what fills no block.

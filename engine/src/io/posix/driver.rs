@@ -1,9 +1,7 @@
 //! The driver without a ring: each operation is a blocking call, made at submit.
 
-#![allow(unsafe_code)] // To borrow the descriptor that a file's handle names.
-
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,11 +36,9 @@ impl PosixDriver {
 
 fn write_durable(file: &dyn File, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
     assert_aligned(buf, offset);
-    let FileHandle::Fd(fd) = file.handle() else { panic!("a file of another disk") };
-    // SAFETY: a handle's descriptor is open while its file lives, and `file` is borrowed for all of this call.
-    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    let FileHandle::Open(file) = file.handle()? else { panic!("a file of another disk") };
     while !buf.is_empty() {
-        match syscall::write_durable(fd, buf, offset)? {
+        match syscall::write_durable(file.as_fd(), buf, offset)? {
             0 => return Err(io::ErrorKind::WriteZero.into()),
             n => {
                 buf = &buf[n..];

@@ -2,24 +2,44 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::descriptors::Reopened;
 use super::syscall;
 use crate::io::{BLOCK_SIZE, File, FileHandle};
 
 /// A file, closed with the last reference.
 #[derive(Debug)]
 pub(super) struct PosixFile {
-    file: fs::File,
+    descriptor: Descriptor,
     closed_files: Arc<AtomicU64>,
 }
 
+#[derive(Debug)]
+enum Descriptor {
+    /// Open all the time.
+    Kept(Arc<fs::File>),
+    /// Open when it is used, and some time after.
+    Reopened(Arc<Reopened>),
+}
+
 impl PosixFile {
-    pub(super) fn new(file: fs::File, closed_files: Arc<AtomicU64>) -> Self {
-        Self { file, closed_files }
+    pub(super) fn kept(file: fs::File, closed_files: Arc<AtomicU64>) -> Self {
+        Self { descriptor: Descriptor::Kept(Arc::new(file)), closed_files }
+    }
+
+    pub(super) fn reopened(file: Arc<Reopened>, closed_files: Arc<AtomicU64>) -> Self {
+        Self { descriptor: Descriptor::Reopened(file), closed_files }
+    }
+
+    fn file(&self) -> io::Result<Arc<fs::File>> {
+        match &self.descriptor {
+            Descriptor::Kept(file) => Ok(file.clone()),
+            Descriptor::Reopened(file) => file.acquire(),
+        }
     }
 }
 
@@ -45,9 +65,10 @@ pub(in crate::io) fn assert_aligned(buf: &[u8], offset: u64) {
 impl File for PosixFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         assert_aligned(buf, offset);
+        let file = self.file()?;
         let mut done = 0;
         while done < buf.len() {
-            match self.file.read_at(&mut buf[done..], offset + done as u64) {
+            match file.read_at(&mut buf[done..], offset + done as u64) {
                 Ok(0) => break,
                 Ok(n) => done += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -63,26 +84,26 @@ impl File for PosixFile {
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         assert_aligned(buf, offset);
-        self.file.write_all_at(buf, offset)
+        self.file()?.write_all_at(buf, offset)
     }
 
     fn flush(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.file()?.sync_data()
     }
 
     fn size(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
+        Ok(self.file()?.metadata()?.len())
     }
 
     fn set_size(&self, size: u64) -> io::Result<()> {
-        self.file.set_len(size)
+        self.file()?.set_len(size)
     }
 
     fn allocate(&self, size: u64) -> io::Result<()> {
         if size == 0 {
             return Ok(());
         }
-        match syscall::allocate(self.file.as_fd(), size) {
+        match syscall::allocate(self.file()?.as_fd(), size) {
             // Nothing can be set aside here, so the size is all there is to do.
             Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {
                 if self.size()? < size {
@@ -95,7 +116,7 @@ impl File for PosixFile {
         }
     }
 
-    fn handle(&self) -> FileHandle {
-        FileHandle::Fd(self.file.as_raw_fd())
+    fn handle(&self) -> io::Result<FileHandle> {
+        self.file().map(FileHandle::Open)
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! What it leaves to others: who holds the store (the lock file is opened here, locked elsewhere).
 
+mod descriptors;
 mod driver;
 mod file;
 pub(crate) mod syscall;
@@ -24,6 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::probe::{self, DurableWrite};
 use super::{DirEntry, Disk, Driver, File, IoFacts, OpenMode};
+use descriptors::Descriptors;
 use driver::PosixDriver;
 use file::PosixFile;
 pub(super) use file::assert_aligned;
@@ -32,13 +34,43 @@ use tree::Tree;
 /// Name of the lock file in the base directory.
 pub const LOCK_FILE: &str = "LOCK";
 
+/// Opens files beneath the base directory, with O_DIRECT where that can be had.
+#[derive(Debug)]
+struct Opener {
+    tree: Tree,
+    direct: AtomicBool,
+}
+
+impl Opener {
+    #[cfg(all(test, not(redex_loom)))]
+    fn new(base: &Path, direct: bool) -> io::Result<Self> {
+        Ok(Self { tree: Tree::open(base)?, direct: AtomicBool::new(direct) })
+    }
+
+    fn open(&self, path: &str, flags: i32) -> io::Result<fs::File> {
+        if !self.direct.load(Ordering::Relaxed) {
+            return Ok(self.tree.open_file(path, flags)?.into());
+        }
+        match self.tree.open_file(path, flags | libc::O_DIRECT) {
+            // Some file systems make the file before they refuse O_DIRECT. So a create is never tried again, but then the
+            // probe has tried one.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) && flags & libc::O_CREAT == 0 => {
+                let file = self.tree.open_file(path, flags)?;
+                self.direct.store(false, Ordering::Relaxed);
+                Ok(file.into())
+            }
+            result => Ok(result?.into()),
+        }
+    }
+}
+
 /// A directory on a real file system, with blocking writes.
 #[derive(Debug)]
 pub struct PosixDisk {
-    tree: Tree,
+    opener: Arc<Opener>,
+    descriptors: Arc<Descriptors>,
     facts: IoFacts,
     durable_write: DurableWrite,
-    direct: AtomicBool,
     closed_files: Arc<AtomicU64>,
     lock: Mutex<Option<Arc<fs::File>>>,
 }
@@ -59,9 +91,10 @@ impl PosixDisk {
         }
         let durable_write = durable_write.unwrap_or(probe.durable_write);
         let facts = IoFacts { backend: "posix", durable_write: durable_write.name(), ..probe.facts };
+        let opener = Arc::new(Opener { tree, direct: AtomicBool::new(facts.direct) });
         Ok(Self {
-            tree,
-            direct: AtomicBool::new(facts.direct),
+            descriptors: Descriptors::new(opener.clone(), descriptor_limit()),
+            opener,
             facts,
             durable_write,
             closed_files: Arc::default(),
@@ -72,7 +105,7 @@ impl PosixDisk {
     /// The base directory, for `*at` calls.
     #[must_use]
     pub fn base_dir_fd(&self) -> BorrowedFd<'_> {
-        self.tree.base()
+        self.opener.tree.base()
     }
 
     /// How durable writes are done.
@@ -87,7 +120,7 @@ impl PosixDisk {
     ///
     /// Those of open(2).
     pub fn lock_file(&self) -> io::Result<fs::File> {
-        Ok(self.tree.open_file(LOCK_FILE, libc::O_RDWR | libc::O_CREAT)?.into())
+        Ok(self.opener.tree.open_file(LOCK_FILE, libc::O_RDWR | libc::O_CREAT)?.into())
     }
 
     /// Has every driver that is made from now on hold the locked file (design D13). The lock then lasts until `LOCK_UN`,
@@ -105,59 +138,47 @@ impl PosixDisk {
     pub(super) fn closed_files(&self) -> Arc<AtomicU64> {
         self.closed_files.clone()
     }
-
-    fn open_raw(&self, path: &str, flags: i32) -> io::Result<fs::File> {
-        if !self.direct.load(Ordering::Relaxed) {
-            return Ok(self.tree.open_file(path, flags)?.into());
-        }
-        match self.tree.open_file(path, flags | libc::O_DIRECT) {
-            // Some file systems make the file before they refuse O_DIRECT. So a create is never tried again, but then the
-            // probe has tried one.
-            Err(e) if e.raw_os_error() == Some(libc::EINVAL) && flags & libc::O_CREAT == 0 => {
-                let file = self.tree.open_file(path, flags)?;
-                self.direct.store(false, Ordering::Relaxed);
-                Ok(file.into())
-            }
-            result => Ok(result?.into()),
-        }
-    }
 }
 
 impl Disk for PosixDisk {
     fn open(&self, path: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        let flags = match mode {
-            OpenMode::Read => libc::O_RDONLY,
-            OpenMode::Write => libc::O_RDWR,
-            OpenMode::Create => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
-        };
-        let file = self.open_raw(path, flags)?;
-        Ok(Arc::new(PosixFile::new(file, self.closed_files.clone())))
+        let flags = flags_of(mode);
+        let file = self.descriptors.open(path, flags)?;
+        Ok(Arc::new(PosixFile::kept(file, self.closed_files.clone())))
+    }
+
+    fn open_segment(&self, path: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let flags = flags_of(mode);
+        let file = self.descriptors.open(path, flags)?;
+        let again = flags & !(libc::O_CREAT | libc::O_EXCL);
+        let file = self.descriptors.file(path, again, file);
+        Ok(Arc::new(PosixFile::reopened(file, self.closed_files.clone())))
     }
 
     fn create_dir(&self, path: &str) -> io::Result<()> {
-        self.tree.make_dir(path)
+        self.opener.tree.make_dir(path)
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<DirEntry>> {
-        let mut entries = syscall::list(self.tree.open_dir(path)?)?;
+        let mut entries = syscall::list(self.opener.tree.open_dir(path)?)?;
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.tree.rename(from, to)
+        self.opener.tree.rename(from, to)
     }
 
     fn unlink(&self, path: &str) -> io::Result<()> {
-        self.tree.unlink(path, 0)
+        self.opener.tree.unlink(path, 0)
     }
 
     fn remove_dir(&self, path: &str) -> io::Result<()> {
-        self.tree.unlink(path, libc::AT_REMOVEDIR)
+        self.opener.tree.unlink(path, libc::AT_REMOVEDIR)
     }
 
     fn sync_dir(&self, path: &str) -> io::Result<()> {
-        fs::File::from(self.tree.open_dir(path)?).sync_all()
+        fs::File::from(self.opener.tree.open_dir(path)?).sync_all()
     }
 
     fn driver(&self) -> io::Result<Box<dyn Driver>> {
@@ -165,7 +186,21 @@ impl Disk for PosixDisk {
     }
 
     fn facts(&self) -> IoFacts {
-        IoFacts { direct: self.direct.load(Ordering::Relaxed), ..self.facts.clone() }
+        IoFacts { direct: self.opener.direct.load(Ordering::Relaxed), ..self.facts.clone() }
+    }
+}
+
+/// How many descriptors the process may have.
+fn descriptor_limit() -> u64 {
+    // Every Linux answers this; if one does not, the usual limit does no harm.
+    nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft)
+}
+
+fn flags_of(mode: OpenMode) -> i32 {
+    match mode {
+        OpenMode::Read => libc::O_RDONLY,
+        OpenMode::Write => libc::O_RDWR,
+        OpenMode::Create => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::SimDisk;
 use super::options::power_off;
 use super::state::{Flight, Power, State, Work};
-use crate::io::{Completion, Doorbell, Driver, Durability, FileHandle, IoBuf, Operation};
+use crate::io::{Completion, Doorbell, Driver, Durability, File, FileHandle, IoBuf, Operation};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -49,9 +49,9 @@ impl SimDriver {
         let (power, mut flight) = match operation {
             Operation::Write { file, offset, buf, durability } => {
                 let durable = *durability == Durability::Durable;
-                state.begin_write(sim_handle(file.handle()), buf.as_slice(), *offset, durable)?
+                state.begin_write(sim_handle(&**file), buf.as_slice(), *offset, durable)?
             }
-            Operation::Flush { file } => state.begin_flush(sim_handle(file.handle()))?,
+            Operation::Flush { file } => state.begin_flush(sim_handle(&**file))?,
         };
         flight.driver = Some(self.id);
         if power == Power::Stays {
@@ -190,9 +190,9 @@ fn completion(token: u64, operation: Operation, result: io::Result<()>) -> Compl
 }
 
 /// The number behind a file of this disk.
-fn sim_handle(handle: FileHandle) -> u64 {
-    match handle {
-        FileHandle::Sim(number) => number,
-        FileHandle::Fd(fd) => panic!("descriptor {fd} is no file of a simulated disk"),
+fn sim_handle(file: &dyn File) -> u64 {
+    match file.handle() {
+        Ok(FileHandle::Sim(number)) => number,
+        other => panic!("{other:?} is no file of a simulated disk"),
     }
 }

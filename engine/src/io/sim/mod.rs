@@ -287,8 +287,8 @@ impl File for SimFile {
         self.disk.lock().set_size(self.handle, size, false)
     }
 
-    fn handle(&self) -> FileHandle {
-        FileHandle::Sim(self.handle)
+    fn handle(&self) -> io::Result<FileHandle> {
+        Ok(FileHandle::Sim(self.handle))
     }
 }
 

@@ -86,7 +86,13 @@ impl UringDriver {
         if self.outstanding >= OUTSTANDING_MAX {
             return false;
         }
-        let entry = self.entry(key);
+        let entry = match self.entry(key) {
+            Ok(entry) => entry,
+            Err(error) => {
+                self.finish(key, Err(error));
+                return true;
+            }
+        };
         // SAFETY: the flight owns the file and the memory that the entry names, and stays in the slab until the
         // completion is popped; `Drop` waits for that, or leaks the slab.
         let pushed = unsafe { self.ring.push(&entry) };
@@ -94,9 +100,10 @@ impl UringDriver {
         pushed
     }
 
-    fn entry(&mut self, key: u32) -> Entry {
+    fn entry(&mut self, key: u32) -> io::Result<Entry> {
         let flight = self.flights.get_mut(key);
-        let target = self.files.target(&self.ring, &flight.file);
+        let (target, open) = self.files.target(&self.ring, &flight.file)?;
+        flight.open = open;
         let entry = match &mut flight.step {
             Step::Flush { .. } => opcode::Fsync::new(target.fd()).flags(types::FsyncFlags::DATASYNC).build(),
             Step::Write { buf, offset, written, durability } => {
@@ -108,7 +115,7 @@ impl UringDriver {
                 write_entry(target, &buf.as_slice()[*written..], *offset + *written as u64, place, dsync)
             }
         };
-        entry.flags(target.flags()).user_data(key.into())
+        Ok(entry.flags(target.flags()).user_data(key.into()))
     }
 
     /// Takes in all completions at hand, and hands over the steps that follow from them.
@@ -219,9 +226,9 @@ impl Driver for UringDriver {
         let flight = match operation {
             Operation::Write { file, offset, buf, durability } => {
                 assert_aligned(buf.as_slice(), offset);
-                Flight { token, file, step: Step::Write { buf, offset, written: 0, durability } }
+                Flight { token, file, open: None, step: Step::Write { buf, offset, written: 0, durability } }
             }
-            Operation::Flush { file } => Flight { token, file, step: Step::Flush { buf: None } },
+            Operation::Flush { file } => Flight { token, file, open: None, step: Step::Flush { buf: None } },
         };
         let key = self.flights.insert(flight);
         self.push_or_line_up(key);

@@ -56,33 +56,33 @@ impl FileTable {
         ring.submitter().register_files_update(0, &[lock.as_raw_fd()]).map(drop)
     }
 
-    /// How to name a file in an entry.
+    /// How to name a file in an entry: by its place, or by a descriptor, which then is open until the caller drops it.
     ///
     /// # Panics
     ///
     /// On a file of another disk.
-    pub(super) fn target(&mut self, ring: &Ring, file: &Arc<dyn File>) -> Target {
-        let FileHandle::Fd(fd) = file.handle() else { panic!("a file of another disk") };
-        self.place(ring, file, fd).map_or(Target::Fd(fd), Target::Place)
-    }
-
-    fn place(&mut self, ring: &Ring, file: &Arc<dyn File>, fd: i32) -> Option<u32> {
+    pub(super) fn target(&mut self, ring: &Ring, file: &Arc<dyn File>) -> io::Result<(Target, Option<Arc<fs::File>>)> {
         let wanted = address(Arc::as_ptr(file));
         let start = hash(wanted);
         let mut free = None;
         for index in (0..PROBES).map(|i| (start + i) % PLACES) {
-            match self.places.get(index)? {
-                Some(held) if address(Weak::as_ptr(held)) == wanted => {
-                    return Some(FIRST + index as u32);
+            match self.places.get(index) {
+                Some(Some(held)) if address(Weak::as_ptr(held)) == wanted => {
+                    return Ok((Target::Place(FIRST + index as u32), None));
                 }
-                Some(held) if held.strong_count() > 0 => {}
-                _ => free = free.or(Some(index)),
+                Some(Some(held)) if held.strong_count() > 0 => {}
+                Some(_) => free = free.or(Some(index)),
+                None => {}
             }
         }
-        let index = free?;
-        ring.submitter().register_files_update(FIRST + index as u32, &[fd]).ok()?;
-        self.places[index] = Some(Arc::downgrade(file));
-        Some(FIRST + index as u32)
+        let FileHandle::Open(open) = file.handle()? else { panic!("a file of another disk") };
+        if let Some(index) = free
+            && ring.submitter().register_files_update(FIRST + index as u32, &[open.as_raw_fd()]).is_ok()
+        {
+            self.places[index] = Some(Arc::downgrade(file));
+            return Ok((Target::Place(FIRST + index as u32), None));
+        }
+        Ok((Target::Fd(open.as_raw_fd()), Some(open)))
     }
 
     /// Lets go of files that were closed since the last call.

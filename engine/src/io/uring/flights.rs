@@ -2,6 +2,7 @@
 //!
 //! A flight owns whatever its entry names (file and memory), from before it is pushed until its completion was popped.
 
+use std::fs;
 use std::sync::Arc;
 
 use crate::io::{Durability, File, IoBuf};
@@ -20,6 +21,8 @@ pub(super) enum Step {
 pub(super) struct Flight {
     pub(super) token: u64,
     pub(super) file: Arc<dyn File>,
+    /// Keeps the descriptor that the present entry names.
+    pub(super) open: Option<Arc<fs::File>>,
     pub(super) step: Step,
 }
 

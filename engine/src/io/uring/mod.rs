@@ -61,6 +61,10 @@ impl Disk for UringDisk {
         self.files.open(path, mode)
     }
 
+    fn open_segment(&self, path: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        self.files.open_segment(path, mode)
+    }
+
     fn create_dir(&self, path: &str) -> io::Result<()> {
         self.files.create_dir(path)
     }

@@ -1,7 +1,6 @@
 //! What only the ring promises: an orderly end, tables that let go, the lock held by the ring.
 
 use std::fs;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,12 +131,9 @@ fn closed_files_are_let_go() {
 }
 
 /// Locks an open file for as long as anybody, the ring included, has it open.
-#[allow(unsafe_code)]
 fn lock(file: &Arc<dyn File>) {
-    let FileHandle::Fd(fd) = file.handle() else { panic!("a real file") };
-    // SAFETY: the descriptor is open while `file` is borrowed.
-    let same = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned().unwrap();
-    fs::File::from(same).lock().unwrap();
+    let FileHandle::Open(file) = file.handle().unwrap() else { panic!("a real file") };
+    file.lock().unwrap();
 }
 
 /// The ring holds the lock after the store's descriptor is closed, and lets it go when the driver is dropped.

@@ -1,0 +1,184 @@
+//! Descriptors for many files: a bounded number is open, the others are opened again when they are used.
+//!
+//! A channel has two files for its active segment, and readers open those of the older ones; a process has often no more
+//! than 1,024 descriptors. So a segment's file is a name and, for a while, a descriptor: of those that are open beyond the
+//! bound, one that was not used lately is closed. PostgreSQL does the same with its virtual file descriptors
+//! (`src/backend/storage/file/fd.c`).
+//!
+//! Promises: whoever holds a descriptor ([`Reopened::acquire`]) keeps it open; a flush through a new descriptor covers what
+//! was written through an old one, since it is the file that is flushed (fsync(2)), and a direct write reports its own error.
+//! What it leaves to others: these files are never renamed while a store is open.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::Opener;
+
+/// Descriptors that are kept open in any case.
+const OPEN_MIN: usize = 16;
+/// More are never kept open.
+const OPEN_MAX: usize = 1024;
+
+/// A file that may be closed while nobody uses it.
+#[derive(Debug)]
+pub(super) struct Reopened {
+    path: String,
+    flags: i32,
+    file: Mutex<Option<Arc<fs::File>>>,
+    used: AtomicBool,
+    descriptors: Arc<Descriptors>,
+}
+
+/// The files that are open, in the order in which they were opened.
+#[derive(Debug)]
+pub(super) struct Descriptors {
+    opener: Arc<Opener>,
+    open_max: usize,
+    open: Mutex<VecDeque<Weak<Reopened>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Descriptors {
+    /// A quarter of what the process may have, `limit`, for these files.
+    pub(super) fn new(opener: Arc<Opener>, limit: u64) -> Arc<Self> {
+        let open_max = usize::try_from(limit / 4).unwrap_or(OPEN_MAX).clamp(OPEN_MIN, OPEN_MAX);
+        Arc::new(Self { opener, open_max, open: Mutex::default() })
+    }
+
+    /// A file that was just opened, with the flags for opening it again.
+    pub(super) fn file(self: &Arc<Self>, path: &str, flags: i32, file: fs::File) -> Arc<Reopened> {
+        let reopened = Arc::new(Reopened {
+            path: path.to_owned(),
+            flags,
+            file: Mutex::new(Some(Arc::new(file))),
+            used: AtomicBool::new(true),
+            descriptors: self.clone(),
+        });
+        self.note_open(&reopened);
+        reopened
+    }
+
+    /// Opens a file; if there are no descriptors left, after closing all that nobody uses.
+    pub(super) fn open(&self, path: &str, flags: i32) -> io::Result<fs::File> {
+        match self.opener.open(path, flags) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                self.close_down_to(0);
+                self.opener.open(path, flags)
+            }
+            result => result,
+        }
+    }
+
+    fn note_open(&self, file: &Arc<Reopened>) {
+        lock(&self.open).push_back(Arc::downgrade(file));
+        self.close_down_to(self.open_max);
+    }
+
+    /// Closes files that were not used since the last time, until so many are left or all have been looked at twice.
+    fn close_down_to(&self, left: usize) {
+        let mut open = lock(&self.open);
+        let mut looks = 2 * open.len();
+        while open.len() > left && looks > 0 {
+            looks -= 1;
+            let Some(first) = open.pop_front() else { return };
+            let Some(file) = first.upgrade() else { continue };
+            if file.used.swap(false, Ordering::Relaxed) || !file.close() {
+                open.push_back(first);
+            }
+        }
+    }
+}
+
+impl Reopened {
+    /// The file, opened if it was closed. It stays open as long as the caller has it.
+    pub(super) fn acquire(self: &Arc<Self>) -> io::Result<Arc<fs::File>> {
+        let opened = {
+            let mut place = lock(&self.file);
+            self.used.store(true, Ordering::Relaxed);
+            if let Some(file) = &*place {
+                return Ok(file.clone());
+            }
+            let file = Arc::new(self.descriptors.open(&self.path, self.flags)?);
+            place.insert(file).clone()
+        };
+        self.descriptors.note_open(self);
+        Ok(opened)
+    }
+
+    /// Closes it, unless somebody is using it. Says whether it did.
+    fn close(&self) -> bool {
+        // Not waited for: who has the place may be waiting for the list.
+        let Ok(mut place) = self.file.try_lock() else { return false };
+        if place.as_ref().is_some_and(|file| Arc::strong_count(file) > 1) {
+            return false;
+        }
+        *place = None;
+        true
+    }
+}
+
+#[cfg(all(test, not(redex_loom)))]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+    use crate::io::posix::tests::temp_dir;
+
+    fn descriptors(limit: u64) -> (tempfile::TempDir, Arc<Descriptors>) {
+        let dir = temp_dir();
+        let opener = Arc::new(Opener::new(dir.path(), false).unwrap());
+        (dir, Descriptors::new(opener, limit))
+    }
+
+    fn make(descriptors: &Arc<Descriptors>, name: &str) -> Arc<Reopened> {
+        let file = descriptors.open(name, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL).unwrap();
+        file.write_all_at(name.as_bytes(), 0).unwrap();
+        descriptors.file(name, libc::O_RDWR, file)
+    }
+
+    fn is_open(file: &Reopened) -> bool {
+        lock(&file.file).is_some()
+    }
+
+    #[test]
+    fn few_are_open_and_all_can_be_used() {
+        let (_dir, descriptors) = descriptors(0);
+        let files: Vec<_> = (0..100).map(|i| make(&descriptors, &format!("f{i:03}"))).collect();
+        assert_eq!(files.iter().filter(|file| is_open(file)).count(), OPEN_MIN);
+        for _ in 0..3 {
+            for (i, file) in files.iter().enumerate() {
+                let mut name = [0; 4];
+                file.acquire().unwrap().read_exact_at(&mut name, 0).unwrap();
+                assert_eq!(name, *format!("f{i:03}").as_bytes());
+            }
+            assert!(files.iter().filter(|file| is_open(file)).count() <= OPEN_MIN + 1);
+        }
+        assert!(lock(&descriptors.open).len() <= OPEN_MIN + 1);
+    }
+
+    #[test]
+    fn what_is_used_stays_open() {
+        let (_dir, descriptors) = descriptors(0);
+        let used: Vec<_> = (0..OPEN_MIN + 4).map(|i| make(&descriptors, &format!("used{i}"))).collect();
+        let held: Vec<_> = used.iter().map(|file| file.acquire().unwrap()).collect();
+        let others: Vec<_> = (0..50).map(|i| make(&descriptors, &format!("other{i}"))).collect();
+        assert!(used.iter().all(|file| is_open(file)), "somebody has them");
+        drop(held);
+        others.iter().for_each(|file| drop(file.acquire().unwrap()));
+        assert!(others.iter().chain(&used).filter(|file| is_open(file)).count() <= OPEN_MIN + 1);
+    }
+
+    #[test]
+    fn files_that_are_gone_take_no_place() {
+        let (_dir, descriptors) = descriptors(0);
+        (0..100).for_each(|i| drop(make(&descriptors, &format!("{i}"))));
+        let file = make(&descriptors, "last");
+        assert!(is_open(&file) && lock(&descriptors.open).len() <= OPEN_MIN);
+    }
+}
