@@ -126,6 +126,7 @@ pub enum FileHandle {
     /// A descriptor, valid while the `Arc<dyn File>` lives.
     Fd(RawFd),
     /// A file of the simulated disk.
+    #[cfg_attr(not(any(test, feature = "sim")), allow(dead_code))]
     Sim(u64),
 }
 

@@ -20,6 +20,7 @@ pub struct Offload {
 
 impl Offload {
     /// One that runs jobs on the thread that asks, for the simulator.
+    #[cfg(feature = "sim")]
     pub fn inline() -> Self {
         Self { inline: true, sender: OnceLock::new() }
     }
