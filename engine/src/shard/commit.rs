@@ -239,14 +239,14 @@ impl Shard {
 
     /// Bytes for entries and payload in the next commit.
     fn commit_room(&self) -> usize {
-        // One block stays for the roll entry.
-        let left = self.journal.bytes_left().saturating_sub(BLOCK_SIZE as u64) as usize;
+        let left = self.journal.bytes_left().saturating_sub(self.journal_reserve()) as usize;
         left.min(COMMIT_BYTES_MAX).saturating_sub(COMMIT_HEADER_SIZE)
     }
 
     /// Bytes for entries and payload in a commit at the beginning of a segment.
     fn largest_room(&self) -> usize {
-        let left = self.journal.segment_bytes() as usize - 2 * BLOCK_SIZE;
+        let taken = BLOCK_SIZE as u64 + self.journal_reserve();
+        let left = self.journal.segment_bytes().saturating_sub(taken) as usize;
         left.min(COMMIT_BYTES_MAX).saturating_sub(COMMIT_HEADER_SIZE)
     }
 

@@ -468,7 +468,7 @@ fn make_store(disk: &dyn Disk, options: &Options, random: &Random) -> Result<Sup
     Ok(superblock)
 }
 
-fn make_superblock(disk: &dyn Disk, superblock: &Superblock) -> io::Result<()> {
+pub(super) fn make_superblock(disk: &dyn Disk, superblock: &Superblock) -> io::Result<()> {
     // It gets its name when it is whole: a STORE that is neither there nor whole is damage.
     let file = match disk.open(STORE_NEW_PATH, OpenMode::Create) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => disk.open(STORE_NEW_PATH, OpenMode::Write)?,
@@ -496,7 +496,7 @@ fn refuse_orphans(disk: &dyn Disk) -> Result<(), OpenError> {
     Err(OpenError::Io { what: "open", path: STORE_PATH.into(), source })
 }
 
-fn make_dirs(disk: &dyn Disk, shards: usize) -> io::Result<()> {
+pub(super) fn make_dirs(disk: &dyn Disk, shards: usize) -> io::Result<()> {
     let make = |parent: &str, dir: &str| {
         match disk.create_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

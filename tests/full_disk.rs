@@ -1,0 +1,96 @@
+//! A full disk, simulated to the byte: what goes on, what is refused, and that nothing is stuck or lost.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use redex::sim::{ManualClock, SimDisk, SimOptions, SimSettings, SimStore};
+use redex::{AppendError, FsyncPolicy, RedexFile, RedexFileConfig};
+
+const SEGMENT: u64 = 64 << 10;
+/// Steps after which what waits is taken for stuck.
+const STEPS_MAX: usize = 500;
+
+fn open(disk: &SimDisk, settings: &SimSettings) -> SimStore {
+    let clock = Arc::new(ManualClock::default());
+    SimStore::open(disk, settings, &clock, 5).expect("the store opens")
+}
+
+fn config() -> RedexFileConfig {
+    RedexFileConfig::default().with_persistent(true).with_fsync_policy(FsyncPolicy::EveryN(1))
+}
+
+/// So small that no block of idx or dat fills up: nothing but journal and checkpoints takes space.
+fn payload(seq: u64) -> Vec<u8> {
+    vec![seq as u8; 20]
+}
+
+/// Drives an append to its end; `None` if it is refused for want of space.
+fn append(store: &mut SimStore, file: &RedexFile, payload: &[u8]) -> Option<u64> {
+    let mut future = pin!(file.append_durable(payload));
+    for _ in 0..STEPS_MAX {
+        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(seq)) => return Some(seq),
+            Poll::Ready(Err(AppendError::NoSpace { .. })) => return None,
+            Poll::Ready(Err(error)) => panic!("{error}"),
+            Poll::Pending => _ = store.step(),
+        }
+    }
+    panic!("an append waits for ever");
+}
+
+/// Appends, and when it is refused steps until it is not.
+fn append_patiently(store: &mut SimStore, file: &RedexFile, seq: u64) {
+    for _ in 0..100 {
+        match append(store, file, &payload(seq)) {
+            Some(appended) => return assert_eq!(appended, seq),
+            None => _ = store.step(),
+        }
+    }
+    panic!("event {seq} is refused for ever");
+}
+
+fn spares(disk: &SimDisk) -> usize {
+    disk.list_all().iter().filter(|path| path.contains("/spare/") && path.ends_with(".wal")).count()
+}
+
+fn segments(disk: &SimDisk) -> usize {
+    disk.list_all().iter().filter(|path| path.starts_with("journal/000/0")).count()
+}
+
+fn check(file: &RedexFile, end: u64) {
+    assert_eq!(file.next_seq(), end);
+    let events = file.read_range(0, end).wait().unwrap();
+    assert!(events.iter().zip(0..).all(|(event, seq)| event.seq == seq && event.payload == payload(seq)));
+}
+
+/// Several segments of the journal are in use, and the disk has no room for another: a checkpoint, which needs far less,
+/// frees them. Checkpoints are not due by themselves here.
+#[test]
+fn a_checkpoint_frees_the_segment_that_a_full_disk_refuses() {
+    let settings = SimSettings { checkpoint_bytes: 1 << 20, journal_segment_bytes: SEGMENT, ..SimSettings::default() };
+    let disk = SimDisk::new(1, SimOptions::default());
+    let mut store = open(&disk, &settings);
+    let file = store.redex().open_file("a", config()).unwrap();
+    let mut end = 0;
+    while segments(&disk) < 4 {
+        assert_eq!(append(&mut store, &file, &payload(end)), Some(end));
+        end += 1;
+    }
+    // Room for checkpoints, none for a segment.
+    disk.set_space(Some(disk.space_used() + SEGMENT - 8192));
+    for _ in 0..60 {
+        append_patiently(&mut store, &file, end);
+        end += 1;
+        assert!(spares(&disk) >= 1, "recovery would have no segment to begin with");
+    }
+    check(&file, end);
+    drop((file, store));
+    disk.power_cut();
+    let store = open(&disk, &settings);
+    let file = store.redex().open_file("a", config()).unwrap();
+    check(&file, end);
+    drop(file);
+    store.close().expect("the close finds room for its checkpoint");
+}
