@@ -94,3 +94,54 @@ fn a_checkpoint_frees_the_segment_that_a_full_disk_refuses() {
     drop(file);
     store.close().expect("the close finds room for its checkpoint");
 }
+
+/// A commit's extent finds no room: nothing fails, appends are refused meanwhile, and what was accepted is acknowledged in
+/// its order once there is room.
+#[test]
+fn an_extent_that_finds_no_room_is_written_again() {
+    for (commit_depth, seed) in (1..=3).flat_map(|depth| (0..8).map(move |seed| (depth, seed))) {
+        let settings = SimSettings { commit_depth, extent_bytes: 8192, ..SimSettings::default() };
+        let disk = SimDisk::new(seed, SimOptions { slow: 0.3, ..SimOptions::default() });
+        let mut store = open(&disk, &settings);
+        let small = store.redex().open_file("small", config()).unwrap();
+        let bulk = store.redex().open_file("bulk", config()).unwrap();
+        let big = vec![7; 40_000];
+        assert_eq!(append(&mut store, &small, &payload(0)), Some(0));
+        // Its dat file has room for the next ones too.
+        assert_eq!(append(&mut store, &bulk, &big), Some(0));
+        disk.set_options(SimOptions { extent_no_space: 1.0, ..disk.options() });
+        let mut waits = pin!(bulk.append_durable(&big));
+        let mut cx = Context::from_waker(Waker::noop());
+        let refused = (0..STEPS_MAX).any(|_| {
+            assert!(waits.as_mut().poll(&mut cx).is_pending(), "it is not written");
+            store.step();
+            matches!(small.try_append(payload(1)), Err(AppendError::NoSpace { .. }))
+        });
+        assert!(refused, "appends are refused");
+        let end = small.next_seq();
+        for _ in 0..50 {
+            store.step();
+            assert!(waits.as_mut().poll(&mut cx).is_pending(), "it is not written");
+            assert!(matches!(small.try_append(payload(1)), Err(AppendError::NoSpace { .. })), "still refused");
+            assert_eq!(bulk.durable(), 1);
+        }
+        disk.set_options(SimOptions { extent_no_space: 0.0, ..disk.options() });
+        let written = (0..STEPS_MAX).find_map(|_| {
+            store.step();
+            match waits.as_mut().poll(&mut cx) {
+                Poll::Ready(result) => Some(result.unwrap()),
+                Poll::Pending => None,
+            }
+        });
+        assert_eq!(written, Some(1), "depth {commit_depth}, seed {seed}");
+        append_patiently(&mut store, &small, end);
+        disk.power_cut();
+        drop(store);
+        let store = open(&disk, &settings);
+        let bulk = store.redex().open_file("bulk", config()).unwrap();
+        assert!(bulk.read_range(0, 2).wait().unwrap().iter().all(|event| event.payload == big));
+        assert_eq!(store.redex().open_file("small", config()).unwrap().next_seq(), end + 1);
+        drop(bulk);
+        store.close().unwrap();
+    }
+}

@@ -41,7 +41,7 @@ use self::timers::Timers;
 use crate::clock::Clock;
 use crate::error::Poisoned;
 use crate::ids::Lsn;
-use crate::io::{AlignedBuf, Completion, Disk, Doorbell, Driver};
+use crate::io::{AlignedBuf, Completion, Disk, Doorbell, Driver, File};
 use crate::journal::pool::SegmentPool;
 use crate::journal::writer::Journal;
 use crate::options::Options;
@@ -262,7 +262,7 @@ impl Shard {
         let (purpose, file) = self.ops.finish(completion.token);
         if let Err(error) = completion.result {
             if error.kind() == io::ErrorKind::StorageFull && purpose.may_find_no_space() {
-                return self.found_no_space(purpose);
+                return self.found_no_space(purpose, file);
             }
             return Err(self.failure(purpose.what(), &format!("{file:?}"), error));
         }
@@ -271,7 +271,8 @@ impl Shard {
                 self.commits.reuse(completion.buf.expect("a commit owns its buffer"));
                 self.commit_op_ended(lsn)?;
             }
-            Purpose::CommitExtent(lsn) | Purpose::CommitFlush(lsn) => self.commit_op_ended(lsn)?,
+            Purpose::CommitExtent(extent) => self.extent_ended(&extent)?,
+            Purpose::CommitFlush(lsn) => self.commit_op_ended(lsn)?,
             Purpose::Dat { slot, byte } => self.dat_written(slot, byte),
             Purpose::Idx { slot, end } => self.idx_written(slot, end, completion.buf),
             Purpose::SealWrite(slot) => self.seal_written(slot)?,
@@ -290,12 +291,13 @@ impl Shard {
     }
 
     /// Something found the disk full and is as it was: it is tried again later, and appends are refused meanwhile.
-    fn found_no_space(&mut self, purpose: Purpose) -> Result<(), Poisoned> {
+    fn found_no_space(&mut self, purpose: Purpose, file: Arc<dyn File>) -> Result<(), Poisoned> {
         if matches!(purpose, Purpose::SpareZero) {
             return self.zeros_found_no_space();
         }
         self.no_space_found();
         match purpose {
+            Purpose::CommitExtent(extent) => self.extent_found_no_space(extent, file),
             Purpose::Dat { slot, .. } => self.dat_found_no_space(slot),
             Purpose::Idx { slot, .. } => self.idx_found_no_space(slot),
             Purpose::SealWrite(slot) => self.seal_found_no_space(slot),
@@ -313,7 +315,7 @@ impl Shard {
     /// Something that needed new space got it.
     fn space_was_found(&mut self) {
         let waits = self.timers.space_retry_at.is_some() || self.timers.spare_retry_at.is_some();
-        if self.handle.no_space() && !waits && !self.lacks_spares() {
+        if self.handle.no_space() && !waits && !self.lacks_spares() && self.commits.extents_without_space == 0 {
             self.handle.set_no_space(false);
         }
     }
@@ -487,9 +489,10 @@ impl Shard {
 
     /// Tries again what found no room. Appends are let in again once that has room.
     fn retry_space(&mut self) -> Result<(), Poisoned> {
+        self.retry_extents();
         self.destage()?;
-        self.space_was_found();
-        Ok(())
+        // What is let in must find a place in the journal.
+        self.retry_spare()
     }
 
     /// After a while without a commit the last one gets its witness (design D6).
