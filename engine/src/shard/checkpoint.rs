@@ -56,6 +56,13 @@ pub fn checkpoint_name(number: CheckpointNo) -> String {
     format!("{:020}.ckp", number.0)
 }
 
+/// The number in a checkpoint file's name; `None` if none has such a name.
+#[must_use]
+pub fn checkpoint_number(name: &str) -> Option<CheckpointNo> {
+    let number = CheckpointNo(name.strip_suffix(".ckp")?.parse().ok()?);
+    (number.0 > 0 && checkpoint_name(number) == name).then_some(number)
+}
+
 /// A channel's newest entry and where it lies.
 #[derive(Clone, Debug)]
 pub struct Located {

@@ -13,15 +13,15 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use super::checkpoint::{ChannelState, CheckpointEncoder, Tail, load_states};
+use super::checkpoint::{ChannelState, CheckpointEncoder, Tail, is_of_other_store, load_states};
 use super::replay::Replay;
 use super::superblock::{CleanEnd, ShardRoot};
 use crate::error::OpenError;
 use crate::ids::{ChannelId, CheckpointNo, Epoch, Lsn, SegmentNo, ShardId, StoreUuid};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode};
 use crate::journal::format::{
-    COMMIT_HEADER_SIZE, CheckpointEntry, CommitFields, CommitHeader, Entry, EventsEntry, MetaWriter, SegmentHeader,
-    commit_size_checkpoint, entries, finish_commit,
+    COMMIT_HEADER_SIZE, CheckpointEntry, CommitFields, CommitHeader, Entry, EventsEntry, HeaderError, MetaWriter,
+    SegmentHeader, commit_size_checkpoint, entries, finish_commit,
 };
 use crate::journal::pool::SegmentPool;
 use crate::journal::scan::{CommitFault, HeaderFault, JournalError, NamedBy, Recovery, ScannedCommit, Witness, scan};
@@ -30,7 +30,7 @@ use crate::journal::{journal_dir, segment_number, segment_path};
 use crate::random::Random;
 use crate::segment::path::dat_path;
 use crate::shard::checkpoint::{
-    Known, Located, Tails, checkpoint_dir, checkpoint_name, checkpoint_path, load_located_tail,
+    Known, Located, Tails, checkpoint_dir, checkpoint_name, checkpoint_number, checkpoint_path, load_located_tail,
 };
 use crate::shard::checkpoint_files::{CheckpointFile, CheckpointFiles};
 
@@ -69,6 +69,15 @@ pub struct Restored {
     pub unused_checkpoints: Vec<String>,
 }
 
+/// Highest number that a new file gets: leaves as many again to run through.
+const NUMBER_MAX: u64 = u64::MAX / 2;
+
+/// A file (a foreign one, since numbers count up from 1) has so high a number that none is left above it.
+fn no_number_left(dir: &str, number: u64) -> OpenError {
+    let what = format!("a file has a number so high that none is left for the next one, {number}; move it away");
+    OpenError::Io { what: "number a new file in", path: dir.into(), source: io::Error::other(what) }
+}
+
 fn io_error(what: &'static str, path: impl Into<std::path::PathBuf>) -> impl FnOnce(io::Error) -> OpenError {
     let path = path.into();
     move |source| OpenError::Io { what, path, source }
@@ -95,10 +104,10 @@ pub fn find(
         unused_checkpoints: Vec::new(),
     };
     let checkpoint = if root.segment == SegmentNo(0) {
-        list_journal(disk, &mut found)?;
+        list_journal(disk, uuid, &mut found)?;
         None
     } else if let Some(clean) = &root.clean {
-        list_journal(disk, &mut found)?;
+        list_journal(disk, uuid, &mut found)?;
         Some(read_clean_end(disk, uuid, shard, clean, &mut found)?)
     } else {
         read_journal(disk, uuid, shard, root, epoch, &mut found)?
@@ -107,24 +116,46 @@ pub fn find(
     Ok(found)
 }
 
-/// Takes the names of all segments as leftovers, and the highest number and epoch.
-fn list_journal(disk: &dyn Disk, found: &mut Found) -> Result<(), OpenError> {
+/// Takes the names of all segments as leftovers, and the highest number and epoch. What is not this store's is reported and
+/// left alone.
+fn list_journal(disk: &dyn Disk, uuid: StoreUuid, found: &mut Found) -> Result<(), OpenError> {
     let dir = journal_dir(found.shard);
     for entry in disk.list(&dir).map_err(io_error("list", &*dir))? {
-        let Some(number) = segment_number(&entry.name) else { continue };
+        if entry.is_dir && entry.name == "spare" {
+            continue;
+        }
+        let path = format!("{dir}/{}", entry.name);
+        let Some(number) = segment_number(&entry.name).filter(|_| !entry.is_dir) else {
+            report_unknown(&path);
+            continue;
+        };
         found.number_max = found.number_max.max(number);
-        if let Some(header) = read_header(disk, &format!("{dir}/{}", entry.name)) {
-            found.epoch_max = found.epoch_max.max(header.epoch);
+        match read_header(disk, &path) {
+            Some(Ok(header)) if header.uuid != uuid => {
+                report_unknown(&path);
+                continue;
+            }
+            Some(Ok(header)) => found.epoch_max = found.epoch_max.max(header.epoch),
+            Some(Err(HeaderError::Version { version })) => {
+                return Err(OpenError::Journal { shard: found.shard, source: JournalError::Newer { path, version } });
+            }
+            // Never written, or cut off in the making: nothing needs it, since the journal was closed or never begun.
+            Some(Err(_)) | None => {}
         }
         found.leftovers.push(entry.name);
     }
     Ok(())
 }
 
-fn read_header(disk: &dyn Disk, path: &str) -> Option<SegmentHeader> {
+/// Says that a file is not of this store, or not known. It is never deleted (design, part 3).
+fn report_unknown(path: &str) {
+    tracing::warn!(path, "unknown file in the store's directory; it is left alone");
+}
+
+fn read_header(disk: &dyn Disk, path: &str) -> Option<Result<SegmentHeader, HeaderError>> {
     let mut buf = AlignedBuf::new(BLOCK_SIZE);
     let read = disk.open(path, OpenMode::Read).and_then(|file| file.read_at(&mut buf[..BLOCK_SIZE], 0)).ok()?;
-    (read == BLOCK_SIZE).then(|| SegmentHeader::verify(&buf[..BLOCK_SIZE]).ok())?
+    Some(SegmentHeader::verify(&buf[..read]))
 }
 
 /// Where the last commit of a clean journal begins, and its size: it is looked for from the end on, block by block, since
@@ -216,7 +247,7 @@ fn read_journal(
     }
     tracing::debug!(%shard, segment = %scan.last_segment, offset = scan.last_offset, witnessed = %scan.witnessed, "journal read");
     for name in &scan.unknown {
-        tracing::warn!(%shard, name, "unknown file in the journal's directory");
+        report_unknown(&format!("{}/{name}", journal_dir(shard)));
     }
     found.commits = scan.commits;
     found.next_lsn = scan.next_lsn;
@@ -255,12 +286,23 @@ fn load_checkpoints(
     let dir = checkpoint_dir(shard);
     let files = entry.map_or(&[][..], |entry| &entry.files);
     for entry in disk.list(&dir).map_err(io_error("list", &*dir))? {
-        let number = entry.name.strip_suffix(".ckp").and_then(|digits| digits.parse().ok()).map(CheckpointNo);
-        let Some(number) = number else { continue };
-        found.files.next = found.files.next.max(CheckpointNo(number.0 + 1));
-        if !files.contains(&number) {
+        let path = format!("{dir}/{}", entry.name);
+        let Some(number) = checkpoint_number(&entry.name).filter(|_| !entry.is_dir) else {
+            report_unknown(&path);
+            continue;
+        };
+        found.files.next = found.files.next.max(CheckpointNo(number.0.saturating_add(1)));
+        if files.contains(&number) {
+            continue;
+        }
+        if is_of_other_store(disk, &path, uuid).map_err(io_error("read", &*path))? {
+            report_unknown(&path);
+        } else {
             found.unused_checkpoints.push(entry.name);
         }
+    }
+    if found.files.next.0 > NUMBER_MAX {
+        return Err(no_number_left(&dir, found.files.next.0));
     }
     for number in files {
         let path = checkpoint_path(shard, *number);
@@ -305,8 +347,11 @@ pub fn restore(
     let dropped = found.files.files.extract_if(.., |file| file.live == 0).map(|file| checkpoint_name(file.number));
     found.unused_checkpoints.extend(dropped);
     let dir = journal_dir(shard);
+    if found.number_max.0 >= NUMBER_MAX {
+        return Err(no_number_left(&dir, found.number_max.0));
+    }
     let mut pool = SegmentPool::new(disk.clone(), shard, epoch, segment_bytes);
-    pool.find().map_err(io_error("prepare", &*dir))?;
+    pool.find(uuid).map_err(io_error("prepare", &*dir))?;
     let (journal, next_lsn) =
         begin_journal(&mut pool, uuid, &found, epoch, random).map_err(io_error("write", &*dir))?;
     if pool.ready() == 0 {
