@@ -124,7 +124,7 @@ impl Redex {
     }
 
     /// A store over one that was opened by hand, for the simulator.
-    #[cfg(any(test, feature = "sim"))]
+    #[cfg(feature = "sim")]
     pub(crate) fn over(store: Arc<Store>, options: Options, clock: Clock) -> Self {
         let redex = Self::from_options(options, clock);
         redex.state().store = Some(store);

@@ -7,13 +7,11 @@ use std::path::{Path, PathBuf};
 const UNSAFE_FILES: &[&str] = &[
     "bench-harness/src/raw.rs",
     "engine/src/io/aligned.rs",
-    "engine/src/io/posix/driver.rs",
     "engine/src/io/posix/syscall.rs",
     "engine/src/io/uring/bell.rs",
     "engine/src/io/uring/buffers.rs",
     "engine/src/io/uring/driver.rs",
     "engine/src/io/uring/ring.rs",
-    "engine/src/io/uring/tests.rs",
     "engine/src/tail/mod.rs",
     "engine/src/tail/page.rs",
     "engine/tests/faults.rs",

@@ -23,7 +23,7 @@ pub fn begin(world: &mut World) {
         FaultKind::SyncDir,
     ]);
     let nth = world.dice.within(1..40);
-    match world.dice.within(0..4) {
+    match world.dice.within(0..5) {
         0 => {
             let space = world.disk.space_used() + world.dice.within(SPACE);
             world.disk.set_space(Some(space));
@@ -33,6 +33,7 @@ pub fn begin(world: &mut World) {
             let options = SimOptions { write_error: rate, flush_error: rate, read_error: rate, ..world.disk.options() };
             world.disk.set_options(options);
         }
+        2 => world.disk.set_options(SimOptions { extent_no_space: 0.5, ..world.disk.options() }),
         _ => world.disk.one_shot_fault(kind, nth),
     }
     world.tally.faults += 1;
@@ -41,8 +42,14 @@ pub fn begin(world: &mut World) {
 /// The disk is whole again.
 pub fn end(world: &mut World) {
     if world.faults {
-        let whole =
-            SimOptions { write_error: 0.0, flush_error: 0.0, read_error: 0.0, space: None, ..world.disk.options() };
+        let whole = SimOptions {
+            write_error: 0.0,
+            flush_error: 0.0,
+            read_error: 0.0,
+            extent_no_space: 0.0,
+            space: None,
+            ..world.disk.options()
+        };
         world.disk.set_options(whole);
         world.disk.forget_faults();
     }
@@ -51,6 +58,7 @@ pub fn end(world: &mut World) {
 /// Makes room on a full disk for what has waited so many steps: from then on it must go on.
 pub fn make_room(world: &World, step: usize) {
     if world.faults && step == PATIENCE {
-        world.disk.set_space(None);
+        let room = SimOptions { extent_no_space: 0.0, space: None, ..world.disk.options() };
+        world.disk.set_options(room);
     }
 }

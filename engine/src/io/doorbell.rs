@@ -51,6 +51,7 @@ pub struct Doorbell {
 #[derive(Debug)]
 enum Bell {
     EventFd(File),
+    #[cfg_attr(not(any(test, feature = "sim")), allow(dead_code))]
     Silent,
     #[cfg(all(test, redex_loom))]
     Counted(loom::sync::atomic::AtomicU32),
@@ -81,6 +82,7 @@ impl Doorbell {
     }
 
     /// Makes a doorbell that wakes nobody: for a shard that is driven by hand.
+    #[cfg(any(test, feature = "sim"))]
     #[must_use]
     pub fn silent() -> Arc<Self> {
         Arc::new(Self::with_bell(Bell::Silent))

@@ -131,6 +131,7 @@ pub enum FileHandle {
     /// A file of the operating system, open as long as the handle is there.
     Open(Arc<fs::File>),
     /// A file of the simulated disk.
+    #[cfg_attr(not(any(test, feature = "sim")), allow(dead_code))]
     Sim(u64),
 }
 

@@ -6,13 +6,22 @@
 use std::io;
 use std::sync::Arc;
 
-use super::format::SegmentHeader;
+use super::format::{HeaderError, SegmentHeader};
 use super::{journal_dir, segment_number, segment_path, spare_dir};
-use crate::ids::{Epoch, SegmentNo, ShardId};
+use crate::ids::{Epoch, SegmentNo, ShardId, StoreUuid};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode};
 
 /// Zeros written at once.
 pub const ZEROS_BYTES: usize = 1 << 20;
+
+/// Splits the name of a file in the spare directory: what stands before its ending, and whether it was whole when it got
+/// that; `None` if no spare has such a name.
+fn spare_name(name: &str) -> Option<(&str, bool)> {
+    let (stem, ending) = name.split_once('.')?;
+    let (epoch, made) = stem.split_once('-')?;
+    let numbers = [epoch, made].iter().all(|part| part.len() == 10 && part.bytes().all(|byte| byte.is_ascii_digit()));
+    (numbers && matches!(ending, "wal" | "new")).then_some((stem, ending == "wal"))
+}
 
 /// The ready segments of one shard.
 #[derive(Debug)]
@@ -24,12 +33,14 @@ pub struct SegmentPool {
     /// Names in the spare directory of files that are whole.
     ready: Vec<String>,
     made: u32,
+    /// Names in the spare directory that are not this store's, without their endings.
+    foreign: Vec<String>,
 }
 
 impl SegmentPool {
     /// A pool that knows of no file yet. The directories exist.
     pub fn new(disk: Arc<dyn Disk>, shard: ShardId, epoch: Epoch, segment_bytes: u64) -> Self {
-        Self { disk, shard, epoch, segment_bytes, ready: Vec::new(), made: 0 }
+        Self { disk, shard, epoch, segment_bytes, ready: Vec::new(), made: 0, foreign: Vec::new() }
     }
 
     /// How many are ready.
@@ -44,25 +55,48 @@ impl SegmentPool {
 
     /// Looks through the spare directory: files of the right size are ready, others (of another size, or whose making
     /// was cut off) are removed. So is the name of a file that a cut-off rename left with a second one, in the journal.
-    pub fn find(&mut self) -> io::Result<()> {
+    /// What has no spare's name, or the header of another store than `uuid`, is reported and left alone.
+    pub fn find(&mut self, uuid: StoreUuid) -> io::Result<()> {
         let dir = spare_dir(self.shard);
         let mut removed = false;
         let in_use = self.headers_in_use()?;
         for entry in self.disk.list(&dir)? {
             let path = format!("{dir}/{}", entry.name);
+            let Some((stem, is_whole)) = spare_name(&entry.name).filter(|_| !entry.is_dir) else {
+                tracing::warn!(path, "unknown file in the store's directory; it is left alone");
+                continue;
+            };
+            let header = header(&*self.disk, &path)?;
+            if matches!(&header, Ok(header) if header.uuid != uuid)
+                || matches!(header, Err(HeaderError::Version { .. }))
+            {
+                tracing::warn!(path, "unknown file in the store's directory; it is left alone");
+                self.foreign.push(stem.to_owned());
+                continue;
+            }
             // A file gets the ending once it is whole; its zeros are flushed before.
-            let whole =
-                entry.name.ends_with(".wal") && self.disk.open(&path, OpenMode::Read)?.size()? == self.segment_bytes;
+            let whole = is_whole && self.disk.open(&path, OpenMode::Read)?.size()? == self.segment_bytes;
             // A header holds a random salt: equal ones are one file.
-            let twin = whole && header(&*self.disk, &path)?.is_some_and(|header| in_use.contains(&header));
+            let twin = header.is_ok_and(|header| in_use.contains(&header));
             if whole && !twin {
                 self.ready.push(entry.name);
-            } else if entry.name.ends_with(".wal") || entry.name.ends_with(".new") {
+            } else {
                 self.disk.unlink(&path)?;
                 removed = true;
             }
         }
         if removed { self.disk.sync_dir(&dir) } else { Ok(()) }
+    }
+
+    /// A name for a new file, without its ending.
+    fn next_name(&mut self) -> String {
+        loop {
+            let name = format!("{:010}-{:010}", self.epoch.0, self.made);
+            self.made += 1;
+            if !self.foreign.contains(&name) {
+                return name;
+            }
+        }
     }
 
     /// Headers of the files in the journal's directory.
@@ -71,13 +105,12 @@ impl SegmentPool {
         let names = self.disk.list(&dir)?.into_iter().filter(|entry| segment_number(&entry.name).is_some());
         let headers: io::Result<Vec<_>> =
             names.map(|entry| header(&*self.disk, &format!("{dir}/{}", entry.name))).collect();
-        Ok(headers?.into_iter().flatten().collect())
+        Ok(headers?.into_iter().filter_map(Result::ok).collect())
     }
 
     /// Begins a new file. It is written with zeros by the caller, flushed, and then given to [`SegmentPool::finish`].
     pub fn begin(&mut self) -> io::Result<(String, Arc<dyn File>)> {
-        let name = format!("{:010}-{:010}", self.epoch.0, self.made);
-        self.made += 1;
+        let name = self.next_name();
         let path = format!("{}/{name}.new", spare_dir(self.shard));
         let file = self.disk.open(&path, OpenMode::Create)?;
         match file.allocate(self.segment_bytes) {
@@ -124,6 +157,11 @@ impl SegmentPool {
         let Some(name) = self.ready.last() else { return Ok(None) };
         let spare = spare_dir(self.shard);
         let path = segment_path(self.shard, number);
+        if self.disk.open(&path, OpenMode::Read).is_ok() {
+            // A rename would replace it, and it is not one of ours: those have lower numbers.
+            let what = format!("a file that is not this store's is in the way: {path}");
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+        }
         self.disk.rename(&format!("{spare}/{name}"), &path)?;
         self.ready.pop();
         self.disk.sync_dir(&journal_dir(self.shard))?;
@@ -141,8 +179,7 @@ impl SegmentPool {
     /// The same in two steps: what this returns is run anywhere, and its result given to
     /// [`SegmentPool::finish_recycling`].
     pub fn begin_recycling(&mut self, name: String, keep: usize) -> Recycling {
-        let spare = (self.ready.len() < keep).then(|| format!("{:010}-{:010}.wal", self.epoch.0, self.made));
-        self.made += u32::from(spare.is_some());
+        let spare = (self.ready.len() < keep).then(|| format!("{}.wal", self.next_name()));
         Recycling { disk: self.disk.clone(), shard: self.shard, segment_bytes: self.segment_bytes, name, spare }
     }
 
@@ -172,7 +209,7 @@ impl Recycling {
         // A file with another's header may have a second name: only the name goes.
         let own = || {
             let header = header(&*self.disk, &path)?;
-            io::Result::Ok(header.is_some_and(|header| segment_number(&self.name) == Some(header.number)))
+            io::Result::Ok(header.is_ok_and(|header| segment_number(&self.name) == Some(header.number)))
         };
         let spare = if right_size && own()? { self.spare } else { None };
         match &spare {
@@ -187,8 +224,8 @@ impl Recycling {
     }
 }
 
-fn header(disk: &dyn Disk, path: &str) -> io::Result<Option<SegmentHeader>> {
+fn header(disk: &dyn Disk, path: &str) -> io::Result<Result<SegmentHeader, HeaderError>> {
     let mut buf = AlignedBuf::new(BLOCK_SIZE);
     let read = disk.open(path, OpenMode::Read)?.read_at(&mut buf[..BLOCK_SIZE], 0)?;
-    Ok(SegmentHeader::verify(&buf[..read]).ok())
+    Ok(SegmentHeader::verify(&buf[..read]))
 }

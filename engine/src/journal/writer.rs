@@ -108,6 +108,11 @@ impl Journal {
         (self.segment_bytes / 16).clamp(2 * BLOCK_SIZE as u64, 64 << 10) as usize
     }
 
+    /// Whether a roll is decided of which nothing is written yet.
+    pub fn waits_to_roll(&self) -> bool {
+        matches!(self.rolling, Rolling::Wanted)
+    }
+
     /// Whether commits have to wait for a roll.
     pub fn is_rolling(&self) -> bool {
         !matches!(self.rolling, Rolling::No)
@@ -139,9 +144,18 @@ impl Journal {
         self.live[after.max(1) - 1].0
     }
 
+    /// Whether there are segments before the present one.
+    pub fn has_older(&self) -> bool {
+        self.live.len() > 1
+    }
+
+    /// Whether the oldest segment is not the present one, and ends before `lsn`.
+    pub fn ends_below(&self, lsn: Lsn) -> bool {
+        self.live.get(1).is_some_and(|(_, next_first)| *next_first <= lsn)
+    }
+
     /// Takes a segment from the list that ends before `lsn`, if there is one.
     pub fn pop_below(&mut self, lsn: Lsn) -> Option<SegmentNo> {
-        let next_first = self.live.get(1)?.1;
-        (next_first <= lsn).then(|| self.live.pop_front().expect("there are two").0)
+        self.ends_below(lsn).then(|| self.live.pop_front().expect("there are two").0)
     }
 }

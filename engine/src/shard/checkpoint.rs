@@ -7,10 +7,10 @@
 //!    -> commit an entry that names the files in use -> recycle the journal below
 //! ```
 //!
-//! Commits go on all the while. The newest entry of a channel counts; a file without such entries is removed, and the
-//! living entries of the oldest file move along when the dead are the greater part.
+//! Commits go on all the while. The newest entry of a channel counts; a file without such entries is removed, and living
+//! entries of older files move along so that there are few files with few dead entries ([`super::checkpoint_files`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
@@ -23,6 +23,7 @@ use super::stats::add;
 use crate::error::Poisoned;
 use crate::ids::{ChannelId, CheckpointNo, Lsn, SegmentNo, Seq, ShardId};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, Durability, File, IoBuf, OpenMode, Operation};
+use crate::journal::format::commit_size_checkpoint;
 use crate::segment::block::RECORDS_PER_BLOCK;
 use crate::store::checkpoint::{
     ChannelState, CheckpointEncoder, CheckpointError, SegmentState, Tail, TailRef, load_tail,
@@ -36,10 +37,6 @@ const SLICE_BYTES: usize = 256 << 10;
 const BYTES_PER_CHANNEL: u64 = 256 << 10;
 /// Flushes in flight before a checkpoint.
 const FLUSHES: usize = 16;
-/// Checkpoint files kept before the oldest is merged, whatever it holds.
-const FILES_MAX: usize = 16;
-/// Entries moved along from the oldest file in one checkpoint.
-const MOVED_MAX: usize = 8192;
 
 /// Directory of a shard's checkpoint files.
 #[must_use]
@@ -50,7 +47,20 @@ pub fn checkpoint_dir(shard: ShardId) -> String {
 /// A checkpoint file.
 #[must_use]
 pub fn checkpoint_path(shard: ShardId, number: CheckpointNo) -> String {
-    format!("{CHECKPOINT_DIR}/{:03}/{:020}.ckp", shard.0, number.0)
+    format!("{CHECKPOINT_DIR}/{:03}/{}", shard.0, checkpoint_name(number))
+}
+
+/// Name of a checkpoint file in its directory.
+#[must_use]
+pub fn checkpoint_name(number: CheckpointNo) -> String {
+    format!("{:020}.ckp", number.0)
+}
+
+/// The number in a checkpoint file's name; `None` if none has such a name.
+#[must_use]
+pub fn checkpoint_number(name: &str) -> Option<CheckpointNo> {
+    let number = CheckpointNo(name.strip_suffix(".ckp")?.parse().ok()?);
+    (number.0 > 0 && checkpoint_name(number) == name).then_some(number)
 }
 
 /// A channel's newest entry and where it lies.
@@ -67,44 +77,33 @@ pub type Known = HashMap<ChannelId, Located>;
 
 /// Loads what fills no block of a channel.
 pub fn load_located_tail(disk: &dyn Disk, shard: ShardId, located: &Located) -> Result<Tail, CheckpointError> {
-    if located.state.tail.is_empty() {
-        return Ok(Tail::default());
-    }
-    let path = checkpoint_path(shard, located.file);
-    let file = disk.open(&path, OpenMode::Read).map_err(|error| CheckpointError::Io {
-        path: path.clone(),
-        offset: 0,
-        error,
-    })?;
-    load_tail(&*file, &path, &located.state)
+    Tails::default().load(disk, shard, located)
 }
 
-/// A file in use.
-#[derive(Debug)]
-pub struct CheckpointFile {
-    /// Its number.
-    pub number: CheckpointNo,
-    /// Channels that it has entries of.
-    pub channels: Vec<ChannelId>,
-    /// How many of those are their channels' newest.
-    pub live: usize,
+/// Loads tails of several channels: the file of the last one stays open, for they come file by file.
+#[derive(Debug, Default)]
+pub struct Tails {
+    open: Option<(CheckpointNo, Arc<dyn File>)>,
 }
 
-/// The files in use, oldest first.
-#[derive(Debug)]
-pub struct CheckpointFiles {
-    /// The files.
-    pub files: Vec<CheckpointFile>,
-    /// Number of the next one.
-    pub next: CheckpointNo,
-}
-
-impl CheckpointFiles {
-    /// Whether the oldest file's living entries should move along.
-    fn wants_merge(&self) -> bool {
-        let entries: usize = self.files.iter().map(|file| file.channels.len()).sum();
-        let live: usize = self.files.iter().map(|file| file.live).sum();
-        self.files.len() >= FILES_MAX || entries > 2 * live + 1024
+impl Tails {
+    /// Loads what fills no block of a channel.
+    pub fn load(&mut self, disk: &dyn Disk, shard: ShardId, located: &Located) -> Result<Tail, CheckpointError> {
+        if located.state.tail.is_empty() {
+            return Ok(Tail::default());
+        }
+        let path = checkpoint_path(shard, located.file);
+        let file = match self.open.take().filter(|(number, _)| *number == located.file) {
+            Some((_, file)) => file,
+            None => disk.open(&path, OpenMode::Read).map_err(|error| CheckpointError::Io {
+                path: path.clone(),
+                offset: 0,
+                error,
+            })?,
+        };
+        let tail = load_tail(&*file, &path, &located.state);
+        self.open = Some((located.file, file));
+        tail
     }
 }
 
@@ -131,7 +130,7 @@ struct Run {
     to_flush: Vec<Arc<dyn File>>,
     flushes: usize,
     states: Vec<ChannelState>,
-    /// Channels with their tails, moved along from the oldest file.
+    /// Channels with their tails, moved along from older files.
     moved: Vec<(ChannelState, Tail)>,
     encoder: Option<CheckpointEncoder>,
     file: Option<Arc<dyn File>>,
@@ -172,6 +171,11 @@ impl Checkpoint {
         matches!(self.stage, Stage::Idle)
     }
 
+    /// Whether it can do nothing before the journal goes on.
+    pub fn waits_for_the_journal(&self) -> bool {
+        matches!(self.stage, Stage::Idle | Stage::Ready(_))
+    }
+
     /// Whether the last one, which covers everything, is done, and nothing stands behind its entry in the journal, which
     /// ends here.
     pub fn is_final(&self, end: (SegmentNo, u64)) -> bool {
@@ -203,7 +207,9 @@ impl Shard {
         let due = bytes >= self.journal_worth_a_checkpoint();
         let end = (self.journal.number(), self.journal.offset());
         let last = self.closing && self.nothing_left_to_commit() && !self.checkpoint.is_final(end);
-        if !(due || last) || self.journal.is_rolling() {
+        // A roll that waits for a segment holds a checkpoint up only once it is under way.
+        let rolling = self.journal.is_rolling() && !self.journal.waits_to_roll();
+        if !(due || last || self.wants_recycling()) || rolling {
             return false;
         }
         self.checkpoint.closing_begun = last;
@@ -382,7 +388,7 @@ impl Shard {
         if run.encoder.is_none() {
             run.moved = self.move_along(&run.states)?;
             run.encoder = Some(self.encode(run));
-            run.files_after = self.files_after(run);
+            run.files_after = self.checkpoint_files.after(&self.handle.known(), run.number, run.ids());
         }
         let path = checkpoint_path(self.handle.id, run.number);
         let opened = self.disk.open(&path, OpenMode::Create);
@@ -390,25 +396,16 @@ impl Shard {
         Ok(run.file.is_some())
     }
 
-    /// Takes the living entries of the oldest file along, if the dead are the greater part.
+    /// Takes living entries of older files along.
     fn move_along(&mut self, fresh: &[ChannelState]) -> Result<Vec<(ChannelState, Tail)>, Poisoned> {
-        let mut moved = Vec::new();
-        if !self.checkpoint_files.wants_merge() {
-            return Ok(moved);
-        }
-        let Some(oldest) = self.checkpoint_files.files.first() else { return Ok(moved) };
-        let fresh: std::collections::HashSet<u64> = fresh.iter().map(|state| state.id).collect();
+        let fresh: HashSet<ChannelId> = fresh.iter().map(|state| ChannelId(state.id)).collect();
         let handle = self.handle.clone();
         let known = handle.known();
-        for channel in &oldest.channels {
-            let Some(located) = known.get(channel) else { continue };
-            if located.file != oldest.number || fresh.contains(&channel.0) {
-                continue;
-            }
-            if moved.len() >= MOVED_MAX {
-                break;
-            }
-            let tail = load_located_tail(&*self.disk, self.handle.id, located)
+        let (mut moved, mut tails) = (Vec::new(), Tails::default());
+        for channel in self.checkpoint_files.to_move(&known, &fresh) {
+            let located = &known[&channel];
+            let tail = tails
+                .load(&*self.disk, self.handle.id, located)
                 .map_err(|error| self.failure("checkpoint read", "checkpoint", io::Error::other(error)))?;
             moved.push((ChannelState::clone(&located.state), tail));
         }
@@ -434,20 +431,6 @@ impl Shard {
         }
         encoder.finish();
         encoder
-    }
-
-    /// The files that will be in use with this one.
-    fn files_after(&self, run: &Run) -> Vec<CheckpointNo> {
-        let known = self.handle.known();
-        let mut left: HashMap<CheckpointNo, usize> =
-            self.checkpoint_files.files.iter().map(|file| (file.number, file.live)).collect();
-        for id in run.ids() {
-            if let Some(live) = known.get(&id).and_then(|located| left.get_mut(&located.file)) {
-                *live -= 1;
-            }
-        }
-        let older = self.checkpoint_files.files.iter().map(|file| file.number);
-        older.filter(|number| left[number] > 0).chain([run.number]).collect()
     }
 
     /// A slice of the file was written.
@@ -488,12 +471,19 @@ impl Shard {
 
     /// Commits the entry that names the files, once the journal has room for it.
     fn step_ready(&mut self, run: Box<Run>) -> Result<bool, Poisoned> {
-        let busy = self.journal.is_rolling() || self.commits.has_barrier();
+        let size = commit_size_checkpoint(run.files_after.len()) as u64;
+        let left = self.journal.bytes_left();
+        let waits_to_roll = self.journal.waits_to_roll();
+        let rolls = self.journal.is_rolling() && !(waits_to_roll && self.lacks_spares());
+        // What a roll that waits has left free is for this.
+        let no_room = waits_to_roll && left < size + BLOCK_SIZE as u64;
+        let busy = rolls || no_room || self.commits.has_barrier();
         if busy || self.commits.in_flight() >= self.options.commit_depth {
             self.checkpoint.stage = Stage::Ready(run);
             return Ok(false);
         }
-        if self.journal.bytes_left() < 3 * BLOCK_SIZE as u64 {
+        let wanted = (size + self.journal_reserve()).min(self.journal.segment_bytes() - BLOCK_SIZE as u64);
+        if !waits_to_roll && left < wanted {
             self.checkpoint.stage = Stage::Ready(run);
             // Rolls, and comes back.
             self.begin_roll()?;
@@ -518,27 +508,10 @@ impl Shard {
             unreachable!("the entry was being committed");
         };
         let Run { number, lsn, states, moved, files_after, .. } = *run;
-        let mut channels = Vec::with_capacity(states.len() + moved.len());
-        {
-            let mut known = self.handle.known();
-            for state in states.into_iter().chain(moved.into_iter().map(|(state, _)| state)) {
-                let id = ChannelId(state.id);
-                channels.push(id);
-                let located = Located { state: Arc::new(state), file: number };
-                if let Some(before) = known.insert(id, located) {
-                    let file = self.checkpoint_files.files.iter_mut().find(|file| file.number == before.file);
-                    file.expect("the file of a known entry is in use").live -= 1;
-                }
-            }
-        }
-        let live = channels.len();
-        self.checkpoint_files.files.push(CheckpointFile { number, channels, live });
-        let dropped: Vec<CheckpointNo> = self
-            .checkpoint_files
-            .files
-            .extract_if(.., |file| !files_after.contains(&file.number))
-            .map(|file| file.number)
-            .collect();
+        let channels = states.len() + moved.len();
+        let states = states.into_iter().chain(moved.into_iter().map(|(state, _)| state));
+        let dropped = self.checkpoint_files.take_in(&mut self.handle.known(), number, states);
+        assert_eq!(self.checkpoint_files.files.len(), files_after.len(), "what the entry names is in use");
         for number in dropped {
             // Nothing names it any more: if it stays, the next open removes it.
             if let Err(error) = self.disk.unlink(&checkpoint_path(self.handle.id, number)) {
@@ -547,7 +520,7 @@ impl Shard {
         }
         self.replay_from = lsn;
         add(&self.handle.stats.checkpoints, 1);
-        tracing::debug!(shard = %self.handle.id, checkpoint = %number, lsn = %lsn, channels = live, "checkpoint");
+        tracing::debug!(shard = %self.handle.id, checkpoint = %number, lsn = %lsn, channels, "checkpoint");
     }
 }
 

@@ -21,7 +21,7 @@ use zerocopy::IntoBytes;
 use super::Shard;
 use super::active::{DestageTurn, Position};
 use super::handle::Slot;
-use super::ops::Purpose;
+use super::ops::{Extent, Purpose};
 use super::plan::{Plan, Planned};
 use super::stats::add;
 use crate::error::Poisoned;
@@ -134,6 +134,10 @@ pub struct Commits {
     /// Dat files with extents that no flush has covered.
     pub unflushed_extents: Vec<Arc<dyn File>>,
     unflushed_bytes: u64,
+    /// Extents that found no room and are to be written again, each with its dat file.
+    refused_extents: Vec<(Extent, Arc<dyn File>)>,
+    /// Extents that found no room and have not been written yet, those under way again among them.
+    pub extents_without_space: usize,
     buffers: Vec<AlignedBuf>,
     spare_marks: Vec<Vec<(Slot, Position)>>,
     plan: Plan,
@@ -167,6 +171,8 @@ impl Commits {
             witnessed: next,
             unflushed_extents: Vec::new(),
             unflushed_bytes: 0,
+            refused_extents: Vec::new(),
+            extents_without_space: 0,
             buffers: Vec::new(),
             spare_marks: Vec::new(),
             plan: Plan::default(),
@@ -240,14 +246,14 @@ impl Shard {
 
     /// Bytes for entries and payload in the next commit.
     fn commit_room(&self) -> usize {
-        // One block stays for the roll entry.
-        let left = self.journal.bytes_left().saturating_sub(BLOCK_SIZE as u64) as usize;
+        let left = self.journal.bytes_left().saturating_sub(self.journal_reserve()) as usize;
         left.min(COMMIT_BYTES_MAX).saturating_sub(COMMIT_HEADER_SIZE)
     }
 
     /// Bytes for entries and payload in a commit at the beginning of a segment.
     fn largest_room(&self) -> usize {
-        let left = self.journal.segment_bytes() as usize - 2 * BLOCK_SIZE;
+        let taken = BLOCK_SIZE as u64 + self.journal_reserve();
+        let left = self.journal.segment_bytes().saturating_sub(taken) as usize;
         left.min(COMMIT_BYTES_MAX).saturating_sub(COMMIT_HEADER_SIZE)
     }
 
@@ -436,10 +442,10 @@ impl Shard {
             }
             active.dat_busy = true;
             active.segment.dat_dirty = true;
-            let offset = u64::from(piece.page.start().dat_start) + extent.start as u64;
-            let buf = IoBuf::Stable(piece.page.blocks(extent.clone()));
-            let operation = Operation::Write { file: file.clone(), offset, buf, durability };
-            self.ops.submit(&mut *self.driver, Purpose::CommitExtent(commit.lsn), operation);
+            let (page, blocks) = (piece.page.clone(), extent.clone());
+            let written = Extent { lsn: commit.lsn, page, blocks, durability, again: false };
+            let operation = written.operation(file.clone());
+            self.ops.submit(&mut *self.driver, Purpose::CommitExtent(written), operation);
             commit.ops_left += 1;
             commit.bytes += extent.len() as u64;
             commit.extents.push((piece.slot, extent.end, piece.completes_page));
@@ -527,6 +533,30 @@ impl Shard {
         histograms.events.saturating_record(events.max(1) as u64);
         histograms.bytes.saturating_record(len as u64);
         histograms.depth.saturating_record(depth);
+    }
+
+    /// There was no room for an extent: the commit waits, and with it the acknowledgement of all behind it.
+    pub(super) fn extent_found_no_space(&mut self, mut extent: Extent, file: Arc<dyn File>) {
+        self.commits.extents_without_space += usize::from(!extent.again);
+        extent.again = true;
+        self.commits.refused_extents.push((extent, file));
+    }
+
+    /// Writes again the extents that found no room. The first write of each has ended: no block is in flight twice.
+    pub(super) fn retry_extents(&mut self) {
+        for (extent, file) in std::mem::take(&mut self.commits.refused_extents) {
+            let operation = extent.operation(file);
+            self.ops.submit(&mut *self.driver, Purpose::CommitExtent(extent), operation);
+        }
+    }
+
+    /// An extent was written.
+    pub(super) fn extent_ended(&mut self, extent: &Extent) -> Result<(), Poisoned> {
+        if extent.again {
+            self.commits.extents_without_space -= 1;
+            self.space_was_found();
+        }
+        self.commit_op_ended(extent.lsn)
     }
 
     /// A write or flush of a commit has ended.

@@ -14,6 +14,7 @@ pub mod active;
 #[cfg(feature = "sim")]
 pub mod by_hand;
 pub mod checkpoint;
+pub mod checkpoint_files;
 pub mod commit;
 pub mod destage;
 pub mod handle;
@@ -31,17 +32,18 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use self::active::{Active, DestageTurn};
-use self::checkpoint::{Checkpoint, CheckpointFiles};
+use self::checkpoint::Checkpoint;
+use self::checkpoint_files::CheckpointFiles;
 use self::commit::{Commits, ControlEntry, Kind};
 use self::handle::{Control, ShardHandle, Slot};
 use self::ops::{Ops, Purpose};
-use self::roll::{ErrandDone, Making, SPARES_WANTED};
+use self::roll::{ErrandDone, Making};
 use self::timers::Timers;
 use crate::append::backlog::relieve;
 use crate::clock::Clock;
 use crate::error::Poisoned;
 use crate::ids::Lsn;
-use crate::io::{AlignedBuf, Completion, Disk, Doorbell, Driver};
+use crate::io::{AlignedBuf, Completion, Disk, Doorbell, Driver, File};
 use crate::journal::pool::SegmentPool;
 use crate::journal::writer::Journal;
 use crate::options::Options;
@@ -286,7 +288,7 @@ impl Shard {
         self.segment_writes -= usize::from(purpose.is_segment_write());
         if let Err(error) = completion.result {
             if error.kind() == io::ErrorKind::StorageFull && purpose.may_find_no_space() {
-                return self.found_no_space(purpose);
+                return self.found_no_space(purpose, file);
             }
             return Err(self.failure(purpose.what(), &format!("{file:?}"), error));
         }
@@ -295,7 +297,8 @@ impl Shard {
                 self.commits.reuse(completion.buf.expect("a commit owns its buffer"));
                 self.commit_op_ended(lsn)?;
             }
-            Purpose::CommitExtent(lsn) | Purpose::CommitFlush(lsn) => self.commit_op_ended(lsn)?,
+            Purpose::CommitExtent(extent) => self.extent_ended(&extent)?,
+            Purpose::CommitFlush(lsn) => self.commit_op_ended(lsn)?,
             Purpose::Dat { slot, byte } => self.dat_written(slot, byte),
             Purpose::Idx { slot, end } => self.idx_written(slot, end, completion.buf),
             Purpose::SealWrite(slot) => self.seal_written(slot)?,
@@ -314,13 +317,16 @@ impl Shard {
     }
 
     /// Something found the disk full and is as it was: it is tried again later, and appends are refused meanwhile.
-    fn found_no_space(&mut self, purpose: Purpose) -> Result<(), Poisoned> {
+    fn found_no_space(&mut self, purpose: Purpose, file: Arc<dyn File>) -> Result<(), Poisoned> {
+        if matches!(purpose, Purpose::SpareZero) {
+            return self.zeros_found_no_space();
+        }
         self.no_space_found();
         match purpose {
+            Purpose::CommitExtent(extent) => self.extent_found_no_space(extent, file),
             Purpose::Dat { slot, .. } => self.dat_found_no_space(slot),
             Purpose::Idx { slot, .. } => self.idx_found_no_space(slot),
             Purpose::SealWrite(slot) => self.seal_found_no_space(slot),
-            Purpose::SpareZero => self.zeros_found_no_space()?,
             Purpose::CheckpointWrite => self.checkpoint_found_no_space()?,
             _ => unreachable!("only what can be tried again finds no space"),
         }
@@ -334,8 +340,8 @@ impl Shard {
 
     /// Something that needed new space got it.
     fn space_was_found(&mut self) {
-        let ready = self.pool.ready() >= SPARES_WANTED;
-        if self.handle.no_space() && self.timers.space_retry_at.is_none() && ready {
+        let waits = self.timers.space_retry_at.is_some() || self.timers.spare_retry_at.is_some();
+        if self.handle.no_space() && !waits && !self.lacks_spares() && self.commits.extents_without_space == 0 {
             self.handle.set_no_space(false);
         }
     }
@@ -547,8 +553,8 @@ impl Shard {
 
     fn fire_timers(&mut self) -> Result<(), Poisoned> {
         let due = |at: Option<u64>| at.is_some_and(|at| at <= self.now_us);
-        let (flush, idle, retry) =
-            (due(self.timers.flush_at), due(self.timers.idle_at), due(self.timers.space_retry_at));
+        let (flush, idle) = (due(self.timers.flush_at), due(self.timers.idle_at));
+        let (retry, retry_spare) = (due(self.timers.space_retry_at), due(self.timers.spare_retry_at));
         if flush {
             self.timers.flush_at = None;
             self.flush_now = true;
@@ -561,18 +567,19 @@ impl Shard {
             self.timers.space_retry_at = None;
             self.retry_space()?;
         }
+        if retry_spare {
+            self.timers.spare_retry_at = None;
+            self.retry_spare()?;
+        }
         Ok(())
     }
 
-    /// Tries again what found no room. Appends are let in again once that has room, and the journal has what it needs for
-    /// its next roll: what is let in must find a place there.
+    /// Tries again what found no room. Appends are let in again once that has room.
     fn retry_space(&mut self) -> Result<(), Poisoned> {
-        if self.pool.ready() < SPARES_WANTED {
-            self.make_spare()?;
-        }
+        self.retry_extents();
         let _more = self.destage()?;
-        self.space_was_found();
-        Ok(())
+        // What is let in must find a place in the journal.
+        self.retry_spare()
     }
 
     /// After a while without a commit the last one gets its witness (design D6).
@@ -590,7 +597,7 @@ impl Shard {
         if self.closing || !self.commits.pending.is_empty() || self.journal.is_rolling() {
             return Ok(());
         }
-        if self.journal.bytes_left() <= 2 * crate::io::BLOCK_SIZE as u64 {
+        if self.journal.bytes_left() < crate::io::BLOCK_SIZE as u64 + self.journal_reserve() {
             // The roll's entry is a witness too.
             return self.begin_roll();
         }
@@ -613,17 +620,20 @@ impl Shard {
 
     /// Ends the shard once everything is durable and a checkpoint covers it.
     fn try_end(&mut self) -> Result<bool, Poisoned> {
-        if self.handle.no_space() && self.timers.space_retry_at.is_some() && self.ops.in_flight() == 0 {
+        let end = (self.journal.number(), self.journal.offset());
+        let nothing_left = self.nothing_left_to_commit();
+        let is_final = nothing_left && self.checkpoint.is_final(end);
+        if self.handle.no_space() && !is_final && self.ops.in_flight() == 0 && self.waits_for_space() {
             return self.try_end_without_space();
         }
-        if !self.nothing_left_to_commit() {
+        if !nothing_left {
             self.flush_now = true;
             return Ok(false);
         }
         let errands = self.making.is_some() || self.recycling.is_some();
         let quiet = self.ops.in_flight() == 0 && self.commits.pending.is_empty() && !errands;
-        let end = (self.journal.number(), self.journal.offset());
-        if !quiet || self.journal.is_rolling() || !self.checkpoint.is_final(end) {
+        let rolling = self.journal.is_rolling() && !self.journal.waits_to_roll();
+        if !quiet || rolling || !is_final {
             self.flush_now |= !self.commits.pending.is_empty() && self.checkpoint.is_idle();
             return Ok(false);
         }
@@ -635,6 +645,13 @@ impl Shard {
         });
         self.handle.set_closed();
         Ok(true)
+    }
+
+    /// Whether nothing goes on before there is room on disk: not even the checkpoint that would recycle a segment for the
+    /// roll that waits for one.
+    fn waits_for_space(&self) -> bool {
+        let roll = self.journal.waits_to_roll() && self.lacks_spares() && self.making.is_none();
+        self.timers.space_retry_at.is_some() || roll && self.checkpoint.waits_for_the_journal()
     }
 
     /// The disk is full, so no checkpoint can be taken. What is in the journal is safe there: the next open recovers it.

@@ -1,10 +1,36 @@
 //! What each I/O operation in flight was for.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::handle::Slot;
 use crate::ids::{Lsn, Seq};
-use crate::io::{Driver, File, Operation};
+use crate::io::{Driver, Durability, File, IoBuf, Operation};
+use crate::tail::page::Page;
+
+/// A commit's write to a dat file: all that it takes to make it again.
+#[derive(Debug)]
+pub struct Extent {
+    /// The commit.
+    pub lsn: Lsn,
+    /// Where the blocks lie.
+    pub page: Arc<Page>,
+    /// Which blocks of the page, bytes.
+    pub blocks: Range<usize>,
+    /// What its completion promises.
+    pub durability: Durability,
+    /// Whether it found no room before.
+    pub again: bool,
+}
+
+impl Extent {
+    /// The write.
+    pub fn operation(&self, file: Arc<dyn File>) -> Operation {
+        let offset = u64::from(self.page.start().dat_start) + self.blocks.start as u64;
+        let buf = IoBuf::Stable(self.page.blocks(self.blocks.clone()));
+        Operation::Write { file, offset, buf, durability: self.durability }
+    }
+}
 
 /// Why an operation was submitted: what its completion means.
 #[derive(Debug)]
@@ -12,7 +38,7 @@ pub enum Purpose {
     /// A commit's write to the journal.
     CommitWrite(Lsn),
     /// A commit's write to a dat file.
-    CommitExtent(Lsn),
+    CommitExtent(Extent),
     /// A flush that a commit waits for.
     CommitFlush(Lsn),
     /// Blocks of dat, up to `byte` of a page.
@@ -88,7 +114,12 @@ impl Purpose {
     pub fn may_find_no_space(&self) -> bool {
         matches!(
             self,
-            Self::Dat { .. } | Self::Idx { .. } | Self::SealWrite(_) | Self::SpareZero | Self::CheckpointWrite
+            Self::CommitExtent(_)
+                | Self::Dat { .. }
+                | Self::Idx { .. }
+                | Self::SealWrite(_)
+                | Self::SpareZero
+                | Self::CheckpointWrite
         )
     }
 }

@@ -4,19 +4,20 @@
 //! old segment names it; then commits go there. Each step waits for the one before, once in a segment's life.
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake};
 
-use super::Shard;
 use super::commit::{ControlEntry, Kind};
 use super::handle::ShardHandle;
 use super::ops::Purpose;
 use super::stats::add;
+use super::{SPACE_RETRY_US, Shard};
 use crate::error::Poisoned;
 use crate::ids::{Lsn, SegmentNo};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Durability, File, IoBuf, Operation};
-use crate::journal::format::SegmentHeader;
+use crate::journal::format::{SegmentHeader, commit_size_checkpoint};
 use crate::journal::pool::ZEROS_BYTES;
 use crate::journal::segment_path;
 use crate::journal::writer::{Next, Rolling};
@@ -37,6 +38,25 @@ pub struct Making {
 }
 
 impl Shard {
+    /// Bytes at the end of a segment that events leave free: for the roll's entry, and for those of two checkpoints. A
+    /// roll that finds no spare waits for a checkpoint to recycle one (on a full disk nothing else does): the one that is
+    /// under way may free nothing, the next frees all segments but the present one.
+    pub(super) fn journal_reserve(&self) -> u64 {
+        (BLOCK_SIZE + 2 * commit_size_checkpoint(self.checkpoint_files.files.len() + 1)) as u64
+    }
+
+    /// Whether fewer segments are ready than should be: one is kept back for recovery, which takes it when the disk is full.
+    pub(super) fn lacks_spares(&self) -> bool {
+        let wanted = if self.closing { usize::from(self.journal.is_rolling()) } else { SPARES_WANTED };
+        self.pool.ready() < wanted
+    }
+
+    /// Whether the disk has no room for a spare that is wanted, and a checkpoint would free one.
+    pub(super) fn wants_recycling(&self) -> bool {
+        let retries = self.timers.spare_retry_at.is_some() && self.lacks_spares();
+        retries && self.journal.has_older() && !self.journal.ends_below(self.replay_from)
+    }
+
     /// Decides to roll. Commits wait until it is done.
     pub(super) fn begin_roll(&mut self) -> Result<(), Poisoned> {
         if !self.journal.is_rolling() {
@@ -53,8 +73,7 @@ impl Shard {
         {
             return Ok(());
         }
-        // One spare is kept back for recovery, which takes it when the disk is full.
-        if self.pool.ready() < if self.closing { 1 } else { SPARES_WANTED } {
+        if self.lacks_spares() {
             return self.make_spare();
         }
         let number = SegmentNo(self.journal.number().0 + 1);
@@ -104,11 +123,16 @@ impl Shard {
 
     /// Begins a spare segment, unless one is in the making.
     pub(super) fn make_spare(&mut self) -> Result<(), Poisoned> {
-        if self.making.is_some() || self.timers.space_retry_at.is_some() {
+        if self.making.is_some() || self.timers.spare_retry_at.is_some() {
             return Ok(());
         }
-        let begun = self.pool.begin();
-        let Some((name, file)) = self.found_space("journal spare", begun)? else { return Ok(()) };
+        let (name, file) = match self.pool.begin() {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                self.spare_found_no_space();
+                return Ok(());
+            }
+            begun => self.checked("journal spare", begun)?,
+        };
         self.making = Some(Making { name, file, written: 0 });
         self.write_zeros();
         Ok(())
@@ -146,8 +170,25 @@ impl Shard {
         }
     }
 
+    /// There is no room for a spare. It is tried again later; what else needs room need not wait for that.
+    fn spare_found_no_space(&mut self) {
+        self.handle.set_no_space(true);
+        self.timers.spare_retry_at = Some(self.now_us + SPACE_RETRY_US);
+    }
+
+    /// Tries again to make a spare. Appends are let in again once the journal has what it needs for its next roll: what is
+    /// let in must find a place there.
+    pub(super) fn retry_spare(&mut self) -> Result<(), Poisoned> {
+        if self.lacks_spares() {
+            self.make_spare()?;
+        }
+        self.space_was_found();
+        Ok(())
+    }
+
     /// There was no room for the zeros: the file goes, and is tried again later.
     pub(super) fn zeros_found_no_space(&mut self) -> Result<(), Poisoned> {
+        self.spare_found_no_space();
         if let Some(making) = self.making.take() {
             drop(making.file);
             let result = self.pool.abandon(&making.name);
@@ -195,6 +236,10 @@ impl Shard {
                 let spare = self.checked("journal recycling", result)?;
                 self.pool.finish_recycling(spare);
                 add(&self.handle.stats.recycled, 1);
+                if !self.lacks_spares() {
+                    self.timers.spare_retry_at = None;
+                }
+                self.space_was_found();
                 Ok(true)
             }
         }

@@ -15,6 +15,8 @@ pub struct Timers {
     pub idle_at: Option<u64>,
     /// What found no room on disk is tried again.
     pub space_retry_at: Option<u64>,
+    /// The same for a spare journal segment, the largest piece: what is smaller may find room meanwhile.
+    pub spare_retry_at: Option<u64>,
 }
 
 impl Timers {
@@ -25,10 +27,9 @@ impl Timers {
 
     /// The next moment. What waits to be written waits for the commit that is under way, if there is one.
     pub fn next(&self, can_commit: bool) -> Option<u64> {
-        [self.write_behind_at.filter(|_| can_commit), self.flush_at, self.idle_at, self.space_retry_at]
-            .into_iter()
-            .flatten()
-            .min()
+        let retries = [self.space_retry_at, self.spare_retry_at];
+        let others = [self.write_behind_at.filter(|_| can_commit), self.flush_at, self.idle_at];
+        others.into_iter().chain(retries).flatten().min()
     }
 
     /// Makes sure that a channel whose policy has a period is flushed in time.

@@ -394,6 +394,22 @@ pub fn load_states(
     reader.read_all(&*file, header.states_len.get(), header.state_count.get())
 }
 
+/// Whether a file is whole as far as its header tells, and not this store's, or of a newer format: not for this software to
+/// remove.
+///
+/// # Errors
+///
+/// If it cannot be read.
+pub fn is_of_other_store(disk: &dyn Disk, path: &str, uuid: StoreUuid) -> io::Result<bool> {
+    let file = disk.open(path, OpenMode::Read)?;
+    match load_header(&*file, path) {
+        Ok(header) => Ok(header.store_uuid != uuid.0),
+        Err(CheckpointError::Newer { .. }) => Ok(true),
+        Err(CheckpointError::Io { error, .. }) => Err(error),
+        Err(_) => Ok(false),
+    }
+}
+
 /// Reads the tail of a channel, whose state was loaded from the same file.
 ///
 /// # Errors

@@ -1,7 +1,8 @@
 //! One process writes (design D13): a lock on the file LOCK, which also tells who has it.
 //!
-//! The shards' rings hold the file too; so the lock outlives a killed process until its last write has landed, and an open
-//! that finds a dead holder waits for that.
+//! The shards' rings hold the file too; so the lock outlives a killed process, or a ring that was given up, until its last
+//! write has landed, and an open that finds a dead holder waits for that. For the same reason nothing here unlocks: the
+//! lock goes when the last who has the file open closes it.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -16,10 +17,13 @@ use crate::error::OpenError;
 
 /// How long an open waits for the writes of a dead holder.
 const DEAD_HOLDER_WAIT: Duration = Duration::from_secs(30);
+/// How long it waits for one that seems alive: a process that is being killed does for a moment, and one between fork and
+/// exec holds what its parent has let go.
+const LIVING_HOLDER_WAIT: Duration = Duration::from_millis(20);
 /// How often it looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-/// A held lock. Released when dropped.
+/// A held lock. Let go when dropped: it is free then, unless a ring still has writes in flight.
 #[derive(Debug)]
 pub struct StoreLock {
     file: Arc<File>,
@@ -36,8 +40,8 @@ impl StoreLock {
     /// Takes the lock of the store in `base`, waiting for a holder that is dead.
     pub fn take(base: &Path, file: File) -> Result<Self, OpenError> {
         let file = Arc::new(file);
-        let until = Instant::now() + DEAD_HOLDER_WAIT;
-        let (mut told, mut seen_alive) = (false, false);
+        let begun = Instant::now();
+        let mut told = false;
         loop {
             match file.try_lock() {
                 Ok(()) => break,
@@ -47,15 +51,11 @@ impl StoreLock {
                 }
             }
             let holder = read_holder(&file);
-            if holder.pid.is_none_or(is_alive) || Instant::now() >= until {
-                // A process that is being killed seems alive for a moment: so it is looked at twice.
-                if std::mem::replace(&mut seen_alive, true) {
-                    return Err(OpenError::InUse { path: base.to_owned(), holder: holder.text });
-                }
-                std::thread::sleep(LOOK_AGAIN);
-                continue;
+            let alive = holder.pid.is_none_or(is_alive);
+            if begun.elapsed() >= if alive { LIVING_HOLDER_WAIT } else { DEAD_HOLDER_WAIT } {
+                return Err(OpenError::InUse { path: base.to_owned(), holder: holder.text });
             }
-            if !std::mem::replace(&mut told, true) {
+            if !alive && !std::mem::replace(&mut told, true) {
                 tracing::info!(store = %base.display(), holder = holder.text, "waits for the last writes of a dead process");
             }
             std::thread::sleep(LOOK_AGAIN);
@@ -64,18 +64,9 @@ impl StoreLock {
         Ok(Self { file })
     }
 
-    /// The locked file, for the rings to hold.
-    pub fn file(&self) -> Arc<File> {
-        self.file.clone()
-    }
-}
-
-impl Drop for StoreLock {
-    fn drop(&mut self) {
-        // Rings and the disk may hold the file longer: the lock itself goes now.
-        if let Err(error) = self.file.unlock() {
-            tracing::warn!(%error, "the store's lock goes only with the process");
-        }
+    /// The locked file, for the rings to hold. Who keeps it otherwise keeps the lock.
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
     }
 }
 
@@ -125,4 +116,37 @@ fn write_holder(file: &File) -> io::Result<()> {
     let mut file = file;
     file.seek(SeekFrom::Start(0))?;
     file.write_all(text.as_bytes())
+}
+
+#[cfg(all(test, not(redex_loom)))]
+mod tests {
+    use super::*;
+    use crate::io::posix::tests::temp_dir;
+
+    fn open(base: &Path) -> File {
+        File::options().read(true).write(true).create(true).truncate(false).open(base.join("LOCK")).unwrap()
+    }
+
+    #[test]
+    fn a_lock_that_is_let_go_can_be_taken_at_once() {
+        let base = temp_dir();
+        let lock = StoreLock::take(base.path(), open(base.path())).unwrap();
+        let error = StoreLock::take(base.path(), open(base.path())).unwrap_err();
+        let OpenError::InUse { holder, .. } = error else { panic!("{error}") };
+        assert!(holder.contains(&format!("pid: {}", std::process::id())), "{holder}");
+        drop(lock);
+        assert!(open(base.path()).try_lock().is_ok());
+    }
+
+    #[test]
+    fn the_lock_stays_as_long_as_a_ring_has_the_file() {
+        let base = temp_dir();
+        let lock = StoreLock::take(base.path(), open(base.path())).unwrap();
+        // As a ring's table does: another descriptor of the same open file.
+        let ring = lock.file().try_clone().unwrap();
+        drop(lock);
+        assert!(open(base.path()).try_lock().is_err(), "a write may still land");
+        drop(ring);
+        assert!(open(base.path()).try_lock().is_ok());
+    }
 }

@@ -155,6 +155,7 @@ impl Store {
         Ok((store, seeds))
     }
 
+    /// Starts the threads. After a failure those that run already end when the store is dropped.
     fn start(&self, seeds: Vec<ShardSeed>, options: &Options) -> Result<(), OpenError> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         for seed in seeds {
@@ -350,10 +351,7 @@ impl Store {
         if let Some(result) = &*ended {
             return result.clone();
         }
-        for thread in self.threads.lock().expect("no panic while the lock is held").drain(..) {
-            // A shard that panicked has said so; the next open recovers.
-            let _ = thread.join();
-        }
+        self.join_threads();
         // A failed shard leaves errands behind: they end before somebody else may have the store.
         self.environment.file_maker.finish();
         let result = self.write_clean_end();
@@ -361,6 +359,13 @@ impl Store {
         self.lock.lock().expect("no panic while the lock is held").take();
         *ended = Some(result.clone());
         result
+    }
+
+    fn join_threads(&self) {
+        for thread in self.threads.lock().expect("no panic while the lock is held").drain(..) {
+            // A shard that panicked has said so; the next open recovers.
+            let _ = thread.join();
+        }
     }
 
     fn write_clean_end(&self) -> Result<(), CloseError> {
@@ -375,6 +380,16 @@ impl Store {
         }
         superblock.generation += 1;
         write_superblock(&*self.environment.disk, &superblock).map_err(|error| CloseError::Store(Arc::new(error)))
+    }
+}
+
+impl Drop for Store {
+    /// A store that never came to its close, since it could not be started whole: its threads end before the lock goes.
+    fn drop(&mut self) {
+        if !self.threads.get_mut().is_ok_and(|threads| threads.is_empty()) {
+            self.begin_close();
+            self.join_threads();
+        }
     }
 }
 
@@ -457,7 +472,7 @@ fn make_store(disk: &dyn Disk, options: &Options, random: &Random) -> Result<Sup
     Ok(superblock)
 }
 
-fn make_superblock(disk: &dyn Disk, superblock: &Superblock) -> io::Result<()> {
+pub(super) fn make_superblock(disk: &dyn Disk, superblock: &Superblock) -> io::Result<()> {
     // It gets its name when it is whole: a STORE that is neither there nor whole is damage.
     let file = match disk.open(STORE_NEW_PATH, OpenMode::Create) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => disk.open(STORE_NEW_PATH, OpenMode::Write)?,
@@ -485,7 +500,7 @@ fn refuse_orphans(disk: &dyn Disk) -> Result<(), OpenError> {
     Err(OpenError::Io { what: "open", path: STORE_PATH.into(), source })
 }
 
-fn make_dirs(disk: &dyn Disk, shards: usize) -> io::Result<()> {
+pub(super) fn make_dirs(disk: &dyn Disk, shards: usize) -> io::Result<()> {
     let make = |parent: &str, dir: &str| {
         match disk.create_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -550,4 +565,79 @@ fn check_stored(name: &ChannelName, state: &ChannelState, wanted: &RedexFileConf
         present: stored.segment_bytes().to_string(),
         wanted: wanted.segment_bytes().to_string(),
     })
+}
+
+#[cfg(all(test, not(redex_loom)))]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::io::posix::tests::temp_dir;
+    use crate::io::{DirEntry, Driver, IoFacts};
+
+    /// A disk on which only so many shards get a queue.
+    #[derive(Debug)]
+    struct FewQueues {
+        disk: PosixDisk,
+        left: AtomicUsize,
+    }
+
+    impl Disk for FewQueues {
+        fn open(&self, path: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+            self.disk.open(path, mode)
+        }
+        fn create_dir(&self, path: &str) -> io::Result<()> {
+            self.disk.create_dir(path)
+        }
+        fn list(&self, path: &str) -> io::Result<Vec<DirEntry>> {
+            self.disk.list(path)
+        }
+        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.disk.rename(from, to)
+        }
+        fn unlink(&self, path: &str) -> io::Result<()> {
+            self.disk.unlink(path)
+        }
+        fn remove_dir(&self, path: &str) -> io::Result<()> {
+            self.disk.remove_dir(path)
+        }
+        fn sync_dir(&self, path: &str) -> io::Result<()> {
+            self.disk.sync_dir(path)
+        }
+        fn driver(&self) -> io::Result<Box<dyn Driver>> {
+            let left = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            left.map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+            self.disk.driver()
+        }
+        fn facts(&self) -> IoFacts {
+            self.disk.facts()
+        }
+    }
+
+    #[test]
+    fn a_start_that_fails_ends_the_shards_that_run() {
+        let base = temp_dir();
+        let options = Options { shards: Some(3), journal_segment_bytes: 64 << 10, ..Options::default() };
+        let disk = PosixDisk::open(base.path(), None).unwrap();
+        let lock = take_lock(base.path(), &disk).unwrap();
+        let disk = Arc::new(FewQueues { disk, left: AtomicUsize::new(2) });
+        let environment = Environment {
+            disk: disk.clone(),
+            clock: Clock::system(),
+            random: Random::system(),
+            offload: Arc::new(Offload::new("redex-test", 1)),
+            file_maker: Arc::new(Offload::new("redex-test", 1)),
+            pages: PagePool::new(options.page_budget_bytes, options.page_budget_bytes / 2),
+        };
+        let (store, seeds) = Store::recover(environment, &options).unwrap();
+        *store.lock.lock().unwrap() = Some(lock);
+        let error = store.start(seeds, &options).unwrap_err();
+        let OpenError::Io { source, .. } = error else { panic!("{error}") };
+        assert_eq!(source.kind(), io::ErrorKind::OutOfMemory);
+        drop(store);
+        // A shard keeps its disk as long as it runs.
+        assert_eq!(Arc::strong_count(&disk), 1);
+        let other = disk.disk.lock_file().unwrap();
+        assert!(other.try_lock().is_ok());
+    }
 }

@@ -13,15 +13,15 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use super::checkpoint::{ChannelState, CheckpointEncoder, Tail, load_states};
+use super::checkpoint::{ChannelState, CheckpointEncoder, Tail, is_of_other_store, load_states};
 use super::replay::Replay;
 use super::superblock::{CleanEnd, ShardRoot};
 use crate::error::OpenError;
 use crate::ids::{ChannelId, CheckpointNo, Epoch, Lsn, SegmentNo, ShardId, StoreUuid};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode};
 use crate::journal::format::{
-    COMMIT_HEADER_SIZE, CheckpointEntry, CommitFields, CommitHeader, Entry, EventsEntry, MetaWriter, SegmentHeader,
-    entries, finish_commit,
+    COMMIT_HEADER_SIZE, CheckpointEntry, CommitFields, CommitHeader, Entry, EventsEntry, HeaderError, MetaWriter,
+    SegmentHeader, commit_size_checkpoint, entries, finish_commit,
 };
 use crate::journal::pool::SegmentPool;
 use crate::journal::scan::{CommitFault, HeaderFault, JournalError, NamedBy, Recovery, ScannedCommit, Witness, scan};
@@ -30,8 +30,9 @@ use crate::journal::{journal_dir, segment_number, segment_path};
 use crate::random::Random;
 use crate::segment::path::dat_path;
 use crate::shard::checkpoint::{
-    CheckpointFile, CheckpointFiles, Known, Located, checkpoint_dir, checkpoint_path, load_located_tail,
+    Known, Located, Tails, checkpoint_dir, checkpoint_name, checkpoint_number, checkpoint_path, load_located_tail,
 };
+use crate::shard::checkpoint_files::{CheckpointFile, CheckpointFiles};
 
 /// What was found of a shard. Nothing was changed yet.
 #[derive(Debug)]
@@ -45,8 +46,7 @@ pub struct Found {
     /// Highest epoch seen.
     pub epoch_max: Epoch,
     known: Known,
-    files: Vec<CheckpointFile>,
-    checkpoint_max: CheckpointNo,
+    files: CheckpointFiles,
     unused_checkpoints: Vec<String>,
 }
 
@@ -67,6 +67,15 @@ pub struct Restored {
     pub leftovers: Vec<String>,
     /// Checkpoint files that nothing needs once STORE is written.
     pub unused_checkpoints: Vec<String>,
+}
+
+/// Highest number that a new file gets: leaves as many again to run through.
+const NUMBER_MAX: u64 = u64::MAX / 2;
+
+/// A file (a foreign one, since numbers count up from 1) has so high a number that none is left above it.
+fn no_number_left(dir: &str, number: u64) -> OpenError {
+    let what = format!("a file has a number so high that none is left for the next one, {number}; move it away");
+    OpenError::Io { what: "number a new file in", path: dir.into(), source: io::Error::other(what) }
 }
 
 fn io_error(what: &'static str, path: impl Into<std::path::PathBuf>) -> impl FnOnce(io::Error) -> OpenError {
@@ -91,15 +100,14 @@ pub fn find(
         number_max: SegmentNo(0),
         epoch_max: epoch,
         known: Known::new(),
-        files: Vec::new(),
-        checkpoint_max: CheckpointNo(0),
+        files: CheckpointFiles { files: Vec::new(), next: CheckpointNo(1) },
         unused_checkpoints: Vec::new(),
     };
     let checkpoint = if root.segment == SegmentNo(0) {
-        list_journal(disk, &mut found)?;
+        list_journal(disk, uuid, &mut found)?;
         None
     } else if let Some(clean) = &root.clean {
-        list_journal(disk, &mut found)?;
+        list_journal(disk, uuid, &mut found)?;
         Some(read_clean_end(disk, uuid, shard, clean, &mut found)?)
     } else {
         read_journal(disk, uuid, shard, root, epoch, &mut found)?
@@ -108,27 +116,69 @@ pub fn find(
     Ok(found)
 }
 
-/// Takes the names of all segments as leftovers, and the highest number and epoch.
-fn list_journal(disk: &dyn Disk, found: &mut Found) -> Result<(), OpenError> {
+/// Takes the names of all segments as leftovers, and the highest number and epoch. What is not this store's is reported and
+/// left alone.
+fn list_journal(disk: &dyn Disk, uuid: StoreUuid, found: &mut Found) -> Result<(), OpenError> {
     let dir = journal_dir(found.shard);
     for entry in disk.list(&dir).map_err(io_error("list", &*dir))? {
-        let Some(number) = segment_number(&entry.name) else { continue };
+        if entry.is_dir && entry.name == "spare" {
+            continue;
+        }
+        let path = format!("{dir}/{}", entry.name);
+        let Some(number) = segment_number(&entry.name).filter(|_| !entry.is_dir) else {
+            report_unknown(&path);
+            continue;
+        };
         found.number_max = found.number_max.max(number);
-        if let Some(header) = read_header(disk, &format!("{dir}/{}", entry.name)) {
-            found.epoch_max = found.epoch_max.max(header.epoch);
+        match read_header(disk, &path) {
+            Some(Ok(header)) if header.uuid != uuid => {
+                report_unknown(&path);
+                continue;
+            }
+            Some(Ok(header)) => found.epoch_max = found.epoch_max.max(header.epoch),
+            Some(Err(HeaderError::Version { version })) => {
+                return Err(OpenError::Journal { shard: found.shard, source: JournalError::Newer { path, version } });
+            }
+            // Never written, or cut off in the making: nothing needs it, since the journal was closed or never begun.
+            Some(Err(_)) | None => {}
         }
         found.leftovers.push(entry.name);
     }
     Ok(())
 }
 
-fn read_header(disk: &dyn Disk, path: &str) -> Option<SegmentHeader> {
-    let mut buf = AlignedBuf::new(BLOCK_SIZE);
-    let read = disk.open(path, OpenMode::Read).and_then(|file| file.read_at(&mut buf[..BLOCK_SIZE], 0)).ok()?;
-    (read == BLOCK_SIZE).then(|| SegmentHeader::verify(&buf[..BLOCK_SIZE]).ok())?
+/// Says that a file is not of this store, or not known. It is never deleted (design, part 3).
+fn report_unknown(path: &str) {
+    tracing::warn!(path, "unknown file in the store's directory; it is left alone");
 }
 
-/// After a clean close the journal's last block is its last checkpoint, which covers everything.
+fn read_header(disk: &dyn Disk, path: &str) -> Option<Result<SegmentHeader, HeaderError>> {
+    let mut buf = AlignedBuf::new(BLOCK_SIZE);
+    let read = disk.open(path, OpenMode::Read).and_then(|file| file.read_at(&mut buf[..BLOCK_SIZE], 0)).ok()?;
+    Some(SegmentHeader::verify(&buf[..read]))
+}
+
+/// Where the last commit of a clean journal begins, and its size: it is looked for from the end on, block by block, since
+/// only its header tells how many it has. The last block, if there is none.
+fn last_commit(file: &dyn File, header: &SegmentHeader, clean: &CleanEnd) -> io::Result<(u64, usize)> {
+    let block = BLOCK_SIZE as u64;
+    let last = clean.offset.saturating_sub(block);
+    if last >= file.size()? {
+        return Ok((last, BLOCK_SIZE));
+    }
+    let mut buf = AlignedBuf::new(BLOCK_SIZE);
+    for offset in (1..=last / block).rev().map(|index| index * block) {
+        let read = file.read_at(&mut buf[..BLOCK_SIZE], offset)?;
+        if let Ok(commit) = CommitHeader::verify(&buf[..read], &header.context(), offset) {
+            let size = commit.commit_size();
+            let fits = offset + size as u64 == clean.offset;
+            return Ok(if fits { (offset, size) } else { (last, BLOCK_SIZE) });
+        }
+    }
+    Ok((last, BLOCK_SIZE))
+}
+
+/// After a clean close the journal's last commit is its last checkpoint, which covers everything.
 fn read_clean_end(
     disk: &dyn Disk,
     uuid: StoreUuid,
@@ -157,19 +207,20 @@ fn read_clean_end(
     if header.number != clean.segment {
         return Err(bad_header(HeaderFault::OtherNumber(header.number)));
     }
-    let offset = clean.offset.saturating_sub(BLOCK_SIZE as u64);
+    let (offset, size) = last_commit(&*file, &header, clean).map_err(io_error("read", &*path))?;
     let lsn = Lsn(clean.next_lsn.0.saturating_sub(1));
     let corrupt = |fault| {
         let witness = Box::new(Witness::CleanEnd { next_lsn: clean.next_lsn });
         fail(JournalError::Corrupt { path: path.clone(), offset, lsn, fault, witness })
     };
-    let read = file.read_at(&mut buf[..BLOCK_SIZE], offset).map_err(io_error("read", &*path))?;
+    let mut buf = AlignedBuf::new(size);
+    let read = file.read_at(&mut buf[..size], offset).map_err(io_error("read", &*path))?;
     let commit =
         CommitHeader::verify(&buf[..read], &header.context(), offset).map_err(|error| corrupt(error.into()))?;
-    let (meta, _) = commit.body(&buf[..read]).map_err(|error| corrupt(error.into()))?;
     if commit.fields().lsn != lsn {
         return Err(corrupt(CommitFault::OtherLsn(commit.fields().lsn)));
     }
+    let (meta, _) = commit.body(&buf[..read]).map_err(|error| corrupt(error.into()))?;
     let entry = match entries(meta).next() {
         Some(Ok(Entry::Checkpoint(entry))) => entry,
         Some(Err(error)) => return Err(corrupt(error.into())),
@@ -196,7 +247,7 @@ fn read_journal(
     }
     tracing::debug!(%shard, segment = %scan.last_segment, offset = scan.last_offset, witnessed = %scan.witnessed, "journal read");
     for name in &scan.unknown {
-        tracing::warn!(%shard, name, "unknown file in the journal's directory");
+        report_unknown(&format!("{}/{name}", journal_dir(shard)));
     }
     found.commits = scan.commits;
     found.next_lsn = scan.next_lsn;
@@ -235,12 +286,23 @@ fn load_checkpoints(
     let dir = checkpoint_dir(shard);
     let files = entry.map_or(&[][..], |entry| &entry.files);
     for entry in disk.list(&dir).map_err(io_error("list", &*dir))? {
-        let number = entry.name.strip_suffix(".ckp").and_then(|digits| digits.parse().ok()).map(CheckpointNo);
-        let Some(number) = number else { continue };
-        found.checkpoint_max = found.checkpoint_max.max(number);
-        if !files.contains(&number) {
+        let path = format!("{dir}/{}", entry.name);
+        let Some(number) = checkpoint_number(&entry.name).filter(|_| !entry.is_dir) else {
+            report_unknown(&path);
+            continue;
+        };
+        found.files.next = found.files.next.max(CheckpointNo(number.0.saturating_add(1)));
+        if files.contains(&number) {
+            continue;
+        }
+        if is_of_other_store(disk, &path, uuid).map_err(io_error("read", &*path))? {
+            report_unknown(&path);
+        } else {
             found.unused_checkpoints.push(entry.name);
         }
+    }
+    if found.files.next.0 > NUMBER_MAX {
+        return Err(no_number_left(&dir, found.files.next.0));
     }
     for number in files {
         let path = checkpoint_path(shard, *number);
@@ -250,9 +312,9 @@ fn load_checkpoints(
         for state in states {
             found.known.insert(ChannelId(state.id), Located { state: Arc::new(state), file: *number });
         }
-        found.files.push(CheckpointFile { number: *number, channels, live: 0 });
+        found.files.files.push(CheckpointFile { number: *number, channels, live: 0 });
     }
-    count_live(&found.known, &mut found.files);
+    count_live(&found.known, &mut found.files.files);
     Ok(())
 }
 
@@ -276,16 +338,20 @@ pub fn restore(
     random: &Random,
 ) -> Result<Restored, OpenError> {
     let shard = found.shard;
-    let replayed = replay(&**disk, uuid, &mut found)?;
-    let mut next_checkpoint = CheckpointNo(found.checkpoint_max.0 + 1);
-    if !replayed.is_empty() {
-        write_checkpoint(&**disk, uuid, next_checkpoint, replayed, &mut found)?;
-        next_checkpoint.0 += 1;
+    let mut entries = replay(&**disk, uuid, &mut found)?;
+    if !entries.is_empty() {
+        // A program that never comes as far as a checkpoint leaves a file with every open: they must not pile up.
+        move_along(&**disk, &found, &mut entries)?;
+        write_checkpoint(&**disk, uuid, entries, &mut found)?;
     }
-    found.files.retain(|file| file.live > 0);
+    let dropped = found.files.files.extract_if(.., |file| file.live == 0).map(|file| checkpoint_name(file.number));
+    found.unused_checkpoints.extend(dropped);
     let dir = journal_dir(shard);
+    if found.number_max.0 >= NUMBER_MAX {
+        return Err(no_number_left(&dir, found.number_max.0));
+    }
     let mut pool = SegmentPool::new(disk.clone(), shard, epoch, segment_bytes);
-    pool.find().map_err(io_error("prepare", &*dir))?;
+    pool.find(uuid).map_err(io_error("prepare", &*dir))?;
     let (journal, next_lsn) =
         begin_journal(&mut pool, uuid, &found, epoch, random).map_err(io_error("write", &*dir))?;
     if pool.ready() == 0 {
@@ -299,7 +365,7 @@ pub fn restore(
         journal,
         pool,
         next_lsn,
-        checkpoint_files: CheckpointFiles { files: found.files, next: next_checkpoint },
+        checkpoint_files: found.files,
         known: found.known,
         leftovers: found.leftovers,
         unused_checkpoints: found.unused_checkpoints,
@@ -361,15 +427,29 @@ fn replay(disk: &dyn Disk, uuid: StoreUuid, found: &mut Found) -> Result<Vec<(Ch
     Ok(done)
 }
 
-/// Writes the replayed channels' entries to a checkpoint file, durably.
+/// Adds the entries of older files that move along into the new one.
+fn move_along(disk: &dyn Disk, found: &Found, entries: &mut Vec<(ChannelState, Tail)>) -> Result<(), OpenError> {
+    let fresh = entries.iter().map(|(state, _)| ChannelId(state.id)).collect();
+    let mut tails = Tails::default();
+    for channel in found.files.to_move(&found.known, &fresh) {
+        let located = &found.known[&channel];
+        let tail = tails
+            .load(disk, found.shard, located)
+            .map_err(|source| OpenError::Checkpoint { shard: found.shard, source })?;
+        entries.push((ChannelState::clone(&located.state), tail));
+    }
+    Ok(())
+}
+
+/// Writes these channels' entries to a checkpoint file, durably. All that was committed is in them.
 fn write_checkpoint(
     disk: &dyn Disk,
     uuid: StoreUuid,
-    number: CheckpointNo,
     replayed: Vec<(ChannelState, Tail)>,
     found: &mut Found,
 ) -> Result<(), OpenError> {
-    let shard = found.shard;
+    let (shard, number) = (found.shard, found.files.next);
+    found.files.next = CheckpointNo(number.0 + 1);
     let path = checkpoint_path(shard, number);
     let mut encoder = CheckpointEncoder::new(uuid, shard, number);
     let offsets: Vec<u64> = replayed
@@ -390,8 +470,8 @@ fn write_checkpoint(
         state.tail.offset = base + offset;
         found.known.insert(ChannelId(state.id), Located { state: Arc::new(state), file: number });
     }
-    found.files.push(CheckpointFile { number, channels, live: 0 });
-    count_live(&found.known, &mut found.files);
+    found.files.files.push(CheckpointFile { number, channels, live: 0 });
+    count_live(&found.known, &mut found.files.files);
     Ok(())
 }
 
@@ -432,12 +512,17 @@ fn begin_journal(
         predecessor: found.last_segment,
         first_lsn: found.next_lsn,
     };
-    let mut buf = AlignedBuf::new(2 * BLOCK_SIZE);
+    let files: Vec<CheckpointNo> = found.files.files.iter().map(|file| file.number).collect();
+    let size = commit_size_checkpoint(files.len());
+    if (BLOCK_SIZE + size) as u64 > pool.segment_bytes() / 2 {
+        let what = format!("{} checkpoint files are too many for a journal segment of this size", files.len());
+        return Err(io::Error::other(what));
+    }
+    let mut buf = AlignedBuf::new(BLOCK_SIZE + size);
     header.encode(&mut buf[..BLOCK_SIZE]);
-    let commit = &mut buf[BLOCK_SIZE..2 * BLOCK_SIZE];
+    let commit = &mut buf[BLOCK_SIZE..BLOCK_SIZE + size];
     let mut meta = MetaWriter::new(&mut commit[COMMIT_HEADER_SIZE..]);
-    let files: Vec<CheckpointNo> = found.files.iter().map(|file| file.number).collect();
-    meta.checkpoint(found.next_lsn, number, &files).map_err(|_| io::Error::other("too many checkpoint files"))?;
+    meta.checkpoint(found.next_lsn, number, &files).map_err(io::Error::other)?;
     let (meta_len, entry_count) = (meta.len() as u32, meta.entry_count());
     let fields = CommitFields {
         lsn: found.next_lsn,
@@ -448,9 +533,12 @@ fn begin_journal(
         payload_len: 0,
         entry_count,
     };
-    let size = finish_commit(commit, &header.context(), &fields);
+    assert_eq!(finish_commit(commit, &header.context(), &fields), size, "the size was known");
     file.write_at(&buf[..BLOCK_SIZE + size], 0)?;
     file.flush()?;
     let next_lsn = Lsn(found.next_lsn.0 + 1);
     Ok((Journal::new(header, file, (BLOCK_SIZE + size) as u64, pool.segment_bytes()), next_lsn))
 }
+
+#[cfg(all(test, not(redex_loom)))]
+mod tests;

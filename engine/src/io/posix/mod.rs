@@ -21,7 +21,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::probe::{self, DurableWrite};
 use super::{DirEntry, Disk, Driver, File, IoFacts, OpenMode};
@@ -72,7 +72,7 @@ pub struct PosixDisk {
     facts: IoFacts,
     durable_write: DurableWrite,
     closed_files: Arc<AtomicU64>,
-    lock: Mutex<Option<Arc<fs::File>>>,
+    lock: Mutex<Weak<fs::File>>,
 }
 
 impl PosixDisk {
@@ -123,15 +123,16 @@ impl PosixDisk {
         Ok(self.opener.tree.open_file(LOCK_FILE, libc::O_RDWR | libc::O_CREAT)?.into())
     }
 
-    /// Has every driver that is made from now on hold the locked file (design D13). The lock then lasts until `LOCK_UN`,
-    /// or until the disk and its drivers are gone and what they had in flight has landed.
-    pub fn set_lock_file(&self, file: Arc<fs::File>) {
-        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+    /// Has every driver that is made from now on hold the locked file (design D13). The lock then lasts until `file` and
+    /// the drivers are gone, and what they had in flight has landed. The disk itself, which readers may keep for longer,
+    /// does not hold it.
+    pub fn set_lock_file(&self, file: &Arc<fs::File>) {
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(file);
     }
 
-    /// The locked file, if one was set.
+    /// The locked file, if one was set and is still held.
     pub(super) fn locked_file(&self) -> Option<Arc<fs::File>> {
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
     /// How many files of this disk were closed so far. Drivers that hold files in a table look at it.

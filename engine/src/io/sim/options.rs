@@ -16,6 +16,9 @@ pub struct SimOptions {
     pub rename_may_leave_both: bool,
     /// A write fails; any of its sectors may have been written.
     pub write_error: f64,
+    /// A write that a commit makes beside the journal finds no space, as on a file system that copies on write: ENOSPC, and
+    /// any of its sectors may have been written.
+    pub extent_no_space: f64,
     /// A flush fails, and drops what was not durable of its file: each sector goes back or becomes durable, and later
     /// flushes succeed. A failed sync of a directory drops nothing.
     pub flush_error: f64,
@@ -40,6 +43,7 @@ impl Default for SimOptions {
             tear_within_sector: false,
             rename_may_leave_both: true,
             write_error: 0.0,
+            extent_no_space: 0.0,
             flush_error: 0.0,
             read_error: 0.0,
             misdirected_write: 0.0,

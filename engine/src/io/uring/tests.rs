@@ -142,9 +142,9 @@ fn the_ring_holds_the_lock() {
     let Some((dir, disk)) = disk() else { return };
     let lock = Arc::new(disk.posix().lock_file().unwrap());
     lock.lock().unwrap();
-    disk.posix().set_lock_file(lock);
+    disk.posix().set_lock_file(&lock);
     let driver = disk.driver().unwrap();
-    drop(disk);
+    drop(lock);
     let other = fs::File::options().read(true).write(true).open(dir.path().join("LOCK")).unwrap();
     assert!(matches!(other.try_lock(), Err(fs::TryLockError::WouldBlock)));
     drop(driver);

@@ -26,6 +26,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::BLOCK_SIZE;
+use super::commit::commit_size;
 use crate::ids::{ChannelId, CheckpointNo, Lsn, SegmentNo, Seq};
 use crate::segment::record::{IndexRecord, RECORD_SIZE, RecordError, RecordPlace};
 
@@ -40,6 +41,7 @@ const KIND_ROLL: u8 = 8;
 
 const HEAD_SIZE: usize = 8;
 const EVENTS_SIZE: usize = 48;
+const CHECKPOINT_SIZE: usize = 24;
 
 /// Longest channel name, bytes.
 const NAME_SIZE_MAX: usize = 255;
@@ -231,6 +233,12 @@ pub const fn entry_size_events(count: usize) -> usize {
     HEAD_SIZE + EVENTS_SIZE + count * RECORD_SIZE
 }
 
+/// Size of a commit with nothing but a checkpoint entry that names so many files, bytes with padding.
+#[must_use]
+pub fn commit_size_checkpoint(files: usize) -> usize {
+    commit_size(HEAD_SIZE + CHECKPOINT_SIZE + files * 8, 0)
+}
+
 /// Writes entries one behind the other into a buffer, without allocating.
 #[derive(Debug)]
 pub struct MetaWriter<'a> {
@@ -363,8 +371,8 @@ impl<'a> MetaWriter<'a> {
         replay_segment: SegmentNo,
         files: &[CheckpointNo],
     ) -> Result<(), MetaFull> {
-        let body = self.begin(KIND_CHECKPOINT, 24 + files.len() * 8)?;
-        let (head, list) = body.split_at_mut(24);
+        let body = self.begin(KIND_CHECKPOINT, CHECKPOINT_SIZE + files.len() * 8)?;
+        let (head, list) = body.split_at_mut(CHECKPOINT_SIZE);
         head.fill(0);
         head[..8].copy_from_slice(&replay_lsn.0.to_le_bytes());
         head[8..16].copy_from_slice(&replay_segment.0.to_le_bytes());

@@ -13,7 +13,7 @@ pub use commit::{
 };
 pub use entry::{
     CheckpointEntry, Entries, Entry, EntryError, EventsEntry, EventsFields, MetaFull, MetaWriter, PayloadError,
-    entries, entry_size_events,
+    commit_size_checkpoint, entries, entry_size_events,
 };
 pub use header::{HeaderError, JOURNAL_VERSION, SegmentHeader};
 

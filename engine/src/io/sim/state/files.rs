@@ -125,6 +125,10 @@ impl State {
         if self.fails(FaultKind::Write, self.options.write_error).is_err() {
             return Some(WriteFault::Error);
         }
+        let is_extent = StepLabel::current() == Some(StepKind::Extent.name());
+        if is_extent && self.options.extent_no_space > 0.0 && self.chance.happens(self.options.extent_no_space) {
+            return Some(WriteFault::NoSpace);
+        }
         if self.chance.happens(self.options.lost_write) {
             return Some(WriteFault::Lost);
         }
@@ -163,9 +167,14 @@ impl State {
         let offset = match fault {
             Some(WriteFault::Lost) => return Ok(()),
             Some(WriteFault::Misdirected(elsewhere)) => elsewhere,
-            Some(WriteFault::Error) | None => offset,
+            Some(WriteFault::Error | WriteFault::NoSpace) | None => offset,
         };
-        let (failed, end) = (fault == Some(WriteFault::Error), offset + data.len());
+        let error = match fault {
+            Some(WriteFault::Error) => Some(libc::EIO),
+            Some(WriteFault::NoSpace) => Some(libc::ENOSPC),
+            _ => None,
+        };
+        let (failed, end) = (error.is_some(), offset + data.len());
         self.check_growth(id, end)?;
         if failed {
             self.keep_some_sectors(id, offset, &mut data);
@@ -180,7 +189,7 @@ impl State {
         } else {
             inode.content.write(order, offset, data);
         }
-        if failed { Err(os_error(libc::EIO)) } else { Ok(()) }
+        error.map_or(Ok(()), |error| Err(os_error(error)))
     }
 
     /// Makes a write that fails one of which some sectors were written.

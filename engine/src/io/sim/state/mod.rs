@@ -41,6 +41,7 @@ struct Handle {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::io::sim) enum WriteFault {
     Error,
+    NoSpace,
     Lost,
     /// Lands at this offset.
     Misdirected(usize),

@@ -1,0 +1,128 @@
+//! Recovery of what a running shard leaves only after a long life: more checkpoint files than a block can name.
+
+use super::*;
+use crate::clock::Clock;
+use crate::io::sim::{SimDisk, SimOptions};
+use crate::options::Options;
+use crate::read::offload::Offload;
+use crate::shard::Shard;
+use crate::shard::Turn;
+use crate::shard::checkpoint_files::FILES_MAX;
+use crate::store::Store;
+use crate::store::open::{Environment, make_dirs, make_superblock};
+use crate::store::superblock::Superblock;
+use crate::tail::pool::PagePool;
+
+const UUID: StoreUuid = StoreUuid([7; 16]);
+const SHARD: ShardId = ShardId(0);
+const FILES: u64 = 1500;
+
+fn options() -> Options {
+    Options { shards: Some(1), journal_segment_bytes: 64 << 10, checkpoint_bytes: 64 << 10, ..Options::default() }
+}
+
+fn environment(disk: &Arc<dyn Disk>) -> Environment {
+    Environment {
+        disk: disk.clone(),
+        clock: Clock::system(),
+        random: Random::seeded(3),
+        offload: Arc::new(Offload::new("redex-test", 1)),
+        file_maker: Arc::new(Offload::new("redex-test", 1)),
+        pages: PagePool::new(1 << 20, 1 << 19),
+    }
+}
+
+fn empty() -> Found {
+    Found {
+        shard: SHARD,
+        commits: Vec::new(),
+        next_lsn: Lsn(1),
+        last_segment: None,
+        leftovers: Vec::new(),
+        number_max: SegmentNo(0),
+        epoch_max: Epoch(1),
+        known: Known::new(),
+        files: CheckpointFiles { files: Vec::new(), next: CheckpointNo(1) },
+        unused_checkpoints: Vec::new(),
+    }
+}
+
+/// A shard with a channel in each of so many checkpoint files, and a journal that names them.
+fn shard_with_many_files(disk: &Arc<dyn Disk>) -> (Journal, Lsn) {
+    make_dirs(&**disk, 1).unwrap();
+    let mut found = empty();
+    for id in 1..=FILES {
+        let state = ChannelState { id, name: format!("c{id}"), ..ChannelState::default() };
+        write_checkpoint(&**disk, UUID, vec![(state, Tail::default())], &mut found).unwrap();
+    }
+    let mut pool = SegmentPool::new(disk.clone(), SHARD, Epoch(1), options().journal_segment_bytes);
+    begin_journal(&mut pool, UUID, &found, Epoch(1), &Random::seeded(1)).unwrap()
+}
+
+fn new_disk() -> Arc<dyn Disk> {
+    Arc::new(SimDisk::new(1, SimOptions::default()))
+}
+
+#[test]
+fn an_entry_of_several_blocks_is_read_after_a_kill_and_after_a_clean_close() {
+    let disk = new_disk();
+    let (journal, next_lsn) = shard_with_many_files(&disk);
+    assert!(journal.offset() > 2 * BLOCK_SIZE as u64, "the entry fits no block");
+    let (segment, offset) = (journal.number(), journal.offset());
+    for clean in [None, Some(CleanEnd { segment, offset, next_lsn })] {
+        let root = ShardRoot { segment, clean };
+        let found = find(&*disk, UUID, SHARD, &root, Epoch(1)).unwrap();
+        assert_eq!((found.next_lsn, found.known.len()), (next_lsn, FILES as usize), "{clean:?}");
+        assert_eq!(found.files.files.len(), FILES as usize);
+    }
+}
+
+#[test]
+fn a_clean_end_in_the_midst_of_a_commit_is_an_error() {
+    let disk = new_disk();
+    let (journal, next_lsn) = shard_with_many_files(&disk);
+    for offset in [0, journal.offset() - BLOCK_SIZE as u64, journal.offset() + BLOCK_SIZE as u64, 1 << 50] {
+        let clean = Some(CleanEnd { segment: journal.number(), offset, next_lsn });
+        let root = ShardRoot { segment: journal.number(), clean };
+        let error = find(&*disk, UUID, SHARD, &root, Epoch(1)).unwrap_err();
+        assert!(matches!(error, OpenError::Journal { source: JournalError::Corrupt { .. }, .. }), "{offset}: {error}");
+    }
+}
+
+#[test]
+fn a_store_with_too_many_checkpoint_files_opens_and_merges_them() {
+    let disk = new_disk();
+    let (journal, _) = shard_with_many_files(&disk);
+    let shards = vec![ShardRoot { segment: journal.number(), clean: None }];
+    make_superblock(&*disk, &Superblock { uuid: UUID, epoch: Epoch(1), generation: 1, shards }).unwrap();
+    drop(journal);
+    for round in 0..2 {
+        let (store, seeds) = Store::recover(environment(&disk), &options()).unwrap();
+        let mut shards: Vec<Shard> = seeds.into_iter().map(|seed| Shard::new(seed).unwrap()).collect();
+        store.begin_close();
+        let ended = (0..10_000).any(|_| shards[0].turn().unwrap() == Turn::Ended);
+        assert!(ended, "round {round}: the close finds no end");
+        assert_eq!(store.closed_channels(|_| false).len(), FILES as usize);
+        drop(shards);
+        store.finish_close().unwrap();
+        let left = disk.list(&checkpoint_dir(SHARD)).unwrap().len();
+        assert!(left <= FILES_MAX, "round {round}: {left} files are left");
+    }
+}
+
+/// A program that always dies before its first checkpoint, with another channel each time.
+#[test]
+fn opens_without_a_checkpoint_leave_few_files() {
+    let disk = new_disk();
+    make_dirs(&*disk, 1).unwrap();
+    let mut found = empty();
+    for id in 1..=100 {
+        let state = ChannelState { id, name: format!("c{id}"), ..ChannelState::default() };
+        let mut entries = vec![(state, Tail::default())];
+        move_along(&*disk, &found, &mut entries).unwrap();
+        write_checkpoint(&*disk, UUID, entries, &mut found).unwrap();
+        found.files.files.retain(|file| file.live > 0);
+        assert!(found.files.files.len() <= FILES_MAX, "{} files after {id} opens", found.files.files.len());
+        assert_eq!(found.known.len() as u64, id);
+    }
+}

@@ -1,0 +1,147 @@
+//! A full disk, simulated to the byte: what goes on, what is refused, and that nothing is stuck or lost.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use redex::sim::{ManualClock, SimDisk, SimOptions, SimSettings, SimStore};
+use redex::{AppendError, FsyncPolicy, RedexFile, RedexFileConfig};
+
+const SEGMENT: u64 = 64 << 10;
+/// Steps after which what waits is taken for stuck.
+const STEPS_MAX: usize = 500;
+
+fn open(disk: &SimDisk, settings: &SimSettings) -> SimStore {
+    let clock = Arc::new(ManualClock::default());
+    SimStore::open(disk, settings, &clock, 5).expect("the store opens")
+}
+
+fn config() -> RedexFileConfig {
+    RedexFileConfig::default().with_persistent(true).with_fsync_policy(FsyncPolicy::EveryN(1))
+}
+
+/// So small that no block of idx or dat fills up: nothing but journal and checkpoints takes space.
+fn payload(seq: u64) -> Vec<u8> {
+    vec![seq as u8; 20]
+}
+
+/// Drives an append to its end; `None` if it is refused for want of space.
+fn append(store: &mut SimStore, file: &RedexFile, payload: &[u8]) -> Option<u64> {
+    let mut future = pin!(file.append_durable(payload));
+    for _ in 0..STEPS_MAX {
+        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(seq)) => return Some(seq),
+            Poll::Ready(Err(AppendError::NoSpace { .. })) => return None,
+            Poll::Ready(Err(error)) => panic!("{error}"),
+            Poll::Pending => _ = store.step(),
+        }
+    }
+    panic!("an append waits for ever");
+}
+
+/// Appends, and when it is refused steps until it is not.
+fn append_patiently(store: &mut SimStore, file: &RedexFile, seq: u64) {
+    for _ in 0..100 {
+        match append(store, file, &payload(seq)) {
+            Some(appended) => return assert_eq!(appended, seq),
+            None => _ = store.step(),
+        }
+    }
+    panic!("event {seq} is refused for ever");
+}
+
+fn spares(disk: &SimDisk) -> usize {
+    disk.list_all().iter().filter(|path| path.contains("/spare/") && path.ends_with(".wal")).count()
+}
+
+fn segments(disk: &SimDisk) -> usize {
+    disk.list_all().iter().filter(|path| path.starts_with("journal/000/0")).count()
+}
+
+fn check(file: &RedexFile, end: u64) {
+    assert_eq!(file.next_seq(), end);
+    let events = file.read_range(0, end).wait().unwrap();
+    assert!(events.iter().zip(0..).all(|(event, seq)| event.seq == seq && event.payload == payload(seq)));
+}
+
+/// Several segments of the journal are in use, and the disk has no room for another: a checkpoint, which needs far less,
+/// frees them. Checkpoints are not due by themselves here.
+#[test]
+fn a_checkpoint_frees_the_segment_that_a_full_disk_refuses() {
+    let settings = SimSettings { checkpoint_bytes: 1 << 20, journal_segment_bytes: SEGMENT, ..SimSettings::default() };
+    let disk = SimDisk::new(1, SimOptions::default());
+    let mut store = open(&disk, &settings);
+    let file = store.redex().open_file("a", config()).unwrap();
+    let mut end = 0;
+    while segments(&disk) < 4 {
+        assert_eq!(append(&mut store, &file, &payload(end)), Some(end));
+        end += 1;
+    }
+    // Room for checkpoints, none for a segment.
+    disk.set_space(Some(disk.space_used() + SEGMENT - 8192));
+    for _ in 0..60 {
+        append_patiently(&mut store, &file, end);
+        end += 1;
+        assert!(spares(&disk) >= 1, "recovery would have no segment to begin with");
+    }
+    check(&file, end);
+    drop((file, store));
+    disk.power_cut();
+    let store = open(&disk, &settings);
+    let file = store.redex().open_file("a", config()).unwrap();
+    check(&file, end);
+    drop(file);
+    store.close().expect("the close finds room for its checkpoint");
+}
+
+/// A commit's extent finds no room: nothing fails, appends are refused meanwhile, and what was accepted is acknowledged in
+/// its order once there is room.
+#[test]
+fn an_extent_that_finds_no_room_is_written_again() {
+    for (commit_depth, seed) in (1..=3).flat_map(|depth| (0..8).map(move |seed| (depth, seed))) {
+        let settings = SimSettings { commit_depth, extent_bytes: 8192, ..SimSettings::default() };
+        let disk = SimDisk::new(seed, SimOptions { slow: 0.3, ..SimOptions::default() });
+        let mut store = open(&disk, &settings);
+        let small = store.redex().open_file("small", config()).unwrap();
+        let bulk = store.redex().open_file("bulk", config()).unwrap();
+        let big = vec![7; 40_000];
+        assert_eq!(append(&mut store, &small, &payload(0)), Some(0));
+        // Its dat file has room for the next ones too.
+        assert_eq!(append(&mut store, &bulk, &big), Some(0));
+        disk.set_options(SimOptions { extent_no_space: 1.0, ..disk.options() });
+        let mut waits = pin!(bulk.append_durable(&big));
+        let mut cx = Context::from_waker(Waker::noop());
+        let refused = (0..STEPS_MAX).any(|_| {
+            assert!(waits.as_mut().poll(&mut cx).is_pending(), "it is not written");
+            store.step();
+            matches!(small.try_append(payload(1)), Err(AppendError::NoSpace { .. }))
+        });
+        assert!(refused, "appends are refused");
+        let end = small.next_seq();
+        for _ in 0..50 {
+            store.step();
+            assert!(waits.as_mut().poll(&mut cx).is_pending(), "it is not written");
+            assert!(matches!(small.try_append(payload(1)), Err(AppendError::NoSpace { .. })), "still refused");
+            assert_eq!(bulk.durable(), 1);
+        }
+        disk.set_options(SimOptions { extent_no_space: 0.0, ..disk.options() });
+        let written = (0..STEPS_MAX).find_map(|_| {
+            store.step();
+            match waits.as_mut().poll(&mut cx) {
+                Poll::Ready(result) => Some(result.unwrap()),
+                Poll::Pending => None,
+            }
+        });
+        assert_eq!(written, Some(1), "depth {commit_depth}, seed {seed}");
+        append_patiently(&mut store, &small, end);
+        disk.power_cut();
+        drop(store);
+        let store = open(&disk, &settings);
+        let bulk = store.redex().open_file("bulk", config()).unwrap();
+        assert!(bulk.read_range(0, 2).wait().unwrap().iter().all(|event| event.payload == big));
+        assert_eq!(store.redex().open_file("small", config()).unwrap().next_seq(), end + 1);
+        drop(bulk);
+        store.close().unwrap();
+    }
+}
