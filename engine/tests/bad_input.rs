@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use redex::{
     AppendError, Backend, FsyncPolicy, OpenError, OpenFileError, ReadError, Redex, RedexBuilder, RedexFileConfig,
@@ -72,6 +73,59 @@ fn persistent_channel_without_base_directory_is_refused() {
     redex.open_file("lost", RedexFileConfig::default()).unwrap().append(b"x").wait().unwrap();
 }
 
+/// Setting a directory, and looking, change nothing on disk: the first persistent channel makes the store.
+#[test]
+fn base_directory_is_untouched_until_a_persistent_channel_is_opened() {
+    let dir = scratch();
+    let base = dir.path().join("store");
+    let redex = Redex::new().with_persistent_dir(dir.path().join("elsewhere")).with_persistent_dir(&base);
+    let memory = redex.open_file("memory", RedexFileConfig::default()).unwrap();
+    memory.append(b"x").wait().unwrap();
+    let names = |redex: &Redex| redex.channels().iter().map(|info| info.name.to_string()).collect::<Vec<_>>();
+    assert_eq!(names(&redex), ["memory"]);
+    assert_eq!(redex.stats().commits, 0);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is on disk");
+    fill(&redex.open_file("disk", persistent()).unwrap(), 0..10);
+    assert!(base.join("STORE").exists());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "only the directory that was set last");
+    redex.close().wait().unwrap();
+    drop((redex, memory));
+    // What lies there is known once the store is open.
+    let redex = Redex::new().with_persistent_dir(&base);
+    assert_eq!(names(&redex), [""; 0]);
+    redex.open_file("another", persistent()).unwrap();
+    assert_eq!(names(&redex), ["another", "disk"]);
+}
+
+/// A store that is open stays where it is, and who wanted it elsewhere is told; nobody else.
+#[test]
+fn base_directory_of_an_open_store_stays() {
+    let dir = scratch();
+    let (base, other) = (dir.path().join("store"), dir.path().join("other"));
+    for open_at_once in [false, true] {
+        let redex = if open_at_once { Redex::open(&base).unwrap() } else { Redex::new().with_persistent_dir(&base) };
+        let file = redex.open_file("a", persistent()).unwrap();
+        let moved = redex.clone().with_persistent_dir(&other);
+        for name in ["a", "b"] {
+            let error = moved.open_file(name, persistent()).unwrap_err();
+            match &error {
+                OpenFileError::BaseDirectoryConflict { channel, present, wanted } => {
+                    assert_eq!((channel.as_str(), present, wanted), (name, &base, &other));
+                }
+                _ => panic!("{error}"),
+            }
+            let text = error.to_string();
+            assert!(text.contains(base.to_str().unwrap()) && text.contains(other.to_str().unwrap()), "{text}");
+        }
+        moved.open_file("memory", RedexFileConfig::default()).unwrap().append(b"x").wait().unwrap();
+        redex.open_file("b", persistent()).unwrap().append_durable(b"x").wait().unwrap();
+        moved.with_persistent_dir(&base).open_file("b", persistent()).unwrap();
+        file.append_durable(b"x").wait().unwrap();
+        assert!(!other.exists());
+        redex.close().wait().unwrap();
+    }
+}
+
 /// Opens the channel a second time, with each setting changed in turn.
 #[test]
 fn open_channel_refuses_another_configuration() {
@@ -122,7 +176,7 @@ fn settings_out_of_range_are_refused() {
     let dir = scratch();
     let base = dir.path().join("store");
     type Set = fn(RedexBuilder) -> RedexBuilder;
-    let bad: [(&str, Set); 11] = [
+    let bad: [(&str, Set); 15] = [
         ("journal_segment_bytes", |b| b.journal_segment_bytes(4096)),
         ("journal_segment_bytes", |b| b.journal_segment_bytes((64 << 10) + 512)),
         ("journal_segment_bytes", |b| b.journal_segment_bytes(2 << 30)),
@@ -134,6 +188,10 @@ fn settings_out_of_range_are_refused() {
         ("checkpoint_bytes", |b| b.checkpoint_bytes(1)),
         ("payload_size_max", |b| b.payload_size_max(0)),
         ("extent_bytes", |b| b.extent_bytes(1)),
+        ("write_behind", |b| b.write_behind(Duration::ZERO)),
+        ("write_behind", |b| b.write_behind(Duration::from_micros(99))),
+        ("write_behind", |b| b.write_behind(Duration::from_millis(1001))),
+        ("write_behind", |b| b.write_behind(Duration::MAX)),
     ];
     for (expected, set) in bad {
         match set(Redex::builder().persistent_dir(&base)).build() {

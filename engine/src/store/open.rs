@@ -78,10 +78,9 @@ fn io_error(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Err
 }
 
 impl Store {
-    /// Opens the store of these options, or makes it, and starts its shards.
-    pub fn open(options: &Options, clock: Clock) -> Result<Arc<Self>, OpenError> {
+    /// Opens the store in this directory, or makes it, and starts its shards.
+    pub fn open(base: &Path, options: &Options, clock: Clock) -> Result<Arc<Self>, OpenError> {
         options.check()?;
-        let base = options.persistent_dir.as_deref().expect("the caller has a base directory");
         let (disk, lock) = open_disk(base, options.backend)?;
         let environment = Environment {
             disk,
