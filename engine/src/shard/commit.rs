@@ -576,8 +576,8 @@ impl Shard {
         commit.stage = Stage::Flushing;
         if files.is_empty() && self.ops.in_flight() == 0 {
             // Nothing to overlap with: the blocking call is cheaper than a kernel worker.
-            let result = journal.flush();
-            self.checked("journal flush", result)?;
+            let flushed = journal.flush();
+            flushed.map_err(|error| self.failure("journal flush", &format!("{journal:?}"), error))?;
             self.flushed(index);
             return Ok(());
         }
