@@ -27,6 +27,8 @@ pub struct Piece {
     pub extent: Option<Range<usize>>,
     /// Whether the page ends with the extent.
     pub completes_page: bool,
+    /// Payload bytes of the events that lie in dat; those inside records are not among them.
+    pub dat_bytes: usize,
 }
 
 impl Piece {
@@ -132,6 +134,7 @@ impl Plan {
             inline: active.at.byte..end_of(to),
             extent: None,
             completes_page: false,
+            dat_bytes: end_of(to) - active.at.byte,
         })
     }
 
@@ -161,6 +164,7 @@ impl Plan {
             inline: blocks_to.min(end)..end,
             extent: Some(active.dat_byte..blocks_to),
             completes_page,
+            dat_bytes: end - active.at.byte,
         })
     }
 }
