@@ -153,10 +153,10 @@ impl Store {
     }
 
     fn start(&self, seeds: Vec<ShardSeed>, options: &Options) -> Result<(), OpenError> {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let cores = if options.pin_cores { allowed_cores() } else { Vec::new() };
         for seed in seeds {
             let id = seed.handle.id;
-            let core = options.pin_cores.then_some(usize::from(id.0) % cores);
+            let core = cores.get(usize::from(id.0) % cores.len().max(1)).copied();
             let (begun, begins) = std::sync::mpsc::channel();
             let thread = std::thread::Builder::new()
                 .name(format!("redex-{}", id.0))
@@ -370,6 +370,17 @@ impl Store {
         }
         superblock.generation += 1;
         write_superblock(&*self.environment.disk, &superblock).map_err(|error| CloseError::Store(Arc::new(error)))
+    }
+}
+
+/// Cores that the calling thread may run on; its shards get no others.
+fn allowed_cores() -> Vec<usize> {
+    match nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)) {
+        Ok(set) => (0..nix::sched::CpuSet::count()).filter(|core| set.is_set(*core) == Ok(true)).collect(),
+        Err(error) => {
+            tracing::warn!(%error, "the allowed cores are unknown; no thread is bound to one");
+            Vec::new()
+        }
     }
 }
 
