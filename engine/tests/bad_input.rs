@@ -5,8 +5,11 @@ mod support;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::Stream;
 use redex::{
     AppendError, Backend, FsyncPolicy, OpenError, OpenFileError, ReadError, Redex, RedexBuilder, RedexFileConfig,
     TailEnd,
@@ -605,6 +608,66 @@ fn flipped_bit_in_a_payload_is_found() {
     let items: Vec<_> = std::iter::from_fn(|| tail.next_wait()).collect();
     assert_eq!(items.len(), 400);
     assert_eq!(items.iter().filter(|item| item.is_err()).count(), 1);
+}
+
+/// Polls a future or stream to its end, and counts how often it had to wait.
+fn polled<T>(waits: &mut usize, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(std::future::poll_fn(|cx| {
+        let polled = poll(cx);
+        *waits += usize::from(polled.is_pending());
+        polled
+    }))
+}
+
+/// The same damage, found by futures and streams: they read beside the executor, on the store's reading thread.
+#[test]
+fn flipped_bit_in_a_payload_is_found_by_futures() {
+    let dir = closed_store();
+    flip(&files(dir.path(), ".dat")[0], 60);
+    let redex = open(dir.path(), Backend::Auto);
+    let file = redex.open_file("a", small_segments()).unwrap();
+    let is_damage = |error: &ReadError| matches!(error, ReadError::Payload { seq: 4, len: 100, .. });
+    let mut waits = 0;
+
+    let mut range = file.read_range(0, 10);
+    let error = polled(&mut waits, |cx| Pin::new(&mut range).poll(cx)).unwrap_err();
+    assert!(is_damage(&error), "{error}");
+    for seq in 0..10 {
+        let mut one = file.read_one(seq);
+        match polled(&mut waits, |cx| Pin::new(&mut one).poll(cx)) {
+            Ok(event) => assert_eq!(event.unwrap().payload, payload(seq), "event {seq}"),
+            Err(error) => assert!(seq == 4 && is_damage(&error), "event {seq}: {error}"),
+        }
+    }
+    assert!(waits > 0, "nothing is read on the thread that polls");
+
+    let mut scan = file.scan(0..400);
+    for seq in 0..4 {
+        assert_eq!(polled(&mut waits, |cx| Pin::new(&mut scan).poll_next(cx)).unwrap().unwrap().seq, seq);
+    }
+    let error = polled(&mut waits, |cx| Pin::new(&mut scan).poll_next(cx)).unwrap().unwrap_err();
+    assert!(is_damage(&error), "{error}");
+    assert!(polled(&mut waits, |cx| Pin::new(&mut scan).poll_next(cx)).is_none(), "a scan ends at damage");
+
+    let mut tail = file.subscribe_from(0).wait().unwrap();
+    for seq in 0..4 {
+        assert_eq!(polled(&mut waits, |cx| Pin::new(&mut tail).poll_next(cx)).unwrap().seq, seq);
+    }
+    assert!(polled(&mut waits, |cx| Pin::new(&mut tail).poll_next(cx)).is_none());
+    assert!(matches!(tail.ended(), Some(TailEnd::Unreadable(error)) if is_damage(error)), "{:?}", tail.ended());
+
+    let mut results = file.tail(0);
+    for seq in 0..400 {
+        match polled(&mut waits, |cx| Pin::new(&mut results).poll_next(cx)).unwrap() {
+            Ok(event) => assert_eq!((event.seq, event.payload.to_vec()), (seq, payload(seq))),
+            Err(TailEnd::Unreadable(error)) => assert!(seq == 4 && is_damage(&error), "event {seq}: {error}"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    file.close().wait().unwrap();
+    assert!(polled(&mut waits, |cx| Pin::new(&mut results).poll_next(cx)).is_none());
+    assert!(matches!(results.ended(), Some(TailEnd::Closed)), "{:?}", results.ended());
 }
 
 /// Cuts the files of a segment, and takes them away: the error tells which events are gone.
