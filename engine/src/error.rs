@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::channel_name::{ChannelName, ChannelNameError};
 use crate::ids::ShardId;
 use crate::journal::scan::JournalError;
+use crate::read::subscribe::TailEnd;
 use crate::segment::block::BlockError;
 use crate::segment::record::RecordError;
 use crate::store::checkpoint::CheckpointError;
@@ -116,6 +117,17 @@ pub enum OpenFileError {
     NoBaseDirectory {
         /// Which channel.
         channel: ChannelName,
+    },
+    /// The store was open before this handle's base directory was set: it stays where it is. Use a handle of its own, by
+    /// [`crate::Redex::open`], for the other directory.
+    #[error("channel {channel}: the store is open in {present}, so its base directory cannot become {wanted}", present = present.display(), wanted = wanted.display())]
+    BaseDirectoryConflict {
+        /// Which channel.
+        channel: ChannelName,
+        /// Base directory of the store.
+        present: PathBuf,
+        /// The one that was set too late.
+        wanted: PathBuf,
     },
     /// The channel is there with another configuration. Open it with that one.
     #[error("channel {channel} has {setting} {present}, not {wanted}")]
@@ -381,6 +393,9 @@ pub enum RedexError {
     /// See [`SubscribeError`].
     #[error(transparent)]
     Subscribe(#[from] SubscribeError),
+    /// See [`TailEnd`].
+    #[error(transparent)]
+    Tail(#[from] TailEnd),
     /// See [`SyncError`].
     #[error(transparent)]
     Sync(#[from] SyncError),

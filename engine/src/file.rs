@@ -16,7 +16,7 @@ use crate::config::RedexFileConfig;
 use crate::error::{AppendError, SyncError};
 use crate::ids::Seq;
 use crate::read::range::{ReadOne, ReadRange, Scan};
-use crate::read::subscribe::{Cursor, From, Subscribe};
+use crate::read::subscribe::{Cursor, From, Subscribe, TailResults};
 use crate::tail::waiters::Registration;
 
 /// A channel: a named, append-only log. A cheap clone; all clones are the same channel.
@@ -154,6 +154,37 @@ impl RedexFile {
     /// Subscribes from a sequence (inclusive: so at least once), or from a [`Cursor`].
     pub fn subscribe_from(&self, from: impl Into<From>) -> Subscribe {
         Subscribe::from(&self.channel, self.generation, from.into())
+    }
+
+    /// Subscribes as [`RedexFile::subscribe_from`] does, to a stream of `Result` that never fails to begin: what cannot be
+    /// delivered comes as an item, and the stream goes on where it can.
+    ///
+    /// If a crash took back events that a [`Cursor`] has seen, the first item is [`TailEnd::Lost`](crate::TailEnd::Lost) with
+    /// their range, and the next one the first event behind what survived. A cursor of another store is
+    /// [`TailEnd::Refused`](crate::TailEnd::Refused), and nothing follows.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), redex::RedexError> {
+    /// # let file = redex::Redex::in_memory().open_file("orders", redex::RedexFileConfig::default())?;
+    /// use redex::TailEnd;
+    /// # file.append(b"an order").wait()?;
+    /// # let last_cursor = redex::Cursor { seq: 0, ..file.cursor() };
+    /// let mut tail = file.tail(last_cursor);
+    /// # file.close().wait()?;
+    /// while let Some(item) = tail.next_wait() {
+    ///     match item {
+    ///         Ok(event) => println!("{}: {} bytes", event.seq, event.payload.len()),
+    ///         Err(TailEnd::Lost { from, to, .. }) => println!("forget events {from}..{to}"),
+    ///         Err(other) => eprintln!("{other}"),
+    ///     }
+    /// }
+    /// # assert_eq!(tail.cursor(), file.cursor());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use = "a subscription does nothing unless it is read"]
+    pub fn tail(&self, from: impl Into<From>) -> TailResults {
+        TailResults::from(&self.channel, self.generation, from.into())
     }
 
     /// Makes everything durable that was appended before the call, under any policy.

@@ -6,7 +6,7 @@
 //!
 //! ```
 //! # fn main() -> Result<(), redex::RedexError> {
-//! # let dir = tempfile::tempdir_in(".").unwrap();
+//! # let dir = tempfile::tempdir().unwrap();
 //! use redex::{Redex, RedexFileConfig};
 //!
 //! let redex = Redex::open(dir.path())?;

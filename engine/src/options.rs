@@ -1,10 +1,14 @@
 //! What a store is opened with.
 
-use std::path::PathBuf;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::error::OpenError;
 use crate::io::BLOCK_SIZE;
+
+/// What [`Options::write_behind`] may be. Less leaves a shard no time to sleep between two commits that nobody waits for;
+/// under more, a killed process would lose more than anybody expects of "written behind".
+pub const WRITE_BEHIND_RANGE: RangeInclusive<Duration> = Duration::from_micros(100)..=Duration::from_secs(1);
 
 /// How I/O is done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,8 +26,6 @@ pub enum Backend {
 /// Settings of a store; see [`crate::RedexBuilder`] for each.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Base directory.
-    pub persistent_dir: Option<PathBuf>,
     /// Shards of a new store.
     pub shards: Option<usize>,
     /// Bind threads to cores.
@@ -53,7 +55,6 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            persistent_dir: None,
             shards: None,
             pin_cores: false,
             journal_segment_bytes: 64 << 20,
@@ -88,6 +89,13 @@ impl Options {
         check(self.checkpoint_bytes >= 64 << 10, "checkpoint_bytes", self.checkpoint_bytes, "at least 64 KiB")?;
         let payload = self.payload_size_max;
         check((1..=64 << 20).contains(&payload), "payload_size_max", payload as u64, "1 byte to 64 MiB")?;
+        let delay = u64::try_from(self.write_behind.as_micros()).unwrap_or(u64::MAX);
+        check(
+            WRITE_BEHIND_RANGE.contains(&self.write_behind),
+            "write_behind",
+            delay,
+            "100 to 1000000 microseconds (1 s)",
+        )?;
         check(self.extent_bytes >= BLOCK_SIZE, "extent_bytes", self.extent_bytes as u64, "at least 4096 bytes")
     }
 

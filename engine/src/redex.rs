@@ -26,7 +26,7 @@ use crate::tail::{Tail, TailLimits, TailStart};
 ///
 /// ```
 /// # fn main() -> Result<(), redex::RedexError> {
-/// # let dir = tempfile::tempdir_in(".").unwrap();
+/// # let dir = tempfile::tempdir().unwrap();
 /// # let dir = dir.path();
 /// use redex::{FsyncPolicy, Redex, RedexFileConfig};
 /// let redex = Redex::new().with_persistent_dir(dir);
@@ -41,6 +41,8 @@ use crate::tail::{Tail, TailLimits, TailStart};
 #[derive(Clone, Debug)]
 pub struct Redex {
     inner: Arc<Inner>,
+    /// A base directory that was set too late by this handle, or the one that it was cloned from.
+    refused_dir: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -52,6 +54,8 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Base directory. Stays as it is once there is a store.
+    dir: Option<PathBuf>,
     store: Option<Arc<Store>>,
     channels: HashMap<ChannelName, Arc<Channel>>,
     closed: bool,
@@ -83,7 +87,7 @@ impl Redex {
     /// A store without a base directory: its channels live in memory. Add one by [`Redex::with_persistent_dir`].
     #[must_use]
     pub fn new() -> Self {
-        Self::from_options(Options::default(), Clock::system())
+        Self::from_options(Options::default(), None, Clock::system())
     }
 
     /// A store in memory: the same calls, nothing on disk.
@@ -92,16 +96,25 @@ impl Redex {
         Self::new()
     }
 
-    /// Sets the base directory. Touches no disk: the first persistent channel opens the store, and returns its errors.
+    /// Sets the base directory, of all clones. Never fails and touches no disk: the first persistent channel opens the store,
+    /// and returns its errors. Until then the directory may be set again, also with channels in memory open.
     ///
-    /// Panics if channels have been opened already.
+    /// Once the store is open its directory stays. Then the handle that this returns (and its clones) says so whenever it
+    /// is to open a persistent channel: [`OpenFileError::BaseDirectoryConflict`]. Other handles go on.
     #[must_use]
-    pub fn with_persistent_dir(self, dir: impl Into<PathBuf>) -> Self {
-        let untouched = self.inner.state.lock().expect("no panic while the lock is held").channels.is_empty();
-        assert!(untouched, "the base directory is set before the first channel is opened");
-        let mut options = self.inner.options.clone();
-        options.persistent_dir = Some(dir.into());
-        Self::from_options(options, self.inner.clock.clone())
+    pub fn with_persistent_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        let dir = dir.into();
+        let mut state = self.state();
+        if state.store.is_none() {
+            state.dir = Some(dir);
+            drop(state);
+            self.refused_dir = None;
+        } else {
+            let same = state.dir.as_ref() == Some(&dir);
+            drop(state);
+            self.refused_dir = (!same).then_some(dir);
+        }
+        self
     }
 
     /// Opens the store in this directory at once, and makes it if there is none.
@@ -116,17 +129,18 @@ impl Redex {
     /// For everything that can be set.
     #[must_use]
     pub fn builder() -> RedexBuilder {
-        RedexBuilder { options: Options::default() }
+        RedexBuilder { options: Options::default(), dir: None }
     }
 
-    fn from_options(options: Options, clock: Clock) -> Self {
-        Self { inner: Arc::new(Inner { options, clock, state: Mutex::default() }) }
+    fn from_options(options: Options, dir: Option<PathBuf>, clock: Clock) -> Self {
+        let state = Mutex::new(State { dir, ..State::default() });
+        Self { inner: Arc::new(Inner { options, clock, state }), refused_dir: None }
     }
 
     /// A store over one that was opened by hand, for the simulator.
     #[cfg(feature = "sim")]
     pub(crate) fn over(store: Arc<Store>, options: Options, clock: Clock) -> Self {
-        let redex = Self::from_options(options, clock);
+        let redex = Self::from_options(options, None, clock);
         redex.state().store = Some(store);
         redex
     }
@@ -149,6 +163,9 @@ impl Redex {
         if state.closed {
             return Err(OpenFileError::Closed);
         }
+        if config.persistent() {
+            self.check_dir(&state, &name)?;
+        }
         if let Some(channel) = state.channels.get(&name) {
             check_conflict(channel, &config)?;
             return Ok(RedexFile::new(channel.clone()));
@@ -167,14 +184,24 @@ impl Redex {
         Ok(RedexFile::new(channel))
     }
 
+    /// Refuses persistent channels to a handle that asked for another base directory than the store has.
+    fn check_dir(&self, state: &State, name: &ChannelName) -> Result<(), OpenFileError> {
+        let Some(wanted) = &self.refused_dir else { return Ok(()) };
+        Err(OpenFileError::BaseDirectoryConflict {
+            channel: name.clone(),
+            present: state.dir.clone().unwrap_or_default(),
+            wanted: wanted.clone(),
+        })
+    }
+
     fn store(&self, state: &mut State, name: &ChannelName) -> Result<Arc<Store>, OpenFileError> {
         if let Some(store) = &state.store {
             return Ok(store.clone());
         }
-        if self.inner.options.persistent_dir.is_none() {
+        let Some(dir) = &state.dir else {
             return Err(OpenFileError::NoBaseDirectory { channel: name.clone() });
-        }
-        let store = Store::open(&self.inner.options, self.inner.clock.clone()).map_err(Arc::new)?;
+        };
+        let store = Store::open(dir, &self.inner.options, self.inner.clock.clone()).map_err(Arc::new)?;
         state.store = Some(store.clone());
         Ok(store)
     }
@@ -198,6 +225,9 @@ impl Redex {
     }
 
     /// All channels: those that were opened, and those that lie in the store. Sorted by name.
+    ///
+    /// Touches no disk. Before the first persistent channel has opened the store ([`Redex::with_persistent_dir`]), nothing
+    /// is known of what lies there: only channels in memory are listed. [`Redex::open`] opens the store at once.
     #[must_use]
     pub fn channels(&self) -> Vec<ChannelInfo> {
         let state = self.state();
@@ -319,13 +349,14 @@ impl Future for Close {
 #[derive(Clone, Debug)]
 pub struct RedexBuilder {
     options: Options,
+    dir: Option<PathBuf>,
 }
 
 impl RedexBuilder {
     /// Base directory; without one the store is in memory.
     #[must_use]
     pub fn persistent_dir(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.options.persistent_dir = Some(dir.into());
+        self.dir = Some(dir.into());
         self
     }
 
@@ -374,8 +405,8 @@ impl RedexBuilder {
         self
     }
 
-    /// How long an event may stay in memory before it is written, though not flushed: 10 ms unless set. What a killed
-    /// process can lose under [`crate::FsyncPolicy::Never`].
+    /// How long an event may stay in memory before it is written, though not flushed: 100 microseconds to 1 second; 10 ms
+    /// unless set. What a killed process can lose under [`crate::FsyncPolicy::Never`].
     #[must_use]
     pub fn write_behind(mut self, delay: Duration) -> Self {
         self.options.write_behind = delay;
@@ -411,11 +442,13 @@ impl RedexBuilder {
     /// [`OpenError::Setting`] for a value out of range; the others if the store cannot be opened.
     pub fn build(self) -> Result<Redex, OpenError> {
         self.options.check()?;
-        let redex = Redex::from_options(self.options, Clock::system());
-        if redex.inner.options.persistent_dir.is_some() {
-            let store = Store::open(&redex.inner.options, redex.inner.clock.clone())?;
-            redex.state().store = Some(store);
-        }
+        let clock = Clock::system();
+        let store = match &self.dir {
+            Some(dir) => Some(Store::open(dir, &self.options, clock.clone())?),
+            None => None,
+        };
+        let redex = Redex::from_options(self.options, self.dir, clock);
+        redex.state().store = store;
         Ok(redex)
     }
 }

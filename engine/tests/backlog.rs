@@ -38,7 +38,7 @@ fn check(file: &RedexFile, count: u64) {
 
 #[test]
 fn a_burst_that_does_not_fit_keeps_the_order_of_its_calls() {
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let redex = store(dir.path());
     let file = open(&redex);
     let appends: Vec<_> = (0..EVENTS).map(|i| file.append(payload(i))).collect();
@@ -52,7 +52,7 @@ fn a_burst_that_does_not_fit_keeps_the_order_of_its_calls() {
 
 #[test]
 fn durable_and_plain_appends_and_batches_share_one_order() {
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let redex = store(dir.path());
     let file = open(&redex);
     let mut next = 0;
@@ -73,7 +73,7 @@ fn durable_and_plain_appends_and_batches_share_one_order() {
 
 #[test]
 fn a_dropped_future_cancels_nothing_and_a_close_comes_behind_it() {
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let redex = store(dir.path());
     let file = open(&redex);
     (0..EVENTS).for_each(|i| drop(file.append(payload(i))));
@@ -90,7 +90,7 @@ fn a_dropped_future_cancels_nothing_and_a_close_comes_behind_it() {
 
 #[test]
 fn what_waits_is_bounded() {
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let redex = store(dir.path());
     let file = open(&redex);
     let mut accepted = 0;

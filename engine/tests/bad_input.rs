@@ -5,7 +5,11 @@ mod support;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
+use futures_util::Stream;
 use redex::{
     AppendError, Backend, FsyncPolicy, OpenError, OpenFileError, ReadError, Redex, RedexBuilder, RedexFileConfig,
     TailEnd,
@@ -72,6 +76,59 @@ fn persistent_channel_without_base_directory_is_refused() {
     redex.open_file("lost", RedexFileConfig::default()).unwrap().append(b"x").wait().unwrap();
 }
 
+/// Setting a directory, and looking, change nothing on disk: the first persistent channel makes the store.
+#[test]
+fn base_directory_is_untouched_until_a_persistent_channel_is_opened() {
+    let dir = scratch();
+    let base = dir.path().join("store");
+    let redex = Redex::new().with_persistent_dir(dir.path().join("elsewhere")).with_persistent_dir(&base);
+    let memory = redex.open_file("memory", RedexFileConfig::default()).unwrap();
+    memory.append(b"x").wait().unwrap();
+    let names = |redex: &Redex| redex.channels().iter().map(|info| info.name.to_string()).collect::<Vec<_>>();
+    assert_eq!(names(&redex), ["memory"]);
+    assert_eq!(redex.stats().commits, 0);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is on disk");
+    fill(&redex.open_file("disk", persistent()).unwrap(), 0..10);
+    assert!(base.join("STORE").exists());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "only the directory that was set last");
+    redex.close().wait().unwrap();
+    drop((redex, memory));
+    // What lies there is known once the store is open.
+    let redex = Redex::new().with_persistent_dir(&base);
+    assert_eq!(names(&redex), [""; 0]);
+    redex.open_file("another", persistent()).unwrap();
+    assert_eq!(names(&redex), ["another", "disk"]);
+}
+
+/// A store that is open stays where it is, and who wanted it elsewhere is told; nobody else.
+#[test]
+fn base_directory_of_an_open_store_stays() {
+    let dir = scratch();
+    let (base, other) = (dir.path().join("store"), dir.path().join("other"));
+    for open_at_once in [false, true] {
+        let redex = if open_at_once { Redex::open(&base).unwrap() } else { Redex::new().with_persistent_dir(&base) };
+        let file = redex.open_file("a", persistent()).unwrap();
+        let moved = redex.clone().with_persistent_dir(&other);
+        for name in ["a", "b"] {
+            let error = moved.open_file(name, persistent()).unwrap_err();
+            match &error {
+                OpenFileError::BaseDirectoryConflict { channel, present, wanted } => {
+                    assert_eq!((channel.as_str(), present, wanted), (name, &base, &other));
+                }
+                _ => panic!("{error}"),
+            }
+            let text = error.to_string();
+            assert!(text.contains(base.to_str().unwrap()) && text.contains(other.to_str().unwrap()), "{text}");
+        }
+        moved.open_file("memory", RedexFileConfig::default()).unwrap().append(b"x").wait().unwrap();
+        redex.open_file("b", persistent()).unwrap().append_durable(b"x").wait().unwrap();
+        moved.with_persistent_dir(&base).open_file("b", persistent()).unwrap();
+        file.append_durable(b"x").wait().unwrap();
+        assert!(!other.exists());
+        redex.close().wait().unwrap();
+    }
+}
+
 /// Opens the channel a second time, with each setting changed in turn.
 #[test]
 fn open_channel_refuses_another_configuration() {
@@ -122,7 +179,7 @@ fn settings_out_of_range_are_refused() {
     let dir = scratch();
     let base = dir.path().join("store");
     type Set = fn(RedexBuilder) -> RedexBuilder;
-    let bad: [(&str, Set); 11] = [
+    let bad: [(&str, Set); 15] = [
         ("journal_segment_bytes", |b| b.journal_segment_bytes(4096)),
         ("journal_segment_bytes", |b| b.journal_segment_bytes((64 << 10) + 512)),
         ("journal_segment_bytes", |b| b.journal_segment_bytes(2 << 30)),
@@ -134,6 +191,10 @@ fn settings_out_of_range_are_refused() {
         ("checkpoint_bytes", |b| b.checkpoint_bytes(1)),
         ("payload_size_max", |b| b.payload_size_max(0)),
         ("extent_bytes", |b| b.extent_bytes(1)),
+        ("write_behind", |b| b.write_behind(Duration::ZERO)),
+        ("write_behind", |b| b.write_behind(Duration::from_micros(99))),
+        ("write_behind", |b| b.write_behind(Duration::from_millis(1001))),
+        ("write_behind", |b| b.write_behind(Duration::MAX)),
     ];
     for (expected, set) in bad {
         match set(Redex::builder().persistent_dir(&base)).build() {
@@ -547,6 +608,66 @@ fn flipped_bit_in_a_payload_is_found() {
     let items: Vec<_> = std::iter::from_fn(|| tail.next_wait()).collect();
     assert_eq!(items.len(), 400);
     assert_eq!(items.iter().filter(|item| item.is_err()).count(), 1);
+}
+
+/// Polls a future or stream to its end, and counts how often it had to wait.
+fn polled<T>(waits: &mut usize, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(std::future::poll_fn(|cx| {
+        let polled = poll(cx);
+        *waits += usize::from(polled.is_pending());
+        polled
+    }))
+}
+
+/// The same damage, found by futures and streams: they read beside the executor, on the store's reading thread.
+#[test]
+fn flipped_bit_in_a_payload_is_found_by_futures() {
+    let dir = closed_store();
+    flip(&files(dir.path(), ".dat")[0], 60);
+    let redex = open(dir.path(), Backend::Auto);
+    let file = redex.open_file("a", small_segments()).unwrap();
+    let is_damage = |error: &ReadError| matches!(error, ReadError::Payload { seq: 4, len: 100, .. });
+    let mut waits = 0;
+
+    let mut range = file.read_range(0, 10);
+    let error = polled(&mut waits, |cx| Pin::new(&mut range).poll(cx)).unwrap_err();
+    assert!(is_damage(&error), "{error}");
+    for seq in 0..10 {
+        let mut one = file.read_one(seq);
+        match polled(&mut waits, |cx| Pin::new(&mut one).poll(cx)) {
+            Ok(event) => assert_eq!(event.unwrap().payload, payload(seq), "event {seq}"),
+            Err(error) => assert!(seq == 4 && is_damage(&error), "event {seq}: {error}"),
+        }
+    }
+    assert!(waits > 0, "nothing is read on the thread that polls");
+
+    let mut scan = file.scan(0..400);
+    for seq in 0..4 {
+        assert_eq!(polled(&mut waits, |cx| Pin::new(&mut scan).poll_next(cx)).unwrap().unwrap().seq, seq);
+    }
+    let error = polled(&mut waits, |cx| Pin::new(&mut scan).poll_next(cx)).unwrap().unwrap_err();
+    assert!(is_damage(&error), "{error}");
+    assert!(polled(&mut waits, |cx| Pin::new(&mut scan).poll_next(cx)).is_none(), "a scan ends at damage");
+
+    let mut tail = file.subscribe_from(0).wait().unwrap();
+    for seq in 0..4 {
+        assert_eq!(polled(&mut waits, |cx| Pin::new(&mut tail).poll_next(cx)).unwrap().seq, seq);
+    }
+    assert!(polled(&mut waits, |cx| Pin::new(&mut tail).poll_next(cx)).is_none());
+    assert!(matches!(tail.ended(), Some(TailEnd::Unreadable(error)) if is_damage(error)), "{:?}", tail.ended());
+
+    let mut results = file.tail(0);
+    for seq in 0..400 {
+        match polled(&mut waits, |cx| Pin::new(&mut results).poll_next(cx)).unwrap() {
+            Ok(event) => assert_eq!((event.seq, event.payload.to_vec()), (seq, payload(seq))),
+            Err(TailEnd::Unreadable(error)) => assert!(seq == 4 && is_damage(&error), "event {seq}: {error}"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    file.close().wait().unwrap();
+    assert!(polled(&mut waits, |cx| Pin::new(&mut results).poll_next(cx)).is_none());
+    assert!(matches!(results.ended(), Some(TailEnd::Closed)), "{:?}", results.ended());
 }
 
 /// Cuts the files of a segment, and takes them away: the error tells which events are gone.

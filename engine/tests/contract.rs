@@ -148,6 +148,12 @@ fn every_error_converts_into_the_one_of_the_crate() {
         file.subscribe_from(Cursor { epoch: 99, seq: 0 }).wait()?;
         Ok(())
     }
+    fn tail(file: &RedexFile) -> Result<(), RedexError> {
+        for item in std::iter::from_fn(|| file.tail(Cursor { epoch: 99, seq: 0 }).next_wait()) {
+            item?;
+        }
+        Ok(())
+    }
     let redex = Redex::in_memory();
     let file = redex.open_file("a", RedexFileConfig::default()).unwrap();
     assert!(matches!(name(), Err(RedexError::Name(_))));
@@ -157,6 +163,7 @@ fn every_error_converts_into_the_one_of_the_crate() {
     assert!(matches!(try_append(&file), Err(RedexError::Append(_))));
     assert!(matches!(read(&file), Err(RedexError::Read(_))));
     assert!(matches!(subscribe(&file), Err(RedexError::Subscribe(_))));
+    assert!(matches!(tail(&file), Err(RedexError::Tail(redex::TailEnd::Refused(_)))));
     // These two need a device that fails: that they convert is all that is held here.
     let _: fn(redex::SyncError) -> RedexError = RedexError::from;
     let _: fn(redex::CloseError) -> RedexError = RedexError::from;
@@ -187,6 +194,7 @@ fn futures_and_handles_can_cross_threads() {
     let tail: Tail = file.subscribe_from(0).wait().unwrap();
     streams(&tail);
     streams_results(tail.results());
+    streams_results(file.tail(0));
     streams_results(file.read_from(0));
     streams_results(file.scan(0..1));
 }

@@ -15,6 +15,7 @@ use futures_core::Stream;
 use super::{EventReader, after_damage};
 use crate::append::wait::block_on;
 use crate::channel::Channel;
+use crate::channel_name::ChannelName;
 use crate::error::{Poisoned, ReadError, SubscribeError};
 use crate::event::RedexEvent;
 use crate::ids::{Epoch, Seq};
@@ -52,14 +53,28 @@ impl std::convert::From<Cursor> for From {
     }
 }
 
-/// Why a subscription has ended.
+/// Why a subscription has ended, or what it could not deliver.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TailEnd {
     /// The channel or the store was closed, and everything was delivered.
     #[error("the channel was closed")]
     Closed,
-    /// Events could not be read. `results()` reports this and goes on where it can.
+    /// Events that the cursor has seen were lost in a crash. [`TailResults`] reports this first and goes on at `from`, the
+    /// first position that survived: the events there are others than those that were seen.
+    #[error("channel {channel}: events {from}..{to} that the cursor has seen were lost in a crash")]
+    Lost {
+        /// Which channel.
+        channel: ChannelName,
+        /// First event that is gone.
+        from: u64,
+        /// End of those that are gone, exclusive, as far as the cursor knows.
+        to: u64,
+    },
+    /// The subscription could not begin, for another reason than a loss: a cursor of another store.
+    #[error(transparent)]
+    Refused(#[from] SubscribeError),
+    /// Events could not be read. [`TailResults`] reports this and goes on where it can.
     #[error(transparent)]
     Unreadable(#[from] ReadError),
     /// The shard failed; everything that is readable was delivered.
@@ -74,11 +89,7 @@ pub struct Subscribe(Option<Result<Tail, SubscribeError>>);
 
 impl Subscribe {
     pub(crate) fn from(channel: &Arc<Channel>, generation: u32, from: From) -> Self {
-        let start = match from {
-            From::Seq(seq) => Ok(Seq(seq)),
-            From::Cursor(cursor) => check_cursor(channel, cursor),
-        };
-        Self(Some(start.map(|seq| Tail::new(channel, generation, seq))))
+        Self(Some(start(channel, from).map(|seq| Tail::new(channel, generation, seq))))
     }
 
     /// The subscription.
@@ -92,6 +103,13 @@ impl Future for Subscribe {
 
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(self.get_mut().0.take().expect("a future is not polled after it has resolved"))
+    }
+}
+
+fn start(channel: &Channel, from: From) -> Result<Seq, SubscribeError> {
+    match from {
+        From::Seq(seq) => Ok(Seq(seq)),
+        From::Cursor(cursor) => check_cursor(channel, cursor),
     }
 }
 
@@ -147,9 +165,12 @@ impl Tail {
     }
 
     /// The same stream as `Result`, which reports damage and poison as items and goes on where it can.
+    ///
+    /// A loss is found when the subscription begins: [`crate::RedexFile::subscribe_from`] refuses such a cursor, while
+    /// [`crate::RedexFile::tail`] reports it as the first item.
     #[must_use]
     pub fn results(self) -> TailResults {
-        TailResults { tail: self }
+        TailResults { tail: self, first: None }
     }
 
     /// Why the stream has ended; `None` while it has not.
@@ -275,13 +296,44 @@ impl Stream for Tail {
     }
 }
 
-/// A subscription that reports what it cannot deliver, and goes on behind it.
+/// A subscription that reports what it cannot deliver, and goes on behind it: by [`crate::RedexFile::tail`] or
+/// [`Tail::results`].
+///
+/// Items are events in order, and among them an error for each thing that cannot be delivered. It goes on after
+/// [`TailEnd::Lost`] and after damage ([`TailEnd::Unreadable`], unless the operating system refuses to read); it ends after
+/// [`TailEnd::Poisoned`] and [`TailEnd::Refused`], and without an error at [`TailEnd::Closed`].
 #[derive(Debug)]
 pub struct TailResults {
     tail: Tail,
+    /// What is reported before anything else.
+    first: Option<TailEnd>,
 }
 
 impl TailResults {
+    pub(crate) fn from(channel: &Arc<Channel>, generation: u32, from: From) -> Self {
+        let (seq, first) = match start(channel, from) {
+            Ok(seq) => (seq, None),
+            Err(SubscribeError::LostEvents { channel, from, to }) => {
+                (Seq(from), Some(TailEnd::Lost { channel, from, to }))
+            }
+            Err(refused) => (channel.tail.published(), Some(TailEnd::Refused(refused))),
+        };
+        Self { tail: Tail::new(channel, generation, seq), first }
+    }
+
+    /// Delivers events only once they are durable; see [`Tail::durable_only`].
+    #[must_use]
+    pub fn durable_only(mut self) -> Self {
+        self.tail = self.tail.durable_only();
+        self
+    }
+
+    /// Where the subscription stands; see [`Tail::cursor`].
+    #[must_use]
+    pub fn cursor(&self) -> Cursor {
+        self.tail.cursor()
+    }
+
     /// Why the stream has ended; `None` while it has not.
     #[must_use]
     pub fn ended(&self) -> Option<&TailEnd> {
@@ -290,7 +342,10 @@ impl TailResults {
 
     /// The next item, waited for on this thread; `None` when the stream has ended.
     pub fn next_wait(&mut self) -> Option<Result<RedexEvent, TailEnd>> {
-        let result = self.tail.next_result_wait()?;
+        let result = match self.first.take() {
+            Some(end) => Err(end),
+            None => self.tail.next_result_wait()?,
+        };
         self.settle(result)
     }
 
@@ -301,8 +356,9 @@ impl TailResults {
         };
         let next = self.tail.reader.next_seq();
         let go_on = match &end {
+            TailEnd::Lost { .. } => Some(next),
             TailEnd::Unreadable(error) => after_damage(error, next),
-            TailEnd::Closed | TailEnd::Poisoned(_) => None,
+            TailEnd::Closed | TailEnd::Poisoned(_) | TailEnd::Refused(_) => None,
         };
         match go_on {
             Some(seq) => self.tail.reader.seek(seq),
@@ -317,7 +373,10 @@ impl Stream for TailResults {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        let result = std::task::ready!(this.tail.poll_result(cx));
+        let result = match this.first.take() {
+            Some(end) => Some(Err(end)),
+            None => std::task::ready!(this.tail.poll_result(cx)),
+        };
         Poll::Ready(result.and_then(|result| this.settle(result)))
     }
 }

@@ -282,8 +282,10 @@ impl IndexRecord {
         (self.time_flags.get() >> TIME_BITS) as u8
     }
 
+    /// Payload length, bytes, if the payload lies in the record.
     #[inline]
-    fn inline_len(&self) -> Option<usize> {
+    #[must_use]
+    pub fn inline_len(&self) -> Option<usize> {
         let place = self.flags() & PLACE_MASK;
         (1..=PLACE_INLINE_MAX).contains(&place).then(|| usize::from(place) - 1)
     }

@@ -37,7 +37,15 @@ pub struct Position {
 }
 
 /// The idx and the dat of a segment.
-pub type FilePair = (Arc<dyn File>, Arc<dyn File>);
+#[derive(Debug)]
+pub struct FilePair {
+    /// Index blocks.
+    pub idx: Arc<dyn File>,
+    /// Payloads.
+    pub dat: Arc<dyn File>,
+    /// Bytes of META that were written with them.
+    pub meta_bytes: u64,
+}
 
 /// The segment that blocks are destaged to.
 #[derive(Debug)]

@@ -395,9 +395,9 @@ impl Shard {
         let durability = if means == Means::DurableWrites { Durability::Durable } else { Durability::Written };
         self.submit_extents(&mut commit, plan, durability);
         let mut buf = self.commits.buffer();
-        let len = self.compose(&mut buf, lsn, content);
+        let (len, inline) = self.compose(&mut buf, lsn, content);
         commit.bytes += len as u64;
-        self.count_commit(&commit, plan, len);
+        self.count_commit(&commit, plan, len, inline);
         let (file, offset) = self.journal.advance(len as u64);
         let buf = IoBuf::Owned { buf, len };
         let operation = Operation::Write { file, offset, buf, durability };
@@ -460,8 +460,8 @@ impl Shard {
         }
     }
 
-    /// Lays the commit out in the buffer. Returns its size, whole blocks.
-    fn compose(&mut self, buf: &mut AlignedBuf, lsn: Lsn, content: &Content<'_>) -> usize {
+    /// Lays the commit out in the buffer. Returns its size, whole blocks, and the payload bytes that lie inside records.
+    fn compose(&mut self, buf: &mut AlignedBuf, lsn: Lsn, content: &Content<'_>) -> (usize, usize) {
         const FITS: &str = "the plan keeps to the room";
         let mut meta = MetaWriter::new(&mut buf[COMMIT_HEADER_SIZE..]);
         for slot in content.created {
@@ -475,6 +475,7 @@ impl Shard {
                 meta.checkpoint(*replay_lsn, *replay_segment, files).expect(FITS);
             }
         }
+        let mut inline = 0;
         for piece in &content.plan.pieces {
             let start = piece.page.start();
             let active = self.active[piece.slot as usize].as_ref().expect("committed channels are open");
@@ -489,7 +490,10 @@ impl Shard {
                 extent_len: extent.1,
             };
             let records = meta.begin_events(&fields, piece.slots.len()).expect(FITS);
-            piece.page.with_records(piece.slots.clone(), |from| records.copy_from_slice(from.as_bytes()));
+            piece.page.with_records(piece.slots.clone(), |from| {
+                records.copy_from_slice(from.as_bytes());
+                inline += from.iter().map(|record| record.inline_len().unwrap_or(0)).sum::<usize>();
+            });
         }
         let (meta_len, entry_count) = (meta.len(), meta.entry_count());
         let mut at = COMMIT_HEADER_SIZE + meta_len;
@@ -507,17 +511,13 @@ impl Shard {
             payload_len: (at - COMMIT_HEADER_SIZE - meta_len) as u32,
             entry_count,
         };
-        finish_commit(&mut buf[..], self.journal.context(), &fields)
+        (finish_commit(&mut buf[..], self.journal.context(), &fields), inline)
     }
 
-    fn count_commit(&mut self, commit: &Commit, plan: &Plan, len: usize) {
+    fn count_commit(&mut self, commit: &Commit, plan: &Plan, len: usize, inline: usize) {
         let stats = &self.handle.stats;
         let events: usize = plan.pieces.iter().map(|piece| piece.slots.len()).sum();
-        let payload: usize = plan
-            .pieces
-            .iter()
-            .map(|piece| piece.inline.len() + piece.extent.as_ref().map_or(0, |extent| extent.len()))
-            .sum();
+        let payload = inline + plan.pieces.iter().map(|piece| piece.dat_bytes).sum::<usize>();
         add(&stats.journal_bytes, len as u64);
         add(&stats.payload_bytes, payload as u64);
         add(&stats.events, events as u64);
@@ -530,7 +530,9 @@ impl Shard {
         add(&stats.commits, 1);
         let depth = self.commits.in_flight() as u64 + 1;
         let mut histograms = stats.histograms.lock().expect("no panic while the lock is held");
-        histograms.events.saturating_record(events.max(1) as u64);
+        if events > 0 {
+            histograms.events.saturating_record(events as u64);
+        }
         histograms.bytes.saturating_record(len as u64);
         histograms.depth.saturating_record(depth);
     }
@@ -625,8 +627,8 @@ impl Shard {
         commit.stage = Stage::Flushing;
         if files.is_empty() && self.ops.in_flight() == 0 {
             // Nothing to overlap with: the blocking call is cheaper than a kernel worker.
-            let result = journal.flush();
-            self.checked("journal flush", result)?;
+            let flushed = journal.flush();
+            flushed.map_err(|error| self.failure("journal flush", &format!("{journal:?}"), error))?;
             self.flushed(index);
             return Ok(());
         }

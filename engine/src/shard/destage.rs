@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-use super::active::{Active, DestageTurn, Sealing};
+use super::active::{Active, DestageTurn, FilePair, Sealing};
 use super::handle::{ShardHandle, Slot};
 use super::ops::Purpose;
 use super::stats::add;
@@ -395,7 +395,8 @@ impl Shard {
                 Err(io::ErrorKind::WouldBlock.into())
             }
             Poll::Ready(files) => {
-                let (idx, dat) = files?;
+                let FilePair { idx, dat, meta_bytes } = files?;
+                add(&self.handle.stats.header_bytes, meta_bytes);
                 active.segment.idx = Some(idx);
                 active.segment.dat = Some(dat);
                 active.segment.idx_allocated = ALLOCATE_FIRST;
@@ -419,13 +420,14 @@ impl Wake for FilesReady {
 }
 
 /// Opens the pair of a segment, and makes it if there is none.
-fn open_segment_files(disk: &dyn Disk, meta: &Meta, first: Seq) -> io::Result<(Arc<dyn File>, Arc<dyn File>)> {
+fn open_segment_files(disk: &dyn Disk, meta: &Meta, first: Seq) -> io::Result<FilePair> {
+    let mut meta_bytes = 0;
     let (idx, dat) = (idx_path(meta.id, first), dat_path(meta.id, first));
     let open =
         || io::Result::Ok((disk.open_segment(&idx, OpenMode::Write)?, disk.open_segment(&dat, OpenMode::Write)?));
     let (idx, dat) = match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            create_segment_files(disk, meta, first)?;
+            meta_bytes = create_segment_files(disk, meta, first)?;
             open()?
         }
         Err(error) => return Err(error),
@@ -437,24 +439,26 @@ fn open_segment_files(disk: &dyn Disk, meta: &Meta, first: Seq) -> io::Result<(A
     };
     idx.allocate(ALLOCATE_FIRST)?;
     dat.allocate(ALLOCATE_FIRST)?;
-    Ok((idx, dat))
+    Ok(FilePair { idx, dat, meta_bytes })
 }
 
 /// Makes the pair of a segment in its channel's directory, and what is missing above it; all names are durable when it
-/// returns. One flush of each directory, however much was made in it.
-pub fn create_segment_files(disk: &dyn Disk, meta: &Meta, first: Seq) -> io::Result<()> {
-    make_channel_dir(disk, meta)?;
+/// returns. One flush of each directory, however much was made in it. Returns the bytes of META that it wrote.
+pub fn create_segment_files(disk: &dyn Disk, meta: &Meta, first: Seq) -> io::Result<u64> {
+    let meta_bytes = make_channel_dir(disk, meta)?;
     for path in [idx_path(meta.id, first), dat_path(meta.id, first)] {
         match disk.open(&path, OpenMode::Create) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             result => _ = result?,
         }
     }
-    disk.sync_dir(&channel_dir(meta.id))
+    disk.sync_dir(&channel_dir(meta.id))?;
+    Ok(meta_bytes)
 }
 
 /// Makes a channel's directory with its META, unless it is there. The caller makes the names in the directory durable.
-fn make_channel_dir(disk: &dyn Disk, meta: &Meta) -> io::Result<()> {
+/// Returns the bytes of META that it wrote.
+fn make_channel_dir(disk: &dyn Disk, meta: &Meta) -> io::Result<u64> {
     let (fan, dir, meta_path) = (fan_dir(meta.id), channel_dir(meta.id), meta_path(meta.id));
     let mut buf = AlignedBuf::new(BLOCK_SIZE);
     let old = match disk.open(&meta_path, OpenMode::Write) {
@@ -464,7 +468,7 @@ fn make_channel_dir(disk: &dyn Disk, meta: &Meta) -> io::Result<()> {
     if let Some(old) = &old {
         let read = old.read_at(&mut buf[..BLOCK_SIZE], 0)?;
         if Meta::decode(&buf[..read]).is_ok() {
-            return Ok(());
+            return Ok(0);
         }
         // Its making was cut off.
     }
@@ -484,7 +488,8 @@ fn make_channel_dir(disk: &dyn Disk, meta: &Meta) -> io::Result<()> {
     };
     meta.encode(&mut buf[..BLOCK_SIZE]);
     file.write_at(&buf[..BLOCK_SIZE], 0)?;
-    file.flush()
+    file.flush()?;
+    Ok(BLOCK_SIZE as u64)
 }
 
 /// Keeps `allocated` at or above `end`, in steps that grow with the file.

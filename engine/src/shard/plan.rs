@@ -27,6 +27,8 @@ pub struct Piece {
     pub extent: Option<Range<usize>>,
     /// Whether the page ends with the extent.
     pub completes_page: bool,
+    /// Payload bytes of the events that lie in dat; those inside records are not among them.
+    pub dat_bytes: usize,
 }
 
 impl Piece {
@@ -136,6 +138,7 @@ impl Plan {
             inline: active.at.byte..end_of(to),
             extent: None,
             completes_page: false,
+            dat_bytes: end_of(to) - active.at.byte,
         })
     }
 
@@ -165,6 +168,7 @@ impl Plan {
             inline: blocks_to.min(end)..end,
             extent: Some(active.dat_byte..blocks_to),
             completes_page,
+            dat_bytes: end - active.at.byte,
         })
     }
 }

@@ -96,6 +96,7 @@ impl Shard {
         let operation = Operation::Write { file: file.clone(), offset: 0, buf, durability: Durability::Durable };
         self.ops.submit(&mut *self.driver, Purpose::RollHeader, operation);
         add(&self.handle.stats.checkpoint_flushes, 1);
+        add(&self.handle.stats.header_bytes, BLOCK_SIZE as u64);
         self.journal.rolling = Rolling::Header(Next { header, file });
         Ok(())
     }
@@ -148,6 +149,7 @@ impl Shard {
             return;
         }
         let len = left.min(ZEROS_BYTES as u64) as usize;
+        add(&self.handle.stats.prepared_bytes, len as u64);
         let buf = match self.zeros.take() {
             Some(buf) => buf,
             None => AlignedBuf::new(ZEROS_BYTES),

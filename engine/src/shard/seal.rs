@@ -139,6 +139,7 @@ impl Shard {
         let idx_size = idx_end.offset + idx_end.len as u64;
         active.sealing = Sealing::Writing { idx_size, end };
         active.segment.idx_dirty = true;
+        add(&self.handle.stats.seal_bytes, idx_end.len as u64);
         let buf = IoBuf::Owned { buf: idx_end.buf, len: idx_end.len };
         let operation = Operation::Write { file, offset: idx_end.offset, buf, durability: Durability::Written };
         self.submit_segment_write(Purpose::SealWrite(active.slot), operation);
@@ -167,6 +168,7 @@ impl Shard {
         let mut buf = AlignedBuf::new(BLOCK_SIZE);
         buf[..active.recovered_tail.len()].copy_from_slice(&active.recovered_tail);
         file.write_at(&buf[..BLOCK_SIZE], offset)?;
+        add(&self.handle.stats.seal_bytes, BLOCK_SIZE as u64);
         active.segment.dat_dirty = true;
         active.recovered_tail = Vec::new();
         let persistence = active.channel.persistence.as_ref().expect("a shard's channels are persistent");

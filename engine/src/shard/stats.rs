@@ -30,17 +30,22 @@ macro_rules! counters {
         }
 
         /// What a store has counted since it was opened, over all shards.
+        ///
+        /// Writes count when they are submitted, each one that is tried again for lack of space anew. What opening writes (a
+        /// recovery, the first journal segments) comes before the count, and STORE, which only opening and closing write,
+        /// is in none of the numbers. Flushes of directories are not counted.
         #[derive(Clone, Debug)]
         #[non_exhaustive]
         pub struct Stats {
             $($(#[$doc])* pub $name: u64,)*
-            /// Events per commit.
+            /// Events of each commit that has some.
             pub commit_events: Histogram<u64>,
-            /// Journal bytes per commit, whole blocks.
+            /// Journal bytes of each of the `commits`, whole blocks; extents are not among them.
             pub commit_bytes: Histogram<u64>,
-            /// From the submission of a durable commit to its end, nanoseconds.
+            /// From the submission of a commit that counts in `flushes` to its acknowledgement, nanoseconds. Counted at
+            /// the acknowledgement.
             pub commit_latency_ns: Histogram<u64>,
-            /// Commits in flight at each submission, itself included.
+            /// Commits in flight at the submission of each of the `commits`, itself included.
             pub queue_depth: Histogram<u64>,
             /// What the I/O runs on.
             pub io: IoFacts,
@@ -79,28 +84,38 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Commits with events or other entries.
+    /// Commits with events or other entries (a new channel, a roll, a checkpoint), or with nothing but a flush of earlier
+    /// ones. Those in `idle_commits` are not among them.
     commits,
     /// Events committed.
     events,
     /// Commits that only tell recovery what was durable (design D6).
     idle_commits,
-    /// Flushes of the journal for a commit: one for each durable one.
+    /// Commits that were submitted to be durable, rolls and checkpoints aside: each costs the journal one flush, or one
+    /// write that is durable by itself.
     flushes,
-    /// Flushes of dat files for extents.
+    /// The same for the dat files of extents: one for each extent that is durable by itself, and for each file that a flush
+    /// covers.
     extent_flushes,
-    /// Flushes that checkpoints, rolls, seals and spare segments cause.
+    /// The same for what checkpoints, rolls, seals and spare segments cause.
     checkpoint_flushes,
-    /// Bytes written to the journal, whole blocks.
+    /// Bytes of all commits in the journal, idle ones too, whole blocks. Headers of segments are not among them.
     journal_bytes,
-    /// Bytes of idx and dat written behind.
+    /// Bytes of idx and dat written behind, whole blocks. Those of extents and seals are not among them.
     destaged_bytes,
     /// Extents: bulk written straight to dat by a commit.
     extents,
-    /// Bytes of extents.
+    /// Bytes of extents, whole blocks: the first may begin with bytes that were committed before.
     extent_bytes,
-    /// Payload bytes committed.
+    /// Payload bytes of the events committed: the sum of their lengths.
     payload_bytes,
+    /// Bytes that sealing wrote: the last, short blocks of idx and dat, and the footer.
+    seal_bytes,
+    /// Bytes of headers: of each journal segment begun after the first, and META of each channel whose directory was made.
+    header_bytes,
+    /// Zeros that spare journal segments were written with, once in a file's life. They are not in
+    /// [`Stats::write_amplification`]: a store that has as many segments as it needs writes no more of them.
+    prepared_bytes,
     /// Bytes of checkpoint files.
     checkpoint_bytes,
     /// Checkpoints completed.
@@ -114,10 +129,19 @@ counters! {
 }
 
 impl Stats {
-    /// Bytes written to the device for each payload byte committed; 0 before the first.
+    /// Bytes written to files: everything that is counted here but [`Stats::prepared_bytes`].
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        let events = self.journal_bytes + self.extent_bytes + self.destaged_bytes;
+        events + self.seal_bytes + self.checkpoint_bytes + self.header_bytes
+    }
+
+    /// [`Stats::written_bytes`] for each payload byte committed; 0 before the first.
+    ///
+    /// What is committed but not destaged yet will be written once more: so it rises with a checkpoint or a close.
     #[must_use]
     pub fn write_amplification(&self) -> f64 {
-        let written = self.journal_bytes + self.destaged_bytes + self.extent_bytes + self.checkpoint_bytes;
+        let written = self.written_bytes();
         if self.payload_bytes == 0 { 0.0 } else { written as f64 / self.payload_bytes as f64 }
     }
 }

@@ -80,10 +80,9 @@ fn io_error(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Err
 }
 
 impl Store {
-    /// Opens the store of these options, or makes it, and starts its shards.
-    pub fn open(options: &Options, clock: Clock) -> Result<Arc<Self>, OpenError> {
+    /// Opens the store in this directory, or makes it, and starts its shards.
+    pub fn open(base: &Path, options: &Options, clock: Clock) -> Result<Arc<Self>, OpenError> {
         options.check()?;
-        let base = options.persistent_dir.as_deref().expect("the caller has a base directory");
         let (disk, lock) = open_disk(base, options.backend)?;
         let environment = Environment {
             disk,
@@ -157,10 +156,10 @@ impl Store {
 
     /// Starts the threads. After a failure those that run already end when the store is dropped.
     fn start(&self, seeds: Vec<ShardSeed>, options: &Options) -> Result<(), OpenError> {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let cores = if options.pin_cores { allowed_cores() } else { Vec::new() };
         for seed in seeds {
             let id = seed.handle.id;
-            let core = options.pin_cores.then_some(usize::from(id.0) % cores);
+            let core = cores.get(usize::from(id.0) % cores.len().max(1)).copied();
             let (begun, begins) = std::sync::mpsc::channel();
             let thread = std::thread::Builder::new()
                 .name(format!("redex-{}", id.0))
@@ -389,6 +388,17 @@ impl Drop for Store {
         if !self.threads.get_mut().is_ok_and(|threads| threads.is_empty()) {
             self.begin_close();
             self.join_threads();
+        }
+    }
+}
+
+/// Cores that the calling thread may run on; its shards get no others.
+fn allowed_cores() -> Vec<usize> {
+    match nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)) {
+        Ok(set) => (0..nix::sched::CpuSet::count()).filter(|core| set.is_set(*core) == Ok(true)).collect(),
+        Err(error) => {
+            tracing::warn!(%error, "the allowed cores are unknown; no thread is bound to one");
+            Vec::new()
         }
     }
 }
