@@ -164,10 +164,10 @@ fn payloads_and_batches_above_their_limits_are_refused() {
     ];
     for result in refused {
         let error = result.unwrap_err();
-        assert!(matches!(error, AppendError::TooLarge { size: 1_048_577, limit: 1_048_576 }), "{error}");
+        assert!(matches!(error, AppendError::TooLarge { size: 1_048_577, limit: 1_048_576, .. }), "{error}");
     }
     let error = file.append_inline([0; 9]).wait().unwrap_err();
-    assert!(matches!(error, AppendError::NotInline { size: 9 }), "{error}");
+    assert!(matches!(error, AppendError::NotInline { size: 9, .. }), "{error}");
     let batch = vec![&most; 64];
     let mut too_big = batch.clone();
     let one = vec![1];

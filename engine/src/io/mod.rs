@@ -14,6 +14,7 @@
 
 pub mod aligned;
 pub mod doorbell;
+pub mod located;
 pub mod posix;
 pub mod probe;
 #[cfg(any(test, feature = "sim"))]
@@ -90,9 +91,6 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn unlink(&self, path: &str) -> io::Result<()>;
-    /// Removes an empty directory.
-    #[allow(dead_code)]
-    fn remove_dir(&self, path: &str) -> io::Result<()>;
     /// Makes the directory's entries durable.
     fn sync_dir(&self, path: &str) -> io::Result<()>;
     /// Makes the queue of a shard. Called on the thread that will use it (a ring has one submitter).
@@ -118,6 +116,8 @@ pub trait File: Send + Sync + fmt::Debug {
     fn allocate(&self, size: u64) -> io::Result<()>;
     /// How the driver of the same disk knows this file.
     fn handle(&self) -> FileHandle;
+    /// The path by which it was opened, for messages.
+    fn path(&self) -> &str;
 }
 
 /// How a driver names a file. Only the driver of the disk that opened it may use it.

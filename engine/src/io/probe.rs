@@ -60,7 +60,7 @@ pub(crate) fn probe(dir: BorrowedFd<'_>) -> Probe {
     };
     (facts.memory_align, facts.offset_align) = USUAL_ALIGNMENT;
     let mut durable_write = DurableWrite::Dsync;
-    // Where no file can be made (a store opened read-only) nothing will be written either.
+    // Where no file can be made nothing will be written either: the open fails soon, with its own error.
     if let Ok((file, direct)) = nameless_file(dir) {
         let alignment = syscall::direct_alignment(file.as_fd());
         (facts.memory_align, facts.offset_align) = alignment.filter(|a| a.0 > 0).unwrap_or(USUAL_ALIGNMENT);
@@ -92,7 +92,7 @@ fn nameless_file_with(dir: BorrowedFd<'_>, flags: i32) -> io::Result<OwnedFd> {
 fn unlinked_file(dir: BorrowedFd<'_>, flags: i32) -> io::Result<OwnedFd> {
     let name = CString::new(format!(".probe-{}", std::process::id()))?;
     let file = syscall::open_at(dir, &name, libc::O_CREAT | libc::O_EXCL | libc::O_RDWR | flags, 0o600);
-    let unlinked = syscall::unlink_at(dir, &name, 0);
+    let unlinked = syscall::unlink_at(dir, &name);
     let file = file?;
     unlinked?;
     Ok(file)

@@ -386,7 +386,7 @@ impl Shard {
         }
         let path = checkpoint_path(self.handle.id, run.number);
         let opened = self.disk.open(&path, OpenMode::Create);
-        run.file = self.found_space("checkpoint file", opened)?;
+        run.file = self.found_space("making of a checkpoint file", &path, opened)?;
         Ok(run.file.is_some())
     }
 
@@ -400,6 +400,7 @@ impl Shard {
         let fresh: std::collections::HashSet<u64> = fresh.iter().map(|state| state.id).collect();
         let handle = self.handle.clone();
         let known = handle.known();
+        let path = checkpoint_path(handle.id, oldest.number);
         for channel in &oldest.channels {
             let Some(located) = known.get(channel) else { continue };
             if located.file != oldest.number || fresh.contains(&channel.0) {
@@ -409,7 +410,7 @@ impl Shard {
                 break;
             }
             let tail = load_located_tail(&*self.disk, self.handle.id, located)
-                .map_err(|error| self.failure("checkpoint read", "checkpoint", io::Error::other(error)))?;
+                .map_err(|error| self.failure("checkpoint read", &path, io::Error::other(error)))?;
             moved.push((ChannelState::clone(&located.state), tail));
         }
         Ok(moved)
@@ -471,8 +472,9 @@ impl Shard {
         };
         run.encoder = Some(self.encode(&mut run));
         self.checkpoint.stage = Stage::Writing(run);
-        let removed = self.disk.unlink(&checkpoint_path(self.handle.id, number));
-        self.checked("checkpoint removal", removed)
+        let path = checkpoint_path(self.handle.id, number);
+        let removed = self.disk.unlink(&path);
+        self.checked("checkpoint removal", &path, removed)
     }
 
     /// The file is flushed: its name is made durable too.
@@ -480,8 +482,9 @@ impl Shard {
         let Stage::FlushingFile(run) = std::mem::take(&mut self.checkpoint.stage) else {
             unreachable!("the file was being flushed");
         };
-        let synced = self.disk.sync_dir(&checkpoint_dir(self.handle.id));
-        self.checked("checkpoint directory sync", synced)?;
+        let dir = checkpoint_dir(self.handle.id);
+        let synced = self.disk.sync_dir(&dir);
+        self.checked("checkpoint directory sync", &dir, synced)?;
         self.checkpoint.stage = Stage::Ready(run);
         Ok(())
     }

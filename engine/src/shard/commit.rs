@@ -577,7 +577,7 @@ impl Shard {
         if files.is_empty() && self.ops.in_flight() == 0 {
             // Nothing to overlap with: the blocking call is cheaper than a kernel worker.
             let result = journal.flush();
-            self.checked("journal flush", result)?;
+            self.checked("journal flush", journal.path(), result)?;
             self.flushed(index);
             return Ok(());
         }

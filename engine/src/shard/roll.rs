@@ -14,8 +14,8 @@ use crate::ids::{Lsn, SegmentNo};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Durability, File, IoBuf, Operation};
 use crate::journal::format::SegmentHeader;
 use crate::journal::pool::ZEROS_BYTES;
-use crate::journal::segment_path;
 use crate::journal::writer::{Next, Rolling};
+use crate::journal::{segment_path, spare_dir};
 
 /// Ready segments that a shard wants: one to roll to, one kept back for recovery.
 pub const SPARES_WANTED: usize = 2;
@@ -55,7 +55,9 @@ impl Shard {
         }
         let number = SegmentNo(self.journal.number().0 + 1);
         let taken = self.pool.take(number);
-        let Some(file) = self.checked("journal rename", taken)? else { return self.make_spare() };
+        let Some(file) = self.checked("journal rename", &segment_path(self.handle.id, number), taken)? else {
+            return self.make_spare();
+        };
         let header = SegmentHeader {
             uuid: self.journal.header().uuid,
             shard: self.handle.id,
@@ -104,7 +106,8 @@ impl Shard {
             return Ok(());
         }
         let begun = self.pool.begin();
-        let Some((name, file)) = self.found_space("journal spare", begun)? else { return Ok(()) };
+        let dir = spare_dir(self.handle.id);
+        let Some((name, file)) = self.found_space("making of a spare", &dir, begun)? else { return Ok(()) };
         self.making = Some(Making { name, file, written: 0 });
         self.write_zeros();
         Ok(())
@@ -147,7 +150,7 @@ impl Shard {
         if let Some(making) = self.making.take() {
             drop(making.file);
             let result = self.pool.abandon(&making.name);
-            self.checked("journal spare removal", result)?;
+            self.checked("removal of a spare", &spare_dir(self.handle.id), result)?;
         }
         Ok(())
     }
@@ -156,7 +159,7 @@ impl Shard {
     pub(super) fn spare_flushed(&mut self) -> Result<(), Poisoned> {
         if let Some(making) = self.making.take() {
             let result = self.pool.finish(&making.name);
-            self.checked("journal spare rename", result)?;
+            self.checked("rename of a spare", &spare_dir(self.handle.id), result)?;
             self.space_was_found();
         }
         self.zeros = None;
@@ -178,7 +181,7 @@ impl Shard {
         let path = segment_path(self.handle.id, number);
         let name = path.rsplit('/').next().expect("a path has a last part");
         let result = self.pool.recycle(name, SPARES_KEPT);
-        self.checked("journal recycling", result)?;
+        self.checked("journal recycling", &path, result)?;
         add(&self.handle.stats.recycled, 1);
         Ok(true)
     }

@@ -10,13 +10,14 @@ use std::thread::JoinHandle;
 
 use super::checkpoint::{ChannelState, Tail as Unfinished};
 use super::lock::StoreLock;
+use super::meta::Meta;
 use super::recover::{Restored, find, restore};
 use super::superblock::{STORE_FILE_SIZE, SUPERBLOCK_SIZE, ShardRoot, Superblock};
 use crate::channel::{Channel, ChannelParts, Persistence};
 use crate::channel_name::ChannelName;
 use crate::clock::Clock;
 use crate::config::RedexFileConfig;
-use crate::error::{CloseError, OpenError, OpenFileError};
+use crate::error::{CloseError, OpenError, OpenFileError, path_beneath};
 use crate::ids::{ChannelId, Epoch, Lsn, SegmentNo, Seq, ShardId, StoreUuid};
 use crate::io::posix::PosixDisk;
 use crate::io::uring::UringDisk;
@@ -27,7 +28,7 @@ use crate::random::Random;
 use crate::read::offload::Offload;
 use crate::redex::ChannelInfo;
 use crate::segment::block::RECORDS_PER_BLOCK;
-use crate::segment::path::CHANNELS_DIR;
+use crate::segment::path::{CHANNELS_DIR, meta_path};
 use crate::segment::read::OnDisk;
 use crate::shard::ShardSeed;
 use crate::shard::checkpoint::{CHECKPOINT_DIR, Located, checkpoint_dir, load_located_tail};
@@ -56,6 +57,8 @@ pub struct Environment {
     pub file_maker: Arc<Offload>,
     /// Memory for pages.
     pub pages: Arc<PagePool>,
+    /// Where the files lie, for messages.
+    pub base: PathBuf,
 }
 
 /// See the module's text.
@@ -90,10 +93,11 @@ impl Store {
             offload: Arc::new(Offload::default()),
             file_maker: Arc::new(Offload::default()),
             pages: PagePool::new(options.page_budget_bytes, options.page_budget_bytes / 2),
+            base: base.to_owned(),
         };
-        let (store, seeds) = Self::recover(environment, options)?;
+        let (store, seeds) = Self::recover(environment, options).map_err(|error| error.beneath(base))?;
         *store.lock.lock().expect("no panic while the lock is held") = Some(lock);
-        store.start(seeds, options)?;
+        store.start(seeds, options).map_err(|error| error.beneath(base))?;
         Ok(Arc::new(store))
     }
 
@@ -103,7 +107,7 @@ impl Store {
         let mut superblock = match read_superblock(&**disk)? {
             Some(superblock) => {
                 // A killed process may have made it without making its name durable.
-                disk.sync_dir("").map_err(io_error("sync", "."))?;
+                disk.sync_dir("").map_err(io_error("sync", ""))?;
                 superblock
             }
             None => make_store(&**disk, options, &environment.random)?,
@@ -228,6 +232,9 @@ impl Store {
             None => (Arc::new(new_state(id, name, &config)), Unfinished::default()),
         };
         check_stored(name, &state, &config)?;
+        if state.has_blocks() {
+            self.check_meta(name, id)?;
+        }
         let created = present.is_none();
         let channel = handle.register(|slot| {
             let persistence = Persistence {
@@ -266,9 +273,23 @@ impl Store {
     ) -> Result<(Arc<ChannelState>, Unfinished), OpenFileError> {
         let known = handle.known();
         let located: &Located = known.get(&id).expect("looked up before");
-        let tail = load_located_tail(&*self.environment.disk, handle.id, located)
-            .map_err(|source| OpenFileError::Damaged { channel: name.clone(), source })?;
+        let tail = load_located_tail(&*self.environment.disk, handle.id, located).map_err(|mut source| {
+            source.put_beneath(&self.environment.base);
+            OpenFileError::Damaged { channel: name.clone(), source }
+        })?;
         Ok((located.state.clone(), tail))
+    }
+
+    /// Checks META of a channel that has segment files.
+    fn check_meta(&self, name: &ChannelName, id: ChannelId) -> Result<(), OpenFileError> {
+        let path = meta_path(id);
+        let uuid = self.superblock.lock().expect("no panic while the lock is held").uuid;
+        Meta::check(&*self.environment.disk, &path, uuid, id, name.as_str()).map_err(|source| OpenFileError::Meta {
+            channel: name.clone(),
+            path: path_beneath(&self.environment.base, Path::new(&path)),
+            offset: 0,
+            source,
+        })
     }
 
     fn on_disk(&self, name: &ChannelName, state: &ChannelState, tail: &Unfinished) -> OnDisk {
@@ -370,7 +391,10 @@ impl Store {
             *root = ShardRoot { segment: end.segment, clean: Some(end) };
         }
         superblock.generation += 1;
-        write_superblock(&*self.environment.disk, &superblock).map_err(|error| CloseError::Store(Arc::new(error)))
+        write_superblock(&*self.environment.disk, &superblock).map_err(|error| CloseError::Store {
+            path: path_beneath(&self.environment.base, Path::new(STORE_PATH)),
+            source: Arc::new(error),
+        })
     }
 }
 
@@ -442,7 +466,7 @@ fn write_copies(file: &dyn File, superblock: &Superblock) -> io::Result<()> {
 fn make_store(disk: &dyn Disk, options: &Options, random: &Random) -> Result<Superblock, OpenError> {
     refuse_orphans(disk)?;
     let shards = options.shards_of_new_store();
-    make_dirs(disk, shards).map_err(io_error("make the directories of", "."))?;
+    make_dirs(disk, shards).map_err(io_error("make the directories of", ""))?;
     let mut uuid = [0; 16];
     uuid[..8].copy_from_slice(&random.next_u64().to_le_bytes());
     uuid[8..].copy_from_slice(&random.next_u64().to_le_bytes());
@@ -477,7 +501,8 @@ fn refuse_orphans(disk: &dyn Disk) -> Result<(), OpenError> {
     if orphans == 0 {
         return Ok(());
     }
-    let source = io::Error::new(io::ErrorKind::NotFound, "STORE is missing, but there are channels; run salvage");
+    let source =
+        io::Error::new(io::ErrorKind::NotFound, "it is missing, but there are channels: put it back from a copy");
     Err(OpenError::Io { what: "open", path: STORE_PATH.into(), source })
 }
 
@@ -536,7 +561,8 @@ fn new_state(id: ChannelId, name: &ChannelName, config: &RedexFileConfig) -> Cha
 
 /// What is stored decides where the formats do; the policy may differ from one opening of the store to the next.
 fn check_stored(name: &ChannelName, state: &ChannelState, wanted: &RedexFileConfig) -> Result<(), OpenFileError> {
-    let Some(stored) = RedexFileConfig::decode(&state.config) else { return Ok(()) };
+    let stored =
+        RedexFileConfig::decode(&state.config).ok_or_else(|| OpenFileError::UnknownConfig { channel: name.clone() })?;
     if stored.segment_bytes() == wanted.segment_bytes() {
         return Ok(());
     }
@@ -546,4 +572,27 @@ fn check_stored(name: &ChannelName, state: &ChannelState, wanted: &RedexFileConf
         present: stored.segment_bytes().to_string(),
         wanted: wanted.segment_bytes().to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A configuration of newer software is refused: one with another policy, one with a field more, an empty one.
+    #[test]
+    fn a_stored_configuration_that_does_not_decode_is_refused() {
+        let name = ChannelName::new("a").unwrap();
+        let config = RedexFileConfig::default();
+        let mut state = new_state(ChannelId(1), &name, &config);
+        check_stored(&name, &state, &config).unwrap();
+        let encoded = config.encode();
+        let (mut other_policy, mut longer) = (encoded.clone(), encoded);
+        other_policy[1] = 4;
+        longer.push(0);
+        for bytes in [other_policy, longer, Vec::new()] {
+            state.config = bytes;
+            let error = check_stored(&name, &state, &config).unwrap_err();
+            assert!(matches!(&error, OpenFileError::UnknownConfig { channel } if *channel == name), "{error}");
+        }
+    }
 }

@@ -14,12 +14,13 @@ use crate::io::{BLOCK_SIZE, File, FileHandle};
 #[derive(Debug)]
 pub(super) struct PosixFile {
     file: fs::File,
+    path: Box<str>,
     closed_files: Arc<AtomicU64>,
 }
 
 impl PosixFile {
-    pub(super) fn new(file: fs::File, closed_files: Arc<AtomicU64>) -> Self {
-        Self { file, closed_files }
+    pub(super) fn new(file: fs::File, path: &str, closed_files: Arc<AtomicU64>) -> Self {
+        Self { file, path: path.into(), closed_files }
     }
 }
 
@@ -97,5 +98,9 @@ impl File for PosixFile {
 
     fn handle(&self) -> FileHandle {
         FileHandle::Fd(self.file.as_raw_fd())
+    }
+
+    fn path(&self) -> &str {
+        &self.path
     }
 }

@@ -131,7 +131,7 @@ impl Disk for PosixDisk {
             OpenMode::Create => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
         };
         let file = self.open_raw(path, flags)?;
-        Ok(Arc::new(PosixFile::new(file, self.closed_files.clone())))
+        Ok(Arc::new(PosixFile::new(file, path, self.closed_files.clone())))
     }
 
     fn create_dir(&self, path: &str) -> io::Result<()> {
@@ -149,11 +149,7 @@ impl Disk for PosixDisk {
     }
 
     fn unlink(&self, path: &str) -> io::Result<()> {
-        self.tree.unlink(path, 0)
-    }
-
-    fn remove_dir(&self, path: &str) -> io::Result<()> {
-        self.tree.unlink(path, libc::AT_REMOVEDIR)
+        self.tree.unlink(path)
     }
 
     fn sync_dir(&self, path: &str) -> io::Result<()> {

@@ -206,7 +206,7 @@ impl fmt::Debug for SimDisk {
 impl Disk for SimDisk {
     fn open(&self, path: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let handle = self.lock().open(path, mode)?;
-        Ok(Arc::new(SimFile { disk: self.clone(), handle }))
+        Ok(Arc::new(SimFile { disk: self.clone(), handle, path: path.to_owned() }))
     }
 
     fn create_dir(&self, path: &str) -> io::Result<()> {
@@ -227,10 +227,6 @@ impl Disk for SimDisk {
 
     fn unlink(&self, path: &str) -> io::Result<()> {
         self.lock().unlink(path)
-    }
-
-    fn remove_dir(&self, path: &str) -> io::Result<()> {
-        self.lock().remove_dir(path)
     }
 
     fn sync_dir(&self, path: &str) -> io::Result<()> {
@@ -260,6 +256,7 @@ impl Disk for SimDisk {
 struct SimFile {
     disk: SimDisk,
     handle: u64,
+    path: String,
 }
 
 impl File for SimFile {
@@ -289,6 +286,10 @@ impl File for SimFile {
 
     fn handle(&self) -> FileHandle {
         FileHandle::Sim(self.handle)
+    }
+
+    fn path(&self) -> &str {
+        &self.path
     }
 }
 
