@@ -59,33 +59,30 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
-    /// STORE is damaged or of a newer format. The source says what to do.
-    #[error("the store cannot be opened by {path}")]
+    /// STORE is damaged or of a newer format. The text says what to do.
+    #[error("{path}: {error}")]
     Superblock {
         /// Path of STORE.
         path: PathBuf,
         /// What is wrong.
-        #[source]
-        source: SuperblockError,
+        error: SuperblockError,
     },
-    /// The journal cannot be read, or is damaged below what was acknowledged: going on would hide a loss. The source says
-    /// where, and what to do.
-    #[error("the journal of shard {shard} cannot be recovered")]
+    /// The journal cannot be read, or is damaged below what was acknowledged: going on would hide a loss. The text
+    /// says where, and what to do.
+    #[error("the journal of shard {shard} cannot be recovered: {error}")]
     Journal {
         /// Whose journal.
         shard: ShardId,
         /// What is wrong, with file and offset.
-        #[source]
-        source: JournalError,
+        error: JournalError,
     },
-    /// A checkpoint file cannot be read or is damaged. The source says where, and what to do.
-    #[error("a checkpoint of shard {shard} cannot be loaded")]
+    /// A checkpoint file cannot be read or is damaged. The text says where, and what to do.
+    #[error("a checkpoint of shard {shard} cannot be loaded: {error}")]
     Checkpoint {
         /// Whose checkpoint.
         shard: ShardId,
         /// What is wrong, with file and offset.
-        #[source]
-        source: CheckpointError,
+        error: CheckpointError,
     },
     /// The journal and the checkpoint contradict each other. Keep the directory as it is, and restore the store from a copy.
     #[error(
@@ -114,8 +111,8 @@ impl OpenError {
     pub(crate) fn beneath(mut self, base: &Path) -> Self {
         match &mut self {
             Self::Io { path, .. } | Self::Superblock { path, .. } => *path = path_beneath(base, path),
-            Self::Journal { source, .. } => source.put_beneath(base),
-            Self::Checkpoint { source, .. } => source.put_beneath(base),
+            Self::Journal { error, .. } => error.put_beneath(base),
+            Self::Checkpoint { error, .. } => error.put_beneath(base),
             Self::InUse { .. } | Self::NotADirectory { .. } | Self::Inconsistent { .. } | Self::Setting { .. } => {}
         }
         self
@@ -178,15 +175,14 @@ pub enum OpenFileError {
     /// The shard of the channel has failed.
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
-    /// The channel's newest events, which fill no block, could not be read from the checkpoint. The source says where, and
+    /// The channel's newest events, which fill no block, could not be read from the checkpoint. The text says where, and
     /// what to do.
-    #[error("channel {channel} cannot be opened: its newest events cannot be read")]
+    #[error("channel {channel} cannot be opened, its newest events cannot be read: {error}")]
     Damaged {
         /// Which channel.
         channel: ChannelName,
         /// What is wrong.
-        #[source]
-        source: CheckpointError,
+        error: CheckpointError,
     },
     /// META of the channel, which has segment files, is damaged, missing or another's. The events may be whole, but something
     /// has changed what nobody writes a second time. Restore the store, or this file alone, from a copy.

@@ -141,26 +141,30 @@ fn open_samples() -> Vec<Sample> {
     for source in superblock_errors() {
         let remedy = if matches!(source, SuperblockError::Newer { .. }) { "use the software" } else { "from a copy" };
         samples.push(sample(superblock_name, source, "STORE", remedy));
-        samples.push(at(OpenError::Superblock { path: "STORE".into(), source }, "data/STORE", remedy));
+        samples.push(at(OpenError::Superblock { path: "STORE".into(), error: source }, "data/STORE", remedy));
     }
     for source in journal_errors() {
         let newer = matches!(source, JournalError::Newer { .. } | JournalError::NewerEntry { .. });
         let remedy = if newer { "use the software" } else { "from a copy" };
         let name = journal_name(&source);
-        samples.push(at(OpenError::Journal { shard: ShardId(0), source }, "data/journal/000/7.wal", remedy));
+        samples.push(at(OpenError::Journal { shard: ShardId(0), error: source }, "data/journal/000/7.wal", remedy));
         samples.last_mut().unwrap().variant = name;
     }
     for source in checkpoint_errors() {
         let remedy = if matches!(source, CheckpointError::Newer { .. }) { "use the software" } else { "from a copy" };
         let name = checkpoint_name(&source);
-        samples.push(at(OpenError::Checkpoint { shard: ShardId(0), source }, "data/checkpoint/000/7.ckp", remedy));
+        samples.push(at(
+            OpenError::Checkpoint { shard: ShardId(0), error: source },
+            "data/checkpoint/000/7.ckp",
+            remedy,
+        ));
         samples.last_mut().unwrap().variant = name;
     }
     let [journal, checkpoint] = [journal_errors().remove(0), journal_errors().remove(1)];
-    samples.push(at(OpenError::Journal { shard: ShardId(0), source: journal }, "data/journal", "from a copy"));
-    samples.push(at(OpenError::Journal { shard: ShardId(0), source: checkpoint }, "data/journal", "use the software"));
+    samples.push(at(OpenError::Journal { shard: ShardId(0), error: journal }, "data/journal", "from a copy"));
+    samples.push(at(OpenError::Journal { shard: ShardId(0), error: checkpoint }, "data/journal", "use the software"));
     let source = checkpoint_errors().remove(2);
-    samples.push(at(OpenError::Checkpoint { shard: ShardId(0), source }, "data/checkpoint", "from a copy"));
+    samples.push(at(OpenError::Checkpoint { shard: ShardId(0), error: source }, "data/checkpoint", "from a copy"));
     samples
 }
 
@@ -181,7 +185,7 @@ fn open_file_samples() -> Vec<Sample> {
         at(OpenFileError::Setting { channel: channel(), setting, value, allowed }, "orders/eu", "must be 16 KiB"),
         at(OpenFileError::Store(Arc::new(store)), "data/STORE", "open the store again"),
         at(OpenFileError::Poisoned(poisoned()), "journal/000/7.wal", "open it again"),
-        at(OpenFileError::Damaged { channel: channel(), source }, "checkpoint/000/7.ckp", "from a copy"),
+        at(OpenFileError::Damaged { channel: channel(), error: source }, "checkpoint/000/7.ckp", "from a copy"),
         at(OpenFileError::UnknownConfig { channel: channel() }, "orders/eu", "use the software"),
         at(OpenFileError::Closed, "store", "open it again"),
     ];

@@ -141,7 +141,7 @@ pub struct Tail {
 pub enum CheckpointError {
     /// The file or a part of it cannot be read. Try again when the device answers; if it never does, restore from a copy.
     #[error(
-        "{path} at offset {offset} cannot be read; open the store again when the device answers, \
+        "{path} at offset {offset} cannot be read: {error}; open the store again when the device answers, \
          or restore it from a copy"
     )]
     Io {
@@ -150,7 +150,6 @@ pub enum CheckpointError {
         /// Where, bytes.
         offset: u64,
         /// The cause.
-        #[source]
         error: io::Error,
     },
     /// The file is whole, but newer software wrote it. Use that, or a later one.

@@ -273,9 +273,9 @@ impl Store {
     ) -> Result<(Arc<ChannelState>, Unfinished), OpenFileError> {
         let known = handle.known();
         let located: &Located = known.get(&id).expect("looked up before");
-        let tail = load_located_tail(&*self.environment.disk, handle.id, located).map_err(|mut source| {
-            source.put_beneath(&self.environment.base);
-            OpenFileError::Damaged { channel: name.clone(), source }
+        let tail = load_located_tail(&*self.environment.disk, handle.id, located).map_err(|mut error| {
+            error.put_beneath(&self.environment.base);
+            OpenFileError::Damaged { channel: name.clone(), error }
         })?;
         Ok((located.state.clone(), tail))
     }
@@ -444,7 +444,7 @@ fn read_superblock(disk: &dyn Disk) -> Result<Option<Superblock>, OpenError> {
         return Ok(None);
     }
     let superblock = Superblock::decode(&buf[..read]);
-    superblock.map(Some).map_err(|source| OpenError::Superblock { path: STORE_PATH.into(), source })
+    superblock.map(Some).map_err(|error| OpenError::Superblock { path: STORE_PATH.into(), error })
 }
 
 fn write_superblock(disk: &dyn Disk, superblock: &Superblock) -> io::Result<()> {

@@ -14,7 +14,7 @@ use crate::journal::format::{CommitError, EntryError, HeaderError, PayloadError}
 pub enum JournalError {
     /// A file or a part of it cannot be read. Try again when the device answers; if it never does, restore from a copy.
     #[error(
-        "{path} at offset {offset} cannot be read; open the store again when the device answers, \
+        "{path} at offset {offset} cannot be read: {error}; open the store again when the device answers, \
          or restore it from a copy"
     )]
     Io {
@@ -23,7 +23,6 @@ pub enum JournalError {
         /// Where, bytes.
         offset: u64,
         /// The cause.
-        #[source]
         error: io::Error,
     },
     /// Newer software wrote the journal. Use that, or a later one.
