@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::error::OpenError;
 use crate::io::BLOCK_SIZE;
+use crate::io::probe::DurableWrite;
 
 /// How I/O is done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct Options {
     pub page_budget_bytes: usize,
     /// How I/O is done.
     pub backend: Backend,
+    /// How a durable write is done, whatever the machine offers.
+    pub durable_write: Option<DurableWrite>,
     /// How long an event may stay unwritten.
     pub write_behind: Duration,
     /// How long a shard has nothing to commit before it leaves a witness.
@@ -60,6 +63,7 @@ impl Default for Options {
             checkpoint_bytes: 64 << 20,
             page_budget_bytes: 256 << 20,
             backend: Backend::Auto,
+            durable_write: None,
             write_behind: Duration::from_millis(10),
             idle_witness: Duration::from_millis(2),
             commit_depth: 1,

@@ -41,7 +41,7 @@ use crate::clock::Clock;
 use crate::error::Poisoned;
 use crate::ids::Lsn;
 use crate::io::located::split;
-use crate::io::{AlignedBuf, Completion, Disk, Doorbell, Driver};
+use crate::io::{AlignedBuf, Completion, Disk, Doorbell, Driver, IoFacts};
 use crate::journal::journal_dir;
 use crate::journal::pool::SegmentPool;
 use crate::journal::writer::Journal;
@@ -166,7 +166,8 @@ impl Shard {
         let driver = seed.disk.driver()?;
         let doorbell = driver.doorbell();
         seed.handle.set_doorbell(doorbell.clone());
-        *seed.handle.stats.io.lock().expect("no panic while the lock is held") = seed.disk.facts();
+        *seed.handle.stats.io.lock().expect("no panic while the lock is held") =
+            IoFacts { ring: driver.ring(), ..seed.disk.facts() };
         let now_us = seed.clock.steady_us();
         Ok(Self {
             handle: seed.handle,

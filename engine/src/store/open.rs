@@ -85,7 +85,7 @@ impl Store {
     pub fn open(options: &Options, clock: Clock) -> Result<Arc<Self>, OpenError> {
         options.check()?;
         let base = options.persistent_dir.as_deref().expect("the caller has a base directory");
-        let (disk, lock) = open_disk(base, options.backend)?;
+        let (disk, lock) = open_disk(base, options)?;
         let environment = Environment {
             disk,
             clock,
@@ -399,11 +399,11 @@ impl Store {
 }
 
 /// Opens the base directory by the backend that can be had, and takes the lock.
-fn open_disk(base: &Path, backend: Backend) -> Result<(Arc<dyn Disk>, StoreLock), OpenError> {
+fn open_disk(base: &Path, options: &Options) -> Result<(Arc<dyn Disk>, StoreLock), OpenError> {
     if base.exists() && !base.is_dir() {
         return Err(OpenError::NotADirectory { path: base.to_owned() });
     }
-    let uring = match (backend, probe::uring_available()) {
+    let uring = match (options.backend, probe::uring_available()) {
         (Backend::Posix, _) => false,
         (_, Ok(())) => true,
         (Backend::Uring, Err(source)) => {
@@ -415,11 +415,11 @@ fn open_disk(base: &Path, backend: Backend) -> Result<(Arc<dyn Disk>, StoreLock)
         }
     };
     if uring {
-        let disk = UringDisk::open(base, None).map_err(io_error("open", base))?;
+        let disk = UringDisk::open(base, options.durable_write).map_err(io_error("open", base))?;
         let lock = take_lock(base, disk.posix())?;
         Ok((Arc::new(disk), lock))
     } else {
-        let disk = PosixDisk::open(base, None).map_err(io_error("open", base))?;
+        let disk = PosixDisk::open(base, options.durable_write).map_err(io_error("open", base))?;
         let lock = take_lock(base, &disk)?;
         Ok((Arc::new(disk), lock))
     }

@@ -32,6 +32,9 @@ use tree::Tree;
 /// Name of the lock file in the base directory.
 pub const LOCK_FILE: &str = "LOCK";
 
+/// Why there is no direct I/O on a file system that let the probe have it.
+const REFUSED_LATER: &str = "the file system refuses O_DIRECT on a file";
+
 /// A directory on a real file system, with blocking writes.
 #[derive(Debug)]
 pub struct PosixDisk {
@@ -54,11 +57,20 @@ impl PosixDisk {
     pub fn open(base: &Path, durable_write: Option<DurableWrite>) -> io::Result<Self> {
         let tree = Tree::open(base)?;
         let probe = probe::probe(tree.base());
-        if durable_write == Some(DurableWrite::Dsync) && probe.durable_write != DurableWrite::Dsync {
+        if durable_write == Some(DurableWrite::Dsync) && !probe.dsync_works {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "the file system refuses RWF_DSYNC"));
         }
-        let durable_write = durable_write.unwrap_or(probe.durable_write);
-        let facts = IoFacts { backend: "posix", durable_write: durable_write.name(), ..probe.facts };
+        let found = &probe.facts;
+        let (durable_write, reason) = probe::choose(probe.dsync_works, found.write_cache, found.fua, durable_write);
+        let facts = IoFacts {
+            backend: "posix",
+            durable_write: durable_write.name(),
+            durable_write_reason: reason,
+            ..probe.facts
+        };
+        if !facts.direct {
+            tracing::warn!(store = %base.display(), reason = facts.buffered_reason, "no direct I/O: the page cache is used");
+        }
         Ok(Self {
             tree,
             direct: AtomicBool::new(facts.direct),
@@ -115,7 +127,9 @@ impl PosixDisk {
             // probe has tried one.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) && flags & libc::O_CREAT == 0 => {
                 let file = self.tree.open_file(path, flags)?;
-                self.direct.store(false, Ordering::Relaxed);
+                if self.direct.swap(false, Ordering::Relaxed) {
+                    tracing::warn!(path, reason = REFUSED_LATER, "no direct I/O from now on: the page cache is used");
+                }
                 Ok(file.into())
             }
             result => Ok(result?.into()),
@@ -161,7 +175,11 @@ impl Disk for PosixDisk {
     }
 
     fn facts(&self) -> IoFacts {
-        IoFacts { direct: self.direct.load(Ordering::Relaxed), ..self.facts.clone() }
+        let mut facts = self.facts.clone();
+        if facts.direct && !self.direct.load(Ordering::Relaxed) {
+            (facts.direct, facts.buffered_reason) = (false, REFUSED_LATER);
+        }
+        facts
     }
 }
 

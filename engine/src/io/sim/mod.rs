@@ -241,6 +241,7 @@ impl Disk for SimDisk {
         IoFacts {
             backend: "sim",
             durable_write: "simulated",
+            durable_write_reason: "simulated",
             file_system: "sim".to_owned(),
             device: String::new(),
             write_cache: Some(true),
@@ -248,6 +249,7 @@ impl Disk for SimDisk {
             memory_align: BLOCK_SIZE,
             offset_align: BLOCK_SIZE,
             direct: true,
+            ..IoFacts::default()
         }
     }
 }
