@@ -101,7 +101,11 @@ fn tail_reports_a_lost_suffix_first_and_goes_on_with_what_survived() {
     // As a stream, the loss is an item too; and only what is durable follows, if that is asked for.
     let mut durable = file.tail(cursor).durable_only();
     let seen = items(&mut durable);
-    assert_eq!(seen, [Err("channel orders: events 20..30 that the cursor has seen were lost in a crash".to_owned())]);
+    assert_eq!(
+        seen,
+        [Err("channel orders: events 20..30 that the cursor has seen were lost in a crash; the tail goes on at 20"
+            .to_owned())]
+    );
     drive(&mut store, file.sync()).unwrap();
     assert_eq!(items(&mut durable), new);
     // The cursor of now has lost nothing.

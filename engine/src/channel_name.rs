@@ -9,6 +9,9 @@ use std::sync::Arc;
 /// Longest name, bytes.
 pub const CHANNEL_NAME_SIZE_MAX: usize = 255;
 
+/// How many characters of a name that is too long are shown.
+const BEGINNING_SHOWN: usize = 40;
+
 /// Name of a channel: 1 to 255 bytes of UTF-8, parts between `/`, none of them empty, `.` or `..`, no control
 /// characters. A cheap clone.
 ///
@@ -25,16 +28,18 @@ pub struct ChannelName(Arc<str>);
 #[non_exhaustive]
 pub enum ChannelNameError {
     /// A name has at least one byte.
-    #[error("a channel name cannot be empty")]
+    #[error("a channel name cannot be empty; give it 1 to {CHANNEL_NAME_SIZE_MAX} bytes")]
     Empty,
     /// Shorten the name.
-    #[error("channel name has {size} bytes, the limit is {CHANNEL_NAME_SIZE_MAX}")]
+    #[error("channel name {begins:?}... has {size} bytes, the limit is {CHANNEL_NAME_SIZE_MAX}; shorten it")]
     TooLong {
+        /// How the text begins.
+        begins: String,
         /// Bytes of the text.
         size: usize,
     },
     /// Parts between `/` are not empty; a name neither begins nor ends with `/`.
-    #[error("channel name {name:?} has an empty part at byte {at}")]
+    #[error("channel name {name:?} has an empty part at byte {at}; put something between the slashes, or drop one")]
     EmptyPart {
         /// The text.
         name: String,
@@ -42,7 +47,7 @@ pub enum ChannelNameError {
         at: usize,
     },
     /// `.` and `..` mean something else everywhere else.
-    #[error("channel name {name:?} has the part {part:?}, which is not allowed")]
+    #[error("channel name {name:?} has the part {part:?}, which is not allowed; use another word")]
     DotPart {
         /// The text.
         name: String,
@@ -50,7 +55,7 @@ pub enum ChannelNameError {
         part: String,
     },
     /// Control characters cannot be seen.
-    #[error("channel name {name:?} has the control character {character:?} at byte {at}")]
+    #[error("channel name {name:?} has the control character {character:?} at byte {at}; leave it out")]
     ControlCharacter {
         /// The text.
         name: String,
@@ -68,7 +73,8 @@ impl ChannelName {
             return Err(ChannelNameError::Empty);
         }
         if name.len() > CHANNEL_NAME_SIZE_MAX {
-            return Err(ChannelNameError::TooLong { size: name.len() });
+            let begins = name.chars().take(BEGINNING_SHOWN).collect();
+            return Err(ChannelNameError::TooLong { begins, size: name.len() });
         }
         if let Some((at, character)) = name.char_indices().find(|(_, c)| c.is_control()) {
             return Err(ChannelNameError::ControlCharacter { name: name.to_owned(), character, at });

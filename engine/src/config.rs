@@ -110,9 +110,10 @@ impl RedexFileConfig {
         postcard::to_allocvec(self).expect("a plain struct always encodes")
     }
 
-    /// The inverse of [`RedexFileConfig::encode`].
+    /// The inverse of [`RedexFileConfig::encode`]; `None` for what newer software wrote.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        postcard::from_bytes(bytes).ok()
+        let (config, rest) = postcard::take_from_bytes(bytes).ok()?;
+        rest.is_empty().then_some(config)
     }
 }
 

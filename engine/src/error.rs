@@ -1,7 +1,7 @@
 //! Errors, one type per operation. Each says what is true now and what to do next; all convert into [`RedexError`].
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::channel_name::{ChannelName, ChannelNameError};
@@ -11,17 +11,19 @@ use crate::read::subscribe::TailEnd;
 use crate::segment::block::BlockError;
 use crate::segment::record::RecordError;
 use crate::store::checkpoint::CheckpointError;
+use crate::store::meta::MetaError;
 use crate::store::superblock::SuperblockError;
 
-/// A write or flush that failed. The shard takes no more; what was in flight is unknown until the next open.
+/// A write or flush that failed. The shard takes no more; what was in flight is unknown until the next open. Close the
+/// store and open it again to recover.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("shard {shard} stopped after a failed {what} of {file}; reopen the store to recover")]
+#[error("shard {shard} stopped after a failed {what}: {file}; close the store and open it again to recover")]
 pub struct Poisoned {
     /// Whose I/O failed.
     pub shard: ShardId,
     /// What failed, e.g. `journal write`.
     pub what: &'static str,
-    /// The file.
+    /// The file or directory, beneath the base directory.
     pub file: String,
     /// The first cause.
     #[source]
@@ -33,8 +35,8 @@ pub struct Poisoned {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Another process has the store open. Wait for it to end, or open read-only.
-    #[error("store {path} is in use by {holder}")]
+    /// Somebody has the store open, in another process or in this one. Close it there, or wait for that process to end.
+    #[error("store {path} is in use by {holder}; close it there, or wait for that process to end")]
     InUse {
         /// Base directory.
         path: PathBuf,
@@ -42,51 +44,51 @@ pub enum OpenError {
         holder: String,
     },
     /// The base directory is not a directory. Name another.
-    #[error("{path} is not a directory")]
+    #[error("base directory {path} is not a directory; name another, or move what is there")]
     NotADirectory {
         /// What was named.
         path: PathBuf,
     },
-    /// The operating system refused something.
-    #[error("cannot {what} {path}")]
+    /// The operating system refused something. Opening again is safe once the cause is gone.
+    #[error("cannot {what} {path}; open the store again when the cause is gone")]
     Io {
         /// What was tried, e.g. `create`.
         what: &'static str,
-        /// On which path.
+        /// On which path, in the base directory.
         path: PathBuf,
         /// Its answer.
         #[source]
         source: io::Error,
     },
-    /// STORE is damaged or of a newer format.
-    #[error("{path}: {source}")]
+    /// STORE is damaged or of a newer format. The text says what to do.
+    #[error("{path}: {error}")]
     Superblock {
         /// Path of STORE.
         path: PathBuf,
         /// What is wrong.
-        #[source]
-        source: SuperblockError,
+        error: SuperblockError,
     },
-    /// The journal is damaged below what was acknowledged. Restore from a copy, or salvage what is intact.
-    #[error("the journal of shard {shard} is damaged: {source}")]
+    /// The journal cannot be read, or is damaged below what was acknowledged: going on would hide a loss. The text
+    /// says where, and what to do.
+    #[error("the journal of shard {shard} cannot be recovered: {error}")]
     Journal {
         /// Whose journal.
         shard: ShardId,
         /// What is wrong, with file and offset.
-        #[source]
-        source: JournalError,
+        error: JournalError,
     },
-    /// A checkpoint file is damaged. Restore from a copy, or salvage what is intact.
-    #[error("a checkpoint of shard {shard} is damaged: {source}")]
+    /// A checkpoint file cannot be read or is damaged. The text says where, and what to do.
+    #[error("a checkpoint of shard {shard} cannot be loaded: {error}")]
     Checkpoint {
         /// Whose checkpoint.
         shard: ShardId,
         /// What is wrong, with file and offset.
-        #[source]
-        source: CheckpointError,
+        error: CheckpointError,
     },
-    /// The journal and the checkpoint contradict each other.
-    #[error("channel {channel:?} cannot be recovered: {why}")]
+    /// The journal and the checkpoint contradict each other. Keep the directory as it is, and restore the store from a copy.
+    #[error(
+        "channel {channel:?} cannot be recovered: {why}; keep the directory as it is, and restore the store from a copy"
+    )]
     Inconsistent {
         /// Which channel; its id if the name is unknown.
         channel: String,
@@ -105,6 +107,29 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Puts the base directory before the paths, which the engine knows beneath it only.
+    pub(crate) fn beneath(mut self, base: &Path) -> Self {
+        match &mut self {
+            Self::Io { path, .. } | Self::Superblock { path, .. } => *path = path_beneath(base, path),
+            Self::Journal { error, .. } => error.put_beneath(base),
+            Self::Checkpoint { error, .. } => error.put_beneath(base),
+            Self::InUse { .. } | Self::NotADirectory { .. } | Self::Inconsistent { .. } | Self::Setting { .. } => {}
+        }
+        self
+    }
+}
+
+/// A path of the store as the user knows it.
+pub(crate) fn path_beneath(base: &Path, path: &Path) -> PathBuf {
+    if path.as_os_str().is_empty() { base.to_owned() } else { base.join(path) }
+}
+
+/// The same for a path that is kept as text.
+pub(crate) fn put_beneath(base: &Path, path: &mut String) {
+    *path = path_beneath(base, Path::new(path)).to_string_lossy().into_owned();
+}
+
 /// Why a channel could not be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -113,14 +138,17 @@ pub enum OpenFileError {
     #[error(transparent)]
     Name(#[from] ChannelNameError),
     /// A persistent channel needs a base directory: use `with_persistent_dir`.
-    #[error("channel {channel} is persistent, but this Redex has no base directory")]
+    #[error(
+        "channel {channel} is persistent, but this Redex has no base directory; \
+         make it by `Redex::open` or `with_persistent_dir`"
+    )]
     NoBaseDirectory {
         /// Which channel.
         channel: ChannelName,
     },
     /// The store was open before this handle's base directory was set: it stays where it is. Use a handle of its own, by
     /// [`crate::Redex::open`], for the other directory.
-    #[error("channel {channel}: the store is open in {present}, so its base directory cannot become {wanted}", present = present.display(), wanted = wanted.display())]
+    #[error("channel {channel}: the store is open in {present}, so its base directory cannot become {wanted}; open the other one by a handle of its own, `Redex::open`", present = present.display(), wanted = wanted.display())]
     BaseDirectoryConflict {
         /// Which channel.
         channel: ChannelName,
@@ -130,7 +158,7 @@ pub enum OpenFileError {
         wanted: PathBuf,
     },
     /// The channel is there with another configuration. Open it with that one.
-    #[error("channel {channel} has {setting} {present}, not {wanted}")]
+    #[error("channel {channel} has {setting} {present}, not {wanted}; open it with {setting} {present}")]
     ConfigConflict {
         /// Which channel.
         channel: ChannelName,
@@ -159,17 +187,40 @@ pub enum OpenFileError {
     /// The shard of the channel has failed.
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
-    /// The channel's newest block could not be read from its checkpoint.
-    #[error("channel {channel} is damaged: {source}")]
+    /// The channel's newest events, which fill no block, could not be read from the checkpoint. The text says where, and
+    /// what to do.
+    #[error("channel {channel} cannot be opened, its newest events cannot be read: {error}")]
     Damaged {
         /// Which channel.
         channel: ChannelName,
         /// What is wrong.
+        error: CheckpointError,
+    },
+    /// META of the channel, which has segment files, is damaged, missing or another's. The events may be whole, but something
+    /// has changed what nobody writes a second time. Restore the store, or this file alone, from a copy.
+    #[error(
+        "channel {channel} cannot be opened: {path} is damaged at offset {offset}; \
+         restore this file, or the store, from a copy"
+    )]
+    Meta {
+        /// Which channel.
+        channel: ChannelName,
+        /// Path of META.
+        path: PathBuf,
+        /// Where the damaged block begins, bytes.
+        offset: u64,
+        /// What is wrong.
         #[source]
-        source: CheckpointError,
+        source: MetaError,
+    },
+    /// The stored configuration of the channel does not decode, though its checksum is right: newer software wrote it.
+    #[error("channel {channel} has a configuration that this software does not know; use the software that wrote it")]
+    UnknownConfig {
+        /// Which channel.
+        channel: ChannelName,
     },
     /// `close` was called.
-    #[error("the store is closed")]
+    #[error("the store is closed; open it again for its channels")]
     Closed,
 }
 
@@ -178,17 +229,26 @@ pub enum OpenFileError {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
-    /// Split the payload, or store it as a blob and append its reference.
-    #[error("payload is {size} bytes, the limit is {limit}")]
+    /// Split the payload, or store it elsewhere and append where it is.
+    #[error(
+        "channel {channel}: payload is {size} bytes, the limit is {limit}; split it, or store it elsewhere and append where"
+    )]
     TooLarge {
+        /// Which channel.
+        channel: ChannelName,
         /// Payload size, bytes.
         size: usize,
         /// Largest payload, bytes.
         limit: usize,
     },
     /// Split the batch.
-    #[error("batch has {size} bytes in {count} events, the limits are {limit} bytes and {count_limit} events")]
+    #[error(
+        "channel {channel}: batch has {size} bytes in {count} events, the limits are {limit} bytes and {count_limit} \
+         events; split it"
+    )]
     BatchTooLarge {
+        /// Which channel.
+        channel: ChannelName,
         /// Payload bytes of the batch.
         size: usize,
         /// Events of the batch.
@@ -199,8 +259,10 @@ pub enum AppendError {
         count_limit: usize,
     },
     /// An inline payload has at most 8 bytes; use `append`.
-    #[error("inline payload is {size} bytes, the limit is 8")]
+    #[error("channel {channel}: inline payload is {size} bytes, the limit is 8; use `append`")]
     NotInline {
+        /// Which channel.
+        channel: ChannelName,
         /// Payload size, bytes.
         size: usize,
     },
@@ -220,7 +282,7 @@ pub enum AppendError {
         channel: ChannelName,
     },
     /// The channel or the store was closed.
-    #[error("channel {channel} is closed")]
+    #[error("channel {channel} is closed; open the store again to append")]
     Closed {
         /// Which channel.
         channel: ChannelName,
@@ -234,16 +296,21 @@ pub enum AppendError {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The range ends before it begins.
-    #[error("range {start}..{end} ends before it begins")]
+    /// The range ends before it begins. Give the lower sequence first.
+    #[error("channel {channel}: range {start}..{end} ends before it begins; give the lower sequence first")]
     BadRange {
+        /// Which channel.
+        channel: ChannelName,
         /// First sequence.
         start: u64,
         /// End, exclusive.
         end: u64,
     },
-    /// An index block is damaged.
-    #[error("channel {channel}, events {from}..{to}: {file} at byte {offset} is damaged: {source}")]
+    /// An index block is damaged. Events before and behind can be read; for these the store has to be restored from a copy.
+    #[error(
+        "channel {channel}, events {from}..{to}: {file} at byte {offset} is damaged; \
+         read on from {to}, or restore the store from a copy"
+    )]
     Index {
         /// Which channel.
         channel: ChannelName,
@@ -251,7 +318,7 @@ pub enum ReadError {
         from: u64,
         /// End of the events affected, exclusive.
         to: u64,
-        /// Which file.
+        /// Which file, beneath the base directory.
         file: String,
         /// Where in it.
         offset: u64,
@@ -259,8 +326,10 @@ pub enum ReadError {
         #[source]
         source: BlockError,
     },
-    /// An index record makes no sense.
-    #[error("channel {channel}, event {seq}: its record is damaged: {source}")]
+    /// An index record makes no sense. Other events can be read.
+    #[error(
+        "channel {channel}, event {seq}: its record is damaged; read on behind it, or restore the store from a copy"
+    )]
     Record {
         /// Which channel.
         channel: ChannelName,
@@ -270,16 +339,17 @@ pub enum ReadError {
         #[source]
         source: RecordError,
     },
-    /// A payload does not have the checksum of its record.
+    /// A payload does not have the checksum of its record. Other events can be read.
     #[error(
-        "channel {channel}, event {seq}: {file} at byte {offset} is damaged: the payload of {len} bytes has another checksum"
+        "channel {channel}, event {seq}: {file} at byte {offset} is damaged: the payload of {len} bytes has another \
+         checksum; read on behind it, or restore the store from a copy"
     )]
     Payload {
         /// Which channel.
         channel: ChannelName,
         /// Which event.
         seq: u64,
-        /// Which file.
+        /// Which file, beneath the base directory.
         file: String,
         /// Where in it.
         offset: u64,
@@ -287,11 +357,11 @@ pub enum ReadError {
         len: u32,
     },
     /// The operating system refused to read.
-    #[error("channel {channel}: cannot read {file} at byte {offset}")]
+    #[error("channel {channel}: cannot read {file} at byte {offset}; read again when the device answers")]
     Io {
         /// Which channel.
         channel: ChannelName,
-        /// Which file.
+        /// Which file, beneath the base directory.
         file: String,
         /// Where in it.
         offset: u64,
@@ -300,11 +370,14 @@ pub enum ReadError {
         source: Arc<io::Error>,
     },
     /// The file is shorter than the channel's state says.
-    #[error("channel {channel}: {file} ends at byte {offset}, but events {from}..{to} should follow")]
+    #[error(
+        "channel {channel}: {file} ends at byte {offset}, but events {from}..{to} should follow; \
+         put the file back, or restore the store from a copy"
+    )]
     Missing {
         /// Which channel.
         channel: ChannelName,
-        /// Which file.
+        /// Which file, beneath the base directory.
         file: String,
         /// Where it ends.
         offset: u64,
@@ -319,8 +392,7 @@ pub enum ReadError {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubscribeError {
-    /// The cursor points at events that a crash took back, or that `truncate_suffix` removed. Go on at `from`: what was
-    /// seen between is not in the log.
+    /// The cursor points at events that a crash took back. Go on at `from`: what was seen between is not in the log.
     #[error("channel {channel}: events {from}..{to} that the cursor has seen were lost in a crash; go on at {from}")]
     LostEvents {
         /// Which channel.
@@ -331,7 +403,10 @@ pub enum SubscribeError {
         to: u64,
     },
     /// The cursor is of an epoch that this store has not had.
-    #[error("channel {channel}: the cursor is of epoch {epoch}, the store is at {present}: it is of another store")]
+    #[error(
+        "channel {channel}: the cursor is of epoch {epoch}, the store is at {present}: it is of another store; \
+         subscribe from a sequence instead"
+    )]
     UnknownEpoch {
         /// Which channel.
         channel: ChannelName,
@@ -350,7 +425,7 @@ pub enum SyncError {
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
     /// The store was closed before the event became durable; what was published before the close is durable.
-    #[error("channel {channel} was closed before event {seq} was appended")]
+    #[error("channel {channel} was closed before event {seq} was appended; open the store again to append it")]
     Closed {
         /// Which channel.
         channel: ChannelName,
@@ -370,8 +445,14 @@ pub enum CloseError {
     #[error("no space left for a checkpoint; make room: the next open recovers what is in the journal")]
     NoSpace,
     /// STORE could not be written: the next open recovers as after a crash.
-    #[error("cannot write the store's end to STORE")]
-    Store(#[source] Arc<io::Error>),
+    #[error("cannot write the store's end to {path}; nothing is lost: the next open recovers")]
+    Store {
+        /// Path of STORE.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: Arc<io::Error>,
+    },
 }
 
 /// Any error of this crate.
@@ -406,3 +487,6 @@ pub enum RedexError {
     #[error(transparent)]
     Name(#[from] ChannelNameError),
 }
+
+#[cfg(test)]
+mod tests;

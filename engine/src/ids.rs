@@ -56,6 +56,12 @@ impl ChannelId {
     pub fn new(epoch: Epoch, counter: u32) -> Self {
         Self((u64::from(epoch.0) << 32) | u64::from(counter))
     }
+
+    /// The epoch that created the channel.
+    #[must_use]
+    pub fn epoch(self) -> Epoch {
+        Epoch((self.0 >> 32) as u32)
+    }
 }
 
 impl fmt::Display for ChannelId {

@@ -60,7 +60,7 @@ pub use error::{
 pub use event::{EventTime, Payload, RedexEvent};
 pub use file::{Durable, PublishedWait, RedexFile};
 pub use ids::ShardId;
-pub use io::IoFacts;
+pub use io::{IoFacts, RingFacts};
 pub use options::Backend;
 pub use read::range::{ReadOne, ReadRange, Scan};
 pub use read::subscribe::{Cursor, From, Subscribe, Tail, TailEnd, TailResults};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::error::OpenError;
 use crate::io::BLOCK_SIZE;
+use crate::io::probe::DurableWrite;
 
 /// What [`Options::write_behind`] may be. Less leaves a shard no time to sleep between two commits that nobody waits for;
 /// under more, a killed process would lose more than anybody expects of "written behind".
@@ -38,6 +39,8 @@ pub struct Options {
     pub page_budget_bytes: usize,
     /// How I/O is done.
     pub backend: Backend,
+    /// How a durable write is done, whatever the machine offers.
+    pub durable_write: Option<DurableWrite>,
     /// How long an event may stay unwritten.
     pub write_behind: Duration,
     /// How long a shard has nothing to commit before it leaves a witness.
@@ -61,6 +64,7 @@ impl Default for Options {
             checkpoint_bytes: 64 << 20,
             page_budget_bytes: 256 << 20,
             backend: Backend::Auto,
+            durable_write: None,
             write_behind: Duration::from_millis(10),
             idle_witness: Duration::from_millis(2),
             commit_depth: 1,

@@ -16,6 +16,7 @@ use crate::config::{RedexFileConfig, SEGMENT_BYTES_RANGE};
 use crate::error::{CloseError, OpenError, OpenFileError};
 use crate::file::RedexFile;
 use crate::ids::{ChannelId, Epoch, Seq};
+use crate::io::probe::DurableWrite;
 use crate::options::{Backend, Options};
 use crate::shard::stats::Stats;
 use crate::store::Store;
@@ -402,6 +403,14 @@ impl RedexBuilder {
     #[must_use]
     pub fn backend(mut self, backend: Backend) -> Self {
         self.options.backend = backend;
+        self
+    }
+
+    /// Does durable writes as where `RWF_DSYNC` is refused, for tests: the write, then fdatasync.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn write_then_flush(mut self) -> Self {
+        self.options.durable_write = Some(DurableWrite::WriteThenFlush);
         self
     }
 

@@ -4,6 +4,7 @@
 //! the same operations on the disk ([`SimDisk::trace_hash`] proves it). Dropping it is a killed process: what was
 //! submitted still lands, nothing is closed. It belongs to one thread.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,6 +134,7 @@ impl SimStore {
             random: Random::seeded(seed),
             offload: Arc::new(Offload::inline()),
             file_maker: Arc::new(Offload::inline()),
+            base: PathBuf::new(),
             pages: PagePool::new(options.page_budget_bytes, options.page_budget_bytes / 2),
         };
         disk.set_phase(Some(StepKind::Recovery.name()));

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use redex::{AppendError, Backend, FsyncPolicy, OpenError, Redex, RedexFile};
 
 use support::{
-    ChildTest, check, child_dir, fill, open, payload, persistent, scratch, tell, text, try_open, wait_until,
+    ChildTest, check, child_dir, fill, open, payload, persistent, scratch, tell, text, try_open, uring_allowed,
+    wait_until,
 };
 
 /// Refuses `io_uring_setup` with EPERM to this thread and those that it starts, as the seccomp profiles of containers do.
@@ -111,9 +112,15 @@ fn plain_calls_take_over_where_io_uring_is_forbidden() {
     let mut child = ChildTest::spawn("child_without_io_uring", dir.path());
     assert_eq!(child.hear().as_deref(), Some("done"));
     assert!(child.passed());
+    let allowed = uring_allowed();
     let redex = open(dir.path(), Backend::Auto);
-    assert_eq!(redex.stats().io.backend, "uring");
+    assert_eq!(redex.stats().io.backend, if allowed { "uring" } else { "posix" });
     check(&redex.open_file("small", persistent()).unwrap(), 0..200);
+}
+
+/// Every backend that there may be.
+fn real_backends() -> Vec<Backend> {
+    if uring_allowed() { vec![Backend::Uring, Backend::Posix] } else { vec![Backend::Posix] }
 }
 
 /// A mounted file system; unmounted when dropped.
@@ -151,10 +158,11 @@ fn file_system_without_direct_io_is_used_all_the_same() {
     let Some(mounted) = Mounted::new(scratch(), &["-t", "ramfs", "ramfs"]) else { return };
     let store = mounted.point.join("store");
     work(&store);
-    for backend in [Backend::Uring, Backend::Posix] {
+    for backend in real_backends() {
         let redex = open(&store, backend);
         let facts = redex.stats().io;
         assert_eq!((facts.file_system.as_str(), facts.direct), ("ramfs", false));
+        assert!(!facts.buffered_reason.is_empty());
         check(&redex.open_file("small", persistent()).unwrap(), 0..200);
     }
 }
@@ -175,7 +183,19 @@ fn memory_file_system_is_used_all_the_same() {
 #[ignore = "a child process of another test"]
 fn child_appends_until_killed() {
     let Some(dir) = child_dir() else { return };
-    let redex = open(&dir, Backend::Auto);
+    append_until_killed(&open(&dir, Backend::Auto));
+}
+
+/// The same, each durable write followed by a flush of its own.
+#[test]
+#[ignore = "a child process of another test"]
+fn child_appends_by_write_and_flush_until_killed() {
+    let Some(dir) = child_dir() else { return };
+    let redex = Redex::builder().persistent_dir(dir).shards(1).journal_segment_bytes(1 << 20).write_then_flush();
+    append_until_killed(&redex.build().unwrap());
+}
+
+fn append_until_killed(redex: &Redex) {
     let small = redex.open_file("small", persistent()).unwrap();
     let bulk = redex.open_file("bulk", persistent()).unwrap();
     loop {
@@ -244,29 +264,62 @@ fn killed_process_loses_nothing_that_it_acknowledged() {
     }
 }
 
+/// Kills of a process that makes its writes durable by a flush behind each.
+#[test]
+fn killed_process_that_flushes_behind_its_writes_loses_nothing_either() {
+    let dir = scratch();
+    for round in 0..4 {
+        let child = ChildTest::spawn("child_appends_by_write_and_flush_until_killed", dir.path());
+        kill_and_open(dir.path(), child, 1 + round * 5, Duration::ZERO);
+    }
+}
+
 /// A group of processes whose writes to one device are held down; removed when dropped.
 struct SlowDevice(PathBuf);
 
 impl SlowDevice {
-    /// `None`, told on stderr, where the kernel offers no such group.
+    /// `None`, told on stderr, where the kernel offers no such group. The groups of the second version are tried where the
+    /// first one's are not.
     fn new(dir: &Path, bytes_per_second: u64) -> Option<Self> {
-        let group = PathBuf::from(format!("/sys/fs/cgroup/blkio/redex-test-{}", std::process::id()));
-        let device = std::os::unix::fs::MetadataExt::dev(&fs::metadata(dir).unwrap());
-        let limit = format!("{}:{} {bytes_per_second}", libc::major(device), libc::minor(device));
-        if let Err(error) = fs::create_dir(&group) {
-            eprintln!("SKIPPED: no slow device: {}: {error}", group.display());
-            return None;
-        }
+        let device = whole_device(dir);
+        let first = || {
+            let limit = format!("{device} {bytes_per_second}");
+            Self::limited("/sys/fs/cgroup/blkio", "blkio.throttle.write_bps_device", &limit)
+        };
+        let second = |_| {
+            let root = Path::new("/sys/fs/cgroup");
+            let controllers = fs::read_to_string(root.join("cgroup.controllers"))?;
+            if !controllers.split_whitespace().any(|controller| controller == "io") {
+                return Err(std::io::Error::other(format!("no io among the controllers: {controllers}")));
+            }
+            fs::write(root.join("cgroup.subtree_control"), "+io")?;
+            Self::limited("/sys/fs/cgroup", "io.max", &format!("{device} wbps={bytes_per_second}"))
+        };
+        let slow = first().or_else(second);
+        slow.inspect_err(|error| eprintln!("SKIPPED: no slow device: {error}")).ok()
+    }
+
+    fn limited(root: &str, setting: &str, limit: &str) -> std::io::Result<Self> {
+        let group = Path::new(root).join(format!("redex-test-{}", std::process::id()));
+        fs::create_dir(&group)?;
         let slow = Self(group);
-        if let Err(error) = fs::write(slow.0.join("blkio.throttle.write_bps_device"), limit) {
-            eprintln!("SKIPPED: no slow device: {error}");
-            return None;
-        }
-        Some(slow)
+        fs::write(slow.0.join(setting), limit)?;
+        Ok(slow)
     }
 
     fn add(&self, child: &ChildTest) {
         fs::write(self.0.join("cgroup.procs"), child.id().to_string()).unwrap();
+    }
+}
+
+/// Numbers of the whole device that a directory lies on: partitions cannot be limited.
+fn whole_device(dir: &Path) -> String {
+    let device = std::os::unix::fs::MetadataExt::dev(&fs::metadata(dir).unwrap());
+    let number = format!("{}:{}", libc::major(device), libc::minor(device));
+    let partition = PathBuf::from(format!("/sys/dev/block/{number}"));
+    match fs::canonicalize(&partition).ok().filter(|path| path.join("partition").exists()) {
+        Some(path) => fs::read_to_string(path.parent().unwrap().join("dev")).unwrap().trim().to_owned(),
+        None => number,
     }
 }
 
@@ -372,7 +425,7 @@ fn check_filler(file: &RedexFile, end: u64) {
 /// Fills a small ext4, reads on the full disk, makes room, appends, and reopens.
 #[test]
 fn full_disk_refuses_appends_until_there_is_room() {
-    for backend in [Backend::Uring, Backend::Posix] {
+    for backend in real_backends() {
         let Some((mounted, ballast)) = small_file_system() else { return };
         let store = mounted.point.join("store");
         let redex = open(&store, backend);
@@ -393,6 +446,33 @@ fn full_disk_refuses_appends_until_there_is_room() {
         let redex = open(&store, backend);
         check_filler(&redex.open_file("a", persistent()).unwrap(), all);
         redex.close().wait().unwrap();
+    }
+}
+
+/// The disk is full before there is a store: the error names what could not be made, and with room the store opens.
+#[test]
+fn first_open_on_a_full_disk_is_refused_until_there_is_room() {
+    for backend in real_backends() {
+        let Some((mounted, ballast)) = small_file_system() else { return };
+        let store = mounted.point.join("store");
+        let mut filler = fs::File::create(mounted.point.join("filler")).unwrap();
+        for size in [1 << 20, 4096, 1] {
+            let bytes = vec![1; size];
+            while std::io::Write::write_all(&mut filler, &bytes).and_then(|()| filler.sync_data()).is_ok() {}
+        }
+        // What the directories need may be there, what the journal needs is not.
+        for attempt in 0..2 {
+            let error = try_open(&store, backend).unwrap_err();
+            let OpenError::Io { path, source, .. } = &error else { panic!("{}", text(&error)) };
+            assert!(path.starts_with(&store), "attempt {attempt}: {}", text(&error));
+            assert_eq!(source.kind(), std::io::ErrorKind::StorageFull, "attempt {attempt}: {}", text(&error));
+            assert!(text(&error).contains(store.to_str().unwrap()), "{}", text(&error));
+        }
+        fs::remove_file(&ballast).unwrap();
+        let redex = open(&store, backend);
+        fill(&redex.open_file("a", persistent()).unwrap(), 0..20);
+        redex.close().wait().unwrap();
+        check(&open(&store, backend).open_file("a", persistent()).unwrap(), 0..20);
     }
 }
 

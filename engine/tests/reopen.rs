@@ -1,6 +1,8 @@
-//! What was acknowledged is there after a reopen, clean or not, on real files.
+//! What was acknowledged is there after a reopen, clean or not, on real files, however durable writes are done.
 
-use redex::{Backend, FsyncPolicy, Redex, RedexFileConfig};
+mod support;
+
+use redex::{Backend, FsyncPolicy, Redex, RedexBuilder, RedexFileConfig};
 
 fn scratch() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
@@ -19,12 +21,41 @@ fn open(dir: &std::path::Path, backend: Backend) -> Redex {
     Redex::builder().persistent_dir(dir).backend(backend).journal_segment_bytes(1 << 20).build().unwrap()
 }
 
+/// How a store makes a write durable.
+#[derive(Clone, Copy, Debug)]
+enum Writes {
+    /// As the machine has it.
+    Chosen,
+    /// By a flush behind each.
+    Flushed,
+}
+
+impl Writes {
+    fn set(self, builder: RedexBuilder) -> RedexBuilder {
+        match self {
+            Self::Chosen => builder,
+            Self::Flushed => builder.write_then_flush(),
+        }
+    }
+
+    fn open(self, dir: &std::path::Path, backend: Backend) -> Redex {
+        let builder = Redex::builder().persistent_dir(dir).backend(backend).journal_segment_bytes(1 << 20);
+        let redex = self.set(builder).build().unwrap();
+        let facts = redex.stats().io;
+        assert!(!facts.durable_write_reason.is_empty(), "{facts:?}");
+        if matches!(self, Self::Flushed) {
+            assert_eq!((facts.durable_write, facts.durable_write_reason), ("write+fdatasync", "it was asked for"));
+        }
+        redex
+    }
+}
+
 /// Appends, waits, closes, reopens, compares; three times over.
-fn clean_close_keeps_everything(backend: Backend) {
+fn clean_close_keeps_everything(backend: Backend, writes: Writes) {
     let dir = scratch();
     let mut expected = 0;
     for _ in 0..3 {
-        let redex = open(dir.path(), backend);
+        let redex = writes.open(dir.path(), backend);
         let file = redex.open_file("a/b", persistent()).unwrap();
         assert_eq!(file.next_seq(), expected);
         for event in file.read_from(0).blocking() {
@@ -48,19 +79,39 @@ fn clean_close_keeps_everything(backend: Backend) {
 
 #[test]
 fn clean_close_keeps_everything_on_uring() {
-    clean_close_keeps_everything(Backend::Uring);
+    if support::uring_allowed() {
+        clean_close_keeps_everything(Backend::Uring, Writes::Chosen);
+    }
+}
+
+#[test]
+fn clean_close_keeps_everything_on_uring_with_flushed_writes() {
+    if support::uring_allowed() {
+        clean_close_keeps_everything(Backend::Uring, Writes::Flushed);
+    }
 }
 
 #[test]
 fn clean_close_keeps_everything_on_plain_calls() {
-    clean_close_keeps_everything(Backend::Posix);
+    clean_close_keeps_everything(Backend::Posix, Writes::Chosen);
+}
+
+#[test]
+fn clean_close_keeps_everything_on_plain_calls_with_flushed_writes() {
+    clean_close_keeps_everything(Backend::Posix, Writes::Flushed);
 }
 
 /// Durable appends in every policy, and a subscription beside them.
 #[test]
 fn tail_sees_every_event_once_under_every_policy() {
+    for writes in [Writes::Chosen, Writes::Flushed] {
+        tail_sees_every_event_once(writes);
+    }
+}
+
+fn tail_sees_every_event_once(writes: Writes) {
     let dir = scratch();
-    let redex = open(dir.path(), Backend::Auto);
+    let redex = writes.open(dir.path(), Backend::Auto);
     let policies = [
         FsyncPolicy::Never,
         FsyncPolicy::EveryN(1),
@@ -93,10 +144,16 @@ fn tail_sees_every_event_once_under_every_policy() {
 /// A megabyte at a time goes by extent and comes back.
 #[test]
 fn bulk_goes_by_extent_and_comes_back() {
+    for writes in [Writes::Chosen, Writes::Flushed] {
+        bulk_comes_back(writes);
+    }
+}
+
+fn bulk_comes_back(writes: Writes) {
     let dir = scratch();
     let batch: Vec<Vec<u8>> = (0..2000).map(|i| vec![i as u8; 600]).collect();
     for _ in 0..2 {
-        let redex = open(dir.path(), Backend::Auto);
+        let redex = writes.open(dir.path(), Backend::Auto);
         let file = redex.open_file("bulk", persistent()).unwrap();
         for _ in 0..20 {
             let seqs = file.append_batch_durable(&batch).wait().unwrap();
@@ -117,9 +174,15 @@ fn bulk_goes_by_extent_and_comes_back() {
 /// Batches as large as a commit takes, with a journal so small that each one stands before a roll.
 #[test]
 fn batches_pass_rolls_in_one_piece() {
+    for writes in [Writes::Chosen, Writes::Flushed] {
+        batches_pass_rolls(writes);
+    }
+}
+
+fn batches_pass_rolls(writes: Writes) {
     let dir = scratch();
     let builder = Redex::builder().persistent_dir(dir.path()).journal_segment_bytes(64 << 10);
-    let redex = builder.build().unwrap();
+    let redex = writes.set(builder).build().unwrap();
     let file = redex.open_file("batches", persistent()).unwrap();
     let mut expected = Vec::new();
     for round in 0..60_u64 {
@@ -137,4 +200,14 @@ fn batches_pass_rolls_in_one_piece() {
     let events = file.read_range(0, u64::MAX).wait().unwrap();
     assert_eq!(events.len(), expected.len());
     assert!(events.iter().zip(&expected).all(|(event, expected)| event.payload == *expected));
+}
+
+/// The stats show what a shard's ring was set up with, and nothing of a ring where there is none.
+#[test]
+fn stats_show_the_ring() {
+    let dir = scratch();
+    assert_eq!(open(dir.path(), Backend::Posix).stats().io.ring, redex::RingFacts::default());
+    if support::uring_allowed() {
+        assert_ne!(open(dir.path(), Backend::Uring).stats().io.ring, redex::RingFacts::default());
+    }
 }

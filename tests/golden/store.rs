@@ -414,7 +414,7 @@ fn damaged_store_file_is_refused_if_both_copies_are_bad() {
     copy.change(&path, |bytes| flipped(bytes, 25));
     copy.change(&path, |bytes| flipped(bytes, SUPERBLOCK_SIZE + 25));
     let error = copy.refused();
-    assert!(matches!(error, OpenError::Superblock { source: SuperblockError::Damaged { .. }, .. }), "{error}");
+    assert!(matches!(error, OpenError::Superblock { error: SuperblockError::Damaged { .. }, .. }), "{error}");
     copy.change(&path, |bytes| flipped(bytes, 25));
     compare(&open(copy.path()).unwrap(), CLOSED, 0);
 }
@@ -429,7 +429,7 @@ fn newer_store_is_refused() {
         [&newer[..], &newer].concat()
     });
     let error = copy.refused();
-    assert!(matches!(error, OpenError::Superblock { source: SuperblockError::Newer { version: 2 }, .. }), "{error}");
+    assert!(matches!(error, OpenError::Superblock { error: SuperblockError::Newer { version: 2 }, .. }), "{error}");
 }
 
 /// What opening says of a checkpoint file that was changed.
@@ -518,7 +518,6 @@ fn damaged_segments_are_named_by_their_events() {
     let copy = Copy::of("store");
     copy.change(&copy.files(".idx")[0], |bytes| flipped(bytes, 100));
     copy.change(&copy.files(".dat")[1], |bytes| flipped(bytes, 100));
-    copy.change(&copy.file("META"), |bytes| flipped(bytes, 30));
     let redex = open(copy.path()).unwrap();
     let file = CLOSED[0].open(&redex);
     let error = file.read_range(0, 1).wait().unwrap_err();
@@ -528,7 +527,18 @@ fn damaged_segments_are_named_by_their_events() {
     assert!(matches!(error, ReadError::Payload { seq, .. } if seq == second), "{error}");
     let last = file.next_seq() - 1;
     assert_eq!(file.read_one(last).wait().unwrap().unwrap().payload, CLOSED[0].payload(last));
-    assert!(Meta::decode(&fs::read(copy.file("META")).unwrap()).is_err(), "opening does not need META");
+}
+
+#[test]
+fn damaged_meta_is_refused_with_its_channel() {
+    let copy = Copy::of("store");
+    let path = copy.file("META");
+    copy.change(&path, |bytes| flipped(bytes, 30));
+    let redex = open(copy.path()).unwrap();
+    let refused: Vec<_> =
+        CLOSED.iter().filter_map(|channel| redex.open_file(channel.name, channel.config()).err()).collect();
+    let [OpenFileError::Meta { channel, path: found, offset: 0, .. }] = &refused[..] else { panic!("{refused:?}") };
+    assert_eq!((channel.as_str(), found), (CLOSED[0].name, &path));
 }
 
 fn segment_first(path: &Path) -> u64 {

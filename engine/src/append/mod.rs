@@ -133,7 +133,7 @@ impl<'f> Append<'f> {
         if payload.len() <= INLINE_SIZE_MAX {
             return Self::one(channel, payload, false);
         }
-        Self::failed(channel, AppendError::NotInline { size: payload.len() })
+        Self::failed(channel, AppendError::NotInline { channel: channel.name.clone(), size: payload.len() })
     }
 
     /// An append that is refused.
@@ -264,7 +264,7 @@ pub(crate) fn try_one(channel: &Channel, payload: &[u8]) -> Result<u64, AppendEr
 #[inline]
 fn admit(channel: &Channel, size: usize) -> Result<(), AppendError> {
     if size > channel.payload_size_max {
-        return Err(AppendError::TooLarge { size, limit: channel.payload_size_max });
+        return Err(too_large(channel, size));
     }
     match &channel.persistence {
         Some(persistence) if persistence.shard.no_space() => {
@@ -274,19 +274,24 @@ fn admit(channel: &Channel, size: usize) -> Result<(), AppendError> {
     }
 }
 
+#[cold]
+fn too_large(channel: &Channel, size: usize) -> AppendError {
+    AppendError::TooLarge { channel: channel.name.clone(), size, limit: channel.payload_size_max }
+}
+
 fn admit_batch<P: AsRef<[u8]>>(channel: &Channel, payloads: &[P]) -> Result<(), AppendError> {
     let mut size = 0;
     for payload in payloads {
         let len = payload.as_ref().len();
         if len > channel.payload_size_max {
-            return Err(AppendError::TooLarge { size: len, limit: channel.payload_size_max });
+            return Err(too_large(channel, len));
         }
         size += len;
     }
     let count = payloads.len();
     if size > BATCH_SIZE_MAX || count > PAGE_EVENTS_MAX {
         let (limit, count_limit) = (BATCH_SIZE_MAX, PAGE_EVENTS_MAX);
-        return Err(AppendError::BatchTooLarge { size, count, limit, count_limit });
+        return Err(AppendError::BatchTooLarge { channel: channel.name.clone(), size, count, limit, count_limit });
     }
     admit(channel, 0)
 }

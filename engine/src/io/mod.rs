@@ -14,6 +14,7 @@
 
 pub mod aligned;
 pub mod doorbell;
+pub mod located;
 pub mod posix;
 pub mod probe;
 #[cfg(any(test, feature = "sim"))]
@@ -59,6 +60,8 @@ pub struct IoFacts {
     pub backend: &'static str,
     /// How a durable write is done: `RWF_DSYNC`, or `write+fdatasync`.
     pub durable_write: &'static str,
+    /// Why it is done so.
+    pub durable_write_reason: &'static str,
     /// File system type, e.g. `ext4`.
     pub file_system: String,
     /// Block device, e.g. `vda`; empty if unknown.
@@ -73,6 +76,28 @@ pub struct IoFacts {
     pub offset_align: usize,
     /// Whether files are opened with `O_DIRECT`.
     pub direct: bool,
+    /// Why they are not; empty if they are.
+    pub buffered_reason: &'static str,
+    /// What the ring was set up with; nothing without a ring.
+    pub ring: RingFacts,
+}
+
+/// What of io_uring a shard's ring uses: newer kernels have more. All of it saves time, nothing else changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RingFacts {
+    /// `IORING_SETUP_SINGLE_ISSUER`: one thread submits (Linux 6.0).
+    pub single_issuer: bool,
+    /// `IORING_SETUP_DEFER_TASKRUN`: completions are made when the shard asks for them (Linux 6.1).
+    pub defer_taskrun: bool,
+    /// `IORING_SETUP_COOP_TASKRUN`: completions interrupt nobody (Linux 5.19).
+    pub coop_taskrun: bool,
+    /// Whether the ring itself is registered with its thread (Linux 5.18).
+    pub registered_ring: bool,
+    /// Whether the ring has a table of registered files (Linux 5.19).
+    pub registered_files: bool,
+    /// Whether the ring has a table of registered buffers (Linux 5.19).
+    pub registered_buffers: bool,
 }
 
 /// A store's directory tree, by blocking calls.
@@ -95,9 +120,6 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn unlink(&self, path: &str) -> io::Result<()>;
-    /// Removes an empty directory.
-    #[allow(dead_code)]
-    fn remove_dir(&self, path: &str) -> io::Result<()>;
     /// Makes the directory's entries durable.
     fn sync_dir(&self, path: &str) -> io::Result<()>;
     /// Makes the queue of a shard. Called on the thread that will use it (a ring has one submitter).
@@ -123,6 +145,8 @@ pub trait File: Send + Sync + fmt::Debug {
     fn allocate(&self, size: u64) -> io::Result<()>;
     /// How the driver of the same disk knows this file. An error if it had to be opened again and could not be.
     fn handle(&self) -> io::Result<FileHandle>;
+    /// The path by which it was opened, for messages.
+    fn path(&self) -> &str;
 }
 
 /// How a driver names a file. Only the driver of the disk that opened it may use it.
@@ -219,6 +243,10 @@ pub trait Driver: fmt::Debug {
     fn in_flight(&self) -> usize;
     /// What others ring to wake this driver's [`Driver::wait`].
     fn doorbell(&self) -> Arc<Doorbell>;
+    /// What its ring was set up with, if it has one.
+    fn ring(&self) -> RingFacts {
+        RingFacts::default()
+    }
 }
 
 /// Reads until `buf` is full or the file ends. Returns how much was read.

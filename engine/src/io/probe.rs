@@ -41,10 +41,10 @@ const USUAL_ALIGNMENT: (usize, usize) = (512, 4096);
 /// What [`probe`] found.
 #[derive(Debug)]
 pub(crate) struct Probe {
-    /// All but the backend and the chosen durable write.
+    /// All but the backend, the ring and the chosen durable write.
     pub(crate) facts: IoFacts,
-    /// The better durable write of those that work.
-    pub(crate) durable_write: DurableWrite,
+    /// Whether a write with `RWF_DSYNC` works.
+    pub(crate) dsync_works: bool,
 }
 
 /// Asks about the file system of a directory.
@@ -59,18 +59,56 @@ pub(crate) fn probe(dir: BorrowedFd<'_>) -> Probe {
         ..IoFacts::default()
     };
     (facts.memory_align, facts.offset_align) = USUAL_ALIGNMENT;
-    let mut durable_write = DurableWrite::Dsync;
-    // Where no file can be made (a store opened read-only) nothing will be written either.
-    if let Ok((file, direct)) = nameless_file(dir) {
+    let mut dsync_works = true;
+    // Where no file can be made nothing will be written either: the open fails soon, with its own error.
+    if let Ok((file, opened)) = nameless_file(dir) {
         let alignment = syscall::direct_alignment(file.as_fd());
         (facts.memory_align, facts.offset_align) = alignment.filter(|a| a.0 > 0).unwrap_or(USUAL_ALIGNMENT);
-        let fits = facts.memory_align <= BLOCK_SIZE && facts.offset_align <= BLOCK_SIZE;
-        facts.direct = direct && fits && alignment.is_none_or(|a| a.0 > 0);
-        if !can_dsync(&file) {
-            durable_write = DurableWrite::WriteThenFlush;
+        if let Err(reason) = direct_io(opened, alignment) {
+            (facts.direct, facts.buffered_reason) = (false, reason);
         }
+        dsync_works = can_dsync(&file);
     }
-    Probe { facts, durable_write }
+    Probe { facts, dsync_works }
+}
+
+/// Whether files are opened for direct I/O; why not, otherwise. `opened` is whether a file could be, `alignment` what the
+/// kernel says of it, of memory and of offsets, bytes; zero if it has none.
+fn direct_io(opened: bool, alignment: Option<(usize, usize)>) -> Result<(), &'static str> {
+    match alignment {
+        _ if !opened => Err("the file system refuses O_DIRECT"),
+        None => Ok(()),
+        Some((0, _) | (_, 0)) => Err("the file system says that it has no direct I/O"),
+        Some((memory, offset)) if BLOCK_SIZE.is_multiple_of(memory) && BLOCK_SIZE.is_multiple_of(offset) => Ok(()),
+        Some(_) => Err("direct I/O needs a greater alignment than 4096 bytes here"),
+    }
+}
+
+/// How durable writes are done, and why: the facts are whether `RWF_DSYNC` works, and what sysfs says of the device.
+///
+/// `RWF_DSYNC` is never slower where it works: with FUA it is one write without a flush, with a write-through cache it costs
+/// nothing, and else the kernel flushes the cache in the same call instead of in a second one.
+pub(crate) fn choose(
+    dsync_works: bool,
+    write_cache: Option<bool>,
+    fua: Option<bool>,
+    forced: Option<DurableWrite>,
+) -> (DurableWrite, &'static str) {
+    if let Some(forced) = forced {
+        return (forced, "it was asked for");
+    }
+    if !dsync_works {
+        return (DurableWrite::WriteThenFlush, "the file system refuses RWF_DSYNC");
+    }
+    let reason = match (write_cache, fua) {
+        (Some(false), _) => "the device's cache is write-through: what is written is durable, and no flush follows",
+        (_, Some(true)) => "the device has FUA: one write goes past its cache, and no flush follows",
+        (Some(true), Some(false)) => {
+            "the device's cache is write-back and it has no FUA: one call writes and flushes the cache"
+        }
+        _ => "the device's cache is unknown: one call leaves it to the kernel whether to flush",
+    };
+    (DurableWrite::Dsync, reason)
 }
 
 /// A file to try things on, and whether it could be opened for direct I/O.
@@ -92,7 +130,7 @@ fn nameless_file_with(dir: BorrowedFd<'_>, flags: i32) -> io::Result<OwnedFd> {
 fn unlinked_file(dir: BorrowedFd<'_>, flags: i32) -> io::Result<OwnedFd> {
     let name = CString::new(format!(".probe-{}", std::process::id()))?;
     let file = syscall::open_at(dir, &name, libc::O_CREAT | libc::O_EXCL | libc::O_RDWR | flags, 0o600);
-    let unlinked = syscall::unlink_at(dir, &name, 0);
+    let unlinked = syscall::unlink_at(dir, &name);
     let file = file?;
     unlinked?;
     Ok(file)
@@ -181,6 +219,49 @@ pub fn uring_available() -> io::Result<()> {
 #[cfg(all(test, not(redex_loom)))]
 mod tests {
     use super::*;
+
+    /// Every device and file system that there may be, and the choice.
+    #[test]
+    fn durable_writes_are_chosen_by_device_and_file_system() {
+        use DurableWrite::{Dsync, WriteThenFlush};
+        let (yes, no) = (Some(true), Some(false));
+        let table = [
+            (true, yes, yes, None, Dsync, "FUA: one write"),
+            (true, yes, no, None, Dsync, "no FUA"),
+            (true, yes, None, None, Dsync, "unknown"),
+            (true, no, yes, None, Dsync, "write-through"),
+            (true, no, no, None, Dsync, "write-through"),
+            (true, no, None, None, Dsync, "write-through"),
+            (true, None, yes, None, Dsync, "FUA: one write"),
+            (true, None, no, None, Dsync, "unknown"),
+            (true, None, None, None, Dsync, "unknown"),
+            (false, yes, yes, None, WriteThenFlush, "refuses"),
+            (false, no, no, None, WriteThenFlush, "refuses"),
+            (false, None, None, None, WriteThenFlush, "refuses"),
+            (true, yes, yes, Some(WriteThenFlush), WriteThenFlush, "asked for"),
+            (true, yes, no, Some(Dsync), Dsync, "asked for"),
+        ];
+        for (dsync, write_cache, fua, forced, expected, why) in table {
+            let (chosen, reason) = choose(dsync, write_cache, fua, forced);
+            let case = format!("{dsync} {write_cache:?} {fua:?} {forced:?}: {chosen:?}, {reason}");
+            assert!(chosen == expected && reason.contains(why), "{case}");
+        }
+    }
+
+    /// Blocks of 4096 bytes fit every smaller alignment, and none that is greater.
+    #[test]
+    fn direct_io_needs_an_alignment_that_blocks_have() {
+        for fits in [None, Some((1, 512)), Some((4, 4096)), Some((512, 512)), Some((4096, 4096))] {
+            assert_eq!(direct_io(true, fits), Ok(()), "{fits:?}");
+            assert!(direct_io(false, fits).is_err_and(|why| why.contains("refuses")), "{fits:?}");
+        }
+        for too_much in [(512, 8192), (8192, 512), (65536, 65536)] {
+            assert!(direct_io(true, Some(too_much)).is_err_and(|why| why.contains("4096")), "{too_much:?}");
+        }
+        for none in [(0, 0), (0, 512), (512, 0)] {
+            assert!(direct_io(true, Some(none)).is_err_and(|why| why.contains("no direct I/O")), "{none:?}");
+        }
+    }
 
     /// A directory's probe leaves nothing behind and finds plausible facts.
     #[test]

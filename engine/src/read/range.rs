@@ -17,7 +17,7 @@ use crate::ids::Seq;
 /// The part of a range that is there: from the head, below what is published.
 fn clamp(channel: &Channel, range: Range<u64>) -> Result<Range<u64>, ReadError> {
     if range.start > range.end {
-        return Err(ReadError::BadRange { start: range.start, end: range.end });
+        return Err(ReadError::BadRange { channel: channel.name.clone(), start: range.start, end: range.end });
     }
     let head = channel.head.load(std::sync::atomic::Ordering::Acquire);
     let end = range.end.min(channel.tail.published().0);

@@ -62,7 +62,9 @@ pub enum TailEnd {
     Closed,
     /// Events that the cursor has seen were lost in a crash. [`TailResults`] reports this first and goes on at `from`, the
     /// first position that survived: the events there are others than those that were seen.
-    #[error("channel {channel}: events {from}..{to} that the cursor has seen were lost in a crash")]
+    #[error(
+        "channel {channel}: events {from}..{to} that the cursor has seen were lost in a crash; the tail goes on at {from}"
+    )]
     Lost {
         /// Which channel.
         channel: ChannelName,

@@ -23,6 +23,12 @@ pub fn meta_path(channel: ChannelId) -> String {
     format!("{}/META", channel_dir(channel))
 }
 
+/// META of a channel while it is made.
+#[must_use]
+pub fn new_meta_path(channel: ChannelId) -> String {
+    format!("{}/META.new", channel_dir(channel))
+}
+
 /// Index file of the segment that begins with `first`.
 #[must_use]
 pub fn idx_path(channel: ChannelId, first: Seq) -> String {

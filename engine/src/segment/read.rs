@@ -96,7 +96,7 @@ impl OnDisk {
         self.inner.lock().expect("no panic while the lock is held")
     }
 
-    /// A segment was begun. Files that the shard has open are handed over; readers open others themselves.
+    /// A segment was begun. Readers open its files themselves, when they first read from it.
     pub fn add_segment(&self, first: Seq) {
         let mut inner = self.lock();
         assert!(inner.segments.last().is_none_or(|last| last.first < first), "segments come in order");

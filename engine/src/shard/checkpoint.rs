@@ -392,7 +392,7 @@ impl Shard {
         }
         let path = checkpoint_path(self.handle.id, run.number);
         let opened = self.disk.open(&path, OpenMode::Create);
-        run.file = self.found_space("checkpoint file", opened)?;
+        run.file = self.found_space("making of a checkpoint file", &path, opened)?;
         Ok(run.file.is_some())
     }
 
@@ -404,9 +404,9 @@ impl Shard {
         let (mut moved, mut tails) = (Vec::new(), Tails::default());
         for channel in self.checkpoint_files.to_move(&known, &fresh) {
             let located = &known[&channel];
-            let tail = tails
-                .load(&*self.disk, self.handle.id, located)
-                .map_err(|error| self.failure("checkpoint read", "checkpoint", io::Error::other(error)))?;
+            let tail = tails.load(&*self.disk, self.handle.id, located).map_err(|error| {
+                self.failure("checkpoint read", &checkpoint_path(handle.id, located.file), io::Error::other(error))
+            })?;
             moved.push((ChannelState::clone(&located.state), tail));
         }
         Ok(moved)
@@ -454,8 +454,9 @@ impl Shard {
         };
         run.encoder = Some(self.encode(&mut run));
         self.checkpoint.stage = Stage::Writing(run);
-        let removed = self.disk.unlink(&checkpoint_path(self.handle.id, number));
-        self.checked("checkpoint removal", removed)
+        let path = checkpoint_path(self.handle.id, number);
+        let removed = self.disk.unlink(&path);
+        self.checked("checkpoint removal", &path, removed)
     }
 
     /// The file is flushed: its name is made durable too.
@@ -463,8 +464,9 @@ impl Shard {
         let Stage::FlushingFile(run) = std::mem::take(&mut self.checkpoint.stage) else {
             unreachable!("the file was being flushed");
         };
-        let synced = self.disk.sync_dir(&checkpoint_dir(self.handle.id));
-        self.checked("checkpoint directory sync", synced)?;
+        let dir = checkpoint_dir(self.handle.id);
+        let synced = self.disk.sync_dir(&dir);
+        self.checked("checkpoint directory sync", &dir, synced)?;
         self.checkpoint.stage = Stage::Ready(run);
         Ok(())
     }

@@ -627,8 +627,8 @@ impl Shard {
         commit.stage = Stage::Flushing;
         if files.is_empty() && self.ops.in_flight() == 0 {
             // Nothing to overlap with: the blocking call is cheaper than a kernel worker.
-            let flushed = journal.flush();
-            flushed.map_err(|error| self.failure("journal flush", &format!("{journal:?}"), error))?;
+            let result = journal.flush();
+            self.checked("journal flush", journal.path(), result)?;
             self.flushed(index);
             return Ok(());
         }

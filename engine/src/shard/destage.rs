@@ -18,12 +18,13 @@ use super::stats::add;
 use super::{MEMORY_SHORT_PERCENT, Shard};
 use crate::error::Poisoned;
 use crate::ids::Seq;
+use crate::io::located::located;
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, Durability, File, IoBuf, OpenMode, Operation};
 use crate::segment::block::{BlockPlace, RECORDS_PER_BLOCK, encode_block};
 use crate::segment::footer::idx_hash_append;
-use crate::segment::path::{CHANNELS_DIR, channel_dir, dat_path, fan_dir, idx_path, meta_path};
+use crate::segment::path::{CHANNELS_DIR, channel_dir, dat_path, fan_dir, idx_path, meta_path, new_meta_path};
 use crate::segment::record::IndexRecord;
-use crate::store::meta::Meta;
+use crate::store::meta::{META_SIZE, Meta, MetaError};
 use crate::tail::RING_PAGES;
 
 /// Bytes of dat that are worth a write, unless the page is complete.
@@ -82,6 +83,7 @@ impl Shard {
             let slot = self.destage_queue.pop_front().expect("as many as counted");
             self.active[slot as usize].as_mut().expect("the channel is open").destage_turn = None;
             let mut active = self.active[slot as usize].take().expect("the channel is open");
+            let id = active.channel.id;
             let result = self.destage_channel(&mut active);
             self.active[slot as usize] = Some(active);
             match result {
@@ -93,7 +95,7 @@ impl Shard {
                     self.queue_destage(slot);
                     return Ok(false);
                 }
-                Err(error) => return Err(self.failure("segment file", "segment", error)),
+                Err(error) => return Err(self.failure("use of a segment file", &channel_dir(id), error)),
             }
         }
         Ok(!self.destage_queue.is_empty())
@@ -382,7 +384,7 @@ impl Shard {
                 uuid: self.journal.header().uuid,
                 id: active.channel.id,
                 name: active.channel.name.as_str().to_owned(),
-                created: active.channel.epoch,
+                created: active.channel.id.epoch(),
                 created_us: self.clock.wall_us(),
             };
             let (disk, first) = (self.disk.clone(), active.segment.first);
@@ -421,75 +423,74 @@ impl Wake for FilesReady {
 
 /// Opens the pair of a segment, and makes it if there is none.
 fn open_segment_files(disk: &dyn Disk, meta: &Meta, first: Seq) -> io::Result<FilePair> {
-    let mut meta_bytes = 0;
-    let (idx, dat) = (idx_path(meta.id, first), dat_path(meta.id, first));
-    let open =
-        || io::Result::Ok((disk.open_segment(&idx, OpenMode::Write)?, disk.open_segment(&dat, OpenMode::Write)?));
-    let (idx, dat) = match open() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            meta_bytes = create_segment_files(disk, meta, first)?;
-            open()?
-        }
-        Err(error) => return Err(error),
-        Ok(files) => {
-            // A killed process may have made them without making their names durable.
-            disk.sync_dir(&channel_dir(meta.id))?;
-            files
-        }
+    let meta_bytes = make_segment_files(disk, meta, first, false)?;
+    let open = |path: String| {
+        let file = disk.open_segment(&path, OpenMode::Write).map_err(located(&path))?;
+        file.allocate(ALLOCATE_FIRST).map_err(located(&path))?;
+        io::Result::Ok(file)
     };
-    idx.allocate(ALLOCATE_FIRST)?;
-    dat.allocate(ALLOCATE_FIRST)?;
+    let (idx, dat) = (open(idx_path(meta.id, first))?, open(dat_path(meta.id, first))?);
     Ok(FilePair { idx, dat, meta_bytes })
 }
 
-/// Makes the pair of a segment in its channel's directory, and what is missing above it; all names are durable when it
-/// returns. One flush of each directory, however much was made in it. Returns the bytes of META that it wrote.
-pub fn create_segment_files(disk: &dyn Disk, meta: &Meta, first: Seq) -> io::Result<u64> {
-    let meta_bytes = make_channel_dir(disk, meta)?;
+/// Makes the pair of a segment in its channel's directory, META, and the directories above, each unless it is there. All
+/// names are durable when it returns, also those that a killed process made: blocks are written only then, so a channel
+/// with blocks has its META, which is left alone then (`has_meta`). One flush of the directory, however much was made in
+/// it. Returns the bytes of META that it wrote.
+pub fn make_segment_files(disk: &dyn Disk, meta: &Meta, first: Seq, has_meta: bool) -> io::Result<u64> {
+    let meta_bytes = if has_meta { 0 } else { make_channel_dir(disk, meta)? };
     for path in [idx_path(meta.id, first), dat_path(meta.id, first)] {
         match disk.open(&path, OpenMode::Create) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            result => _ = result?,
+            result => _ = result.map_err(located(&path))?,
         }
     }
-    disk.sync_dir(&channel_dir(meta.id))?;
+    let dir = channel_dir(meta.id);
+    disk.sync_dir(&dir).map_err(located(&dir))?;
     Ok(meta_bytes)
 }
 
 /// Makes a channel's directory with its META, unless it is there. The caller makes the names in the directory durable.
-/// Returns the bytes of META that it wrote.
+///
+/// META gets its name when it is whole and flushed. So a crash leaves none, or a right one; and the directories above one
+/// that is there are durable. Returns the bytes of META that it wrote.
 fn make_channel_dir(disk: &dyn Disk, meta: &Meta) -> io::Result<u64> {
-    let (fan, dir, meta_path) = (fan_dir(meta.id), channel_dir(meta.id), meta_path(meta.id));
-    let mut buf = AlignedBuf::new(BLOCK_SIZE);
-    let old = match disk.open(&meta_path, OpenMode::Write) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        result => Some(result?),
-    };
-    if let Some(old) = &old {
-        let read = old.read_at(&mut buf[..BLOCK_SIZE], 0)?;
-        if Meta::decode(&buf[..read]).is_ok() {
-            return Ok(0);
+    let path = meta_path(meta.id);
+    match Meta::read(disk, &path) {
+        Ok(_) => return Ok(0),
+        Err(MetaError::Unreadable(error)) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(located(&path)(error));
         }
-        // Its making was cut off.
+        // None, or a damaged one of a channel without blocks: with blocks it was checked when the channel was opened.
+        Err(_) => {}
     }
+    let (fan, dir) = (fan_dir(meta.id), channel_dir(meta.id));
     for (parent, dir) in [("", CHANNELS_DIR), (CHANNELS_DIR, &fan), (&fan, &dir)] {
         match disk.create_dir(dir) {
             // Made with the store.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir == CHANNELS_DIR => continue,
             // Another shard may have made it and not made its name durable yet.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            result => result?,
+            result => result.map_err(located(dir))?,
         }
-        disk.sync_dir(parent)?;
+        disk.sync_dir(parent).map_err(located(parent))?;
     }
-    let file = match old {
-        Some(old) => old,
-        None => disk.open(&meta_path, OpenMode::Create)?,
+    let new_path = new_meta_path(meta.id);
+    write_meta(disk, meta, &new_path).map_err(located(&new_path))?;
+    disk.rename(&new_path, &path).map_err(located(&path))?;
+    Ok(META_SIZE as u64)
+}
+
+fn write_meta(disk: &dyn Disk, meta: &Meta, path: &str) -> io::Result<()> {
+    let file = match disk.open(path, OpenMode::Create) {
+        // Left by a crash.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => disk.open(path, OpenMode::Write)?,
+        result => result?,
     };
-    meta.encode(&mut buf[..BLOCK_SIZE]);
-    file.write_at(&buf[..BLOCK_SIZE], 0)?;
-    file.flush()?;
-    Ok(BLOCK_SIZE as u64)
+    let mut buf = AlignedBuf::new(META_SIZE);
+    meta.encode(&mut buf[..META_SIZE]);
+    file.write_at(&buf[..META_SIZE], 0)?;
+    file.flush()
 }
 
 /// Keeps `allocated` at or above `end`, in steps that grow with the file.
@@ -499,7 +500,7 @@ fn allocate_ahead(file: &dyn File, allocated: &mut u64, end: u64) -> io::Result<
     }
     let step = (*allocated).clamp(ALLOCATE_FIRST, ALLOCATE_STEP_MAX);
     let wanted = (*allocated + step).max(end).next_multiple_of(BLOCK_SIZE as u64);
-    file.allocate(wanted)?;
+    file.allocate(wanted).map_err(located(file.path()))?;
     *allocated = wanted;
     Ok(())
 }

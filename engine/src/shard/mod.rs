@@ -5,8 +5,8 @@
 //! ```
 //!
 //! The shard is a state machine: [`Shard::turn`] takes what has completed and what is published, and submits what follows
-//! from it. It starts no thread, reads no clock but the one it was given, and never waits; [`run`] does that around it, and
-//! the simulator does it by hand.
+//! from it. It reads no clock but the one it was given, and never waits; [`run`] does that around it, and the simulator does
+//! it by hand. Segment files are made beside it, by the store's second [`Offload`], whose thread the first job starts.
 //!
 //! Promises: see `docs/architecture.md`. A failed write or flush stops it for good ([`Poisoned`]); no flush is tried again.
 
@@ -43,7 +43,9 @@ use crate::append::backlog::relieve;
 use crate::clock::Clock;
 use crate::error::Poisoned;
 use crate::ids::Lsn;
-use crate::io::{AlignedBuf, Completion, Disk, Doorbell, Driver, File};
+use crate::io::located::split;
+use crate::io::{AlignedBuf, Completion, Disk, Doorbell, Driver, File, IoFacts};
+use crate::journal::journal_dir;
 use crate::journal::pool::SegmentPool;
 use crate::journal::writer::Journal;
 use crate::options::Options;
@@ -54,6 +56,8 @@ use crate::store::superblock::CleanEnd;
 use crate::tail::page::prefetch;
 use crate::tail::pool::PagePool;
 
+/// What a failure of the shard's own queue is about, instead of a file.
+const QUEUE: &str = "the shard's queue of I/O";
 /// Share of the page budget in use from which small writes are worth their while.
 const MEMORY_SHORT_PERCENT: usize = 50;
 /// When a shard looks again for memory that it does not give back itself, for appends that wait for it.
@@ -141,8 +145,8 @@ pub struct Shard {
     unwritten_since: Option<u64>,
     memory_short: bool,
     file_maker: Arc<Offload>,
-    /// A journal segment that is given back to the pool.
-    recycling: Option<Offloaded<io::Result<Option<String>>>>,
+    /// A journal segment that is given back to the pool: its path, and its new name when that is done.
+    recycling: Option<(String, Offloaded<io::Result<Option<String>>>)>,
     errand_waker: Waker,
     idx_buffers: Vec<AlignedBuf>,
     record_scratch: Vec<IndexRecord>,
@@ -175,7 +179,8 @@ impl Shard {
         let driver = seed.disk.driver()?;
         let doorbell = driver.doorbell();
         seed.handle.set_doorbell(doorbell.clone());
-        *seed.handle.stats.io.lock().expect("no panic while the lock is held") = seed.disk.facts();
+        *seed.handle.stats.io.lock().expect("no panic while the lock is held") =
+            IoFacts { ring: driver.ring(), ..seed.disk.facts() };
         let now_us = seed.clock.steady_us();
         let errand_waker = Waker::from(Arc::new(ErrandDone(seed.handle.clone())));
         Ok(Self {
@@ -260,7 +265,7 @@ impl Shard {
         self.watch_age();
         let relieved = self.relieve_backlogs();
         let kicked = self.driver.kick();
-        self.checked("ring submission", kicked)?;
+        self.checked("submission", QUEUE, kicked)?;
         if self.closing && self.try_end()? {
             return Ok(Turn::Ended);
         }
@@ -274,7 +279,7 @@ impl Shard {
     fn reap(&mut self) -> Result<bool, Poisoned> {
         let mut completions = std::mem::take(&mut self.completions);
         let reaped = self.driver.reap(&mut completions);
-        self.checked("ring completion", reaped)?;
+        self.checked("look for completions", QUEUE, reaped)?;
         let any = !completions.is_empty();
         for completion in completions.drain(..) {
             self.complete(completion)?;
@@ -290,7 +295,7 @@ impl Shard {
             if error.kind() == io::ErrorKind::StorageFull && purpose.may_find_no_space() {
                 return self.found_no_space(purpose, file);
             }
-            return Err(self.failure(purpose.what(), &format!("{file:?}"), error));
+            return Err(self.failure(purpose.what(), file.path(), error));
         }
         match purpose {
             Purpose::CommitWrite(lsn) => {
@@ -347,24 +352,26 @@ impl Shard {
     }
 
     /// The value, or `None` if there was no room for it.
-    fn found_space<T>(&mut self, what: &'static str, result: io::Result<T>) -> Result<Option<T>, Poisoned> {
+    fn found_space<T>(&mut self, what: &'static str, path: &str, result: io::Result<T>) -> Result<Option<T>, Poisoned> {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                 self.no_space_found();
                 Ok(None)
             }
-            Err(error) => Err(self.failure(what, what, error)),
+            Err(error) => Err(self.failure(what, path, error)),
         }
     }
 
     /// The value; a failure stops the shard.
-    fn checked<T>(&self, what: &'static str, result: io::Result<T>) -> Result<T, Poisoned> {
-        result.map_err(|error| self.failure(what, what, error))
+    fn checked<T>(&self, what: &'static str, path: &str, result: io::Result<T>) -> Result<T, Poisoned> {
+        result.map_err(|error| self.failure(what, path, error))
     }
 
-    fn failure(&self, what: &'static str, file: &str, error: io::Error) -> Poisoned {
-        Poisoned { shard: self.handle.id, what, file: file.to_owned(), cause: Arc::new(error) }
+    /// `path` is what the error is about, unless it says itself.
+    fn failure(&self, what: &'static str, path: &str, error: io::Error) -> Poisoned {
+        let (file, cause) = split(error, path);
+        Poisoned { shard: self.handle.id, what, file, cause: Arc::new(cause) }
     }
 
     /// Takes rare messages.
@@ -663,7 +670,7 @@ impl Shard {
             return Ok(true);
         }
         if self.journal.is_rolling() && self.pool.ready() == 0 {
-            return Err(self.failure("journal roll", "journal", io::ErrorKind::StorageFull.into()));
+            return Err(self.failure("journal roll", &journal_dir(self.handle.id), io::ErrorKind::StorageFull.into()));
         }
         self.flush_now = true;
         Ok(false)

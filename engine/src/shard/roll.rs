@@ -19,8 +19,8 @@ use crate::ids::{Lsn, SegmentNo};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Durability, File, IoBuf, Operation};
 use crate::journal::format::{SegmentHeader, commit_size_checkpoint};
 use crate::journal::pool::ZEROS_BYTES;
-use crate::journal::segment_path;
 use crate::journal::writer::{Next, Rolling};
+use crate::journal::{segment_path, spare_dir};
 
 /// Ready segments that a shard wants: one to roll to, one kept back for recovery.
 pub const SPARES_WANTED: usize = 2;
@@ -78,7 +78,9 @@ impl Shard {
         }
         let number = SegmentNo(self.journal.number().0 + 1);
         let taken = self.pool.take(number);
-        let Some(file) = self.checked("journal rename", taken)? else { return self.make_spare() };
+        let Some(file) = self.checked("journal rename", &segment_path(self.handle.id, number), taken)? else {
+            return self.make_spare();
+        };
         let header = SegmentHeader {
             uuid: self.journal.header().uuid,
             shard: self.handle.id,
@@ -132,7 +134,7 @@ impl Shard {
                 self.spare_found_no_space();
                 return Ok(());
             }
-            begun => self.checked("journal spare", begun)?,
+            begun => self.checked("making of a spare", &spare_dir(self.handle.id), begun)?,
         };
         self.making = Some(Making { name, file, written: 0 });
         self.write_zeros();
@@ -194,7 +196,7 @@ impl Shard {
         if let Some(making) = self.making.take() {
             drop(making.file);
             let result = self.pool.abandon(&making.name);
-            self.checked("journal spare removal", result)?;
+            self.checked("removal of a spare", &spare_dir(self.handle.id), result)?;
         }
         Ok(())
     }
@@ -203,7 +205,7 @@ impl Shard {
     pub(super) fn spare_flushed(&mut self) -> Result<(), Poisoned> {
         if let Some(making) = self.making.take() {
             let result = self.pool.finish(&making.name);
-            self.checked("journal spare rename", result)?;
+            self.checked("rename of a spare", &spare_dir(self.handle.id), result)?;
             self.space_was_found();
         }
         self.zeros = None;
@@ -224,18 +226,18 @@ impl Shard {
         if self.recycling.is_none() {
             let Some(number) = self.journal.pop_below(self.replay_from) else { return Ok(false) };
             let path = segment_path(self.handle.id, number);
-            let name = path.rsplit('/').next().expect("a path has a last part");
-            let recycling = self.pool.begin_recycling(name.to_owned(), SPARES_KEPT);
-            self.recycling = Some(self.file_maker.run(move || recycling.run()));
+            let name = path.rsplit('/').next().expect("a path has a last part").to_owned();
+            let recycling = self.pool.begin_recycling(name, SPARES_KEPT);
+            self.recycling = Some((path, self.file_maker.run(move || recycling.run())));
         }
-        let mut recycling = self.recycling.take().expect("one is under way");
+        let (path, mut recycling) = self.recycling.take().expect("one is under way");
         match Pin::new(&mut recycling).poll(&mut Context::from_waker(&self.errand_waker)) {
             Poll::Pending => {
-                self.recycling = Some(recycling);
+                self.recycling = Some((path, recycling));
                 Ok(false)
             }
             Poll::Ready(result) => {
-                let spare = self.checked("journal recycling", result)?;
+                let spare = self.checked("journal recycling", &path, result)?;
                 self.pool.finish_recycling(spare);
                 add(&self.handle.stats.recycled, 1);
                 if !self.lacks_spares() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::handle::ShardHandle;
-use super::{Shard, ShardSeed, Turn};
+use super::{QUEUE, Shard, ShardSeed, Turn};
 use crate::error::Poisoned;
 use crate::io::doorbell::Park;
 
@@ -28,7 +28,12 @@ pub fn run(seed: ShardSeed, core: Option<usize>, begun: impl FnOnce(io::Result<(
             if let Err(panic) = ran {
                 // A broken invariant: nobody may wait for this shard, and nothing more is written.
                 let cause = Arc::new(io::Error::other("the shard's thread panicked"));
-                handle.poison(Poisoned { shard: handle.id, what: "invariant", file: "memory".to_owned(), cause });
+                handle.poison(Poisoned {
+                    shard: handle.id,
+                    what: "turn",
+                    file: "a panic of its thread".to_owned(),
+                    cause,
+                });
                 resume_unwind(panic);
             }
         }
@@ -78,7 +83,7 @@ fn sleep(shard: &mut Shard, until_us: Option<u64>) -> bool {
         let timeout = until_us.map(|at| Duration::from_micros(at.saturating_sub(now_us)));
         if let Err(error) = shard.driver.wait(timeout) {
             shard.doorbell.announce_awake();
-            shard.handle.poison(shard.failure("ring wait", "ring", error));
+            shard.handle.poison(shard.failure("wait", QUEUE, error));
             return false;
         }
     }

@@ -13,6 +13,7 @@ use super::ops::Purpose;
 use super::stats::add;
 use crate::error::Poisoned;
 use crate::ids::{ChannelId, Seq};
+use crate::io::located::located;
 use crate::io::{AlignedBuf, BLOCK_SIZE, Durability, File, IoBuf, Operation};
 use crate::segment::block::{BlockPlace, RECORDS_PER_BLOCK, decode_block, encode_block};
 use crate::segment::footer::{Footer, TimeIndex, idx_hash_append};
@@ -125,7 +126,7 @@ impl Shard {
         let place = BlockPlace { channel: active.channel.id, segment_first: first };
         let sums = match active.segment.times_complete {
             true => IdxSums { hash: active.segment.idx_hash, times: std::mem::take(&mut active.segment.times) },
-            false => IdxSums::read(&*file, place, whole)?,
+            false => IdxSums::read(&*file, place, whole).map_err(located(file.path()))?,
         };
         let records = self.records(active, active.idx_next, left);
         let last_time_us = match records.is_empty() {
@@ -167,7 +168,7 @@ impl Shard {
         let file = self.open_dat(active, offset + BLOCK_SIZE as u64)?;
         let mut buf = AlignedBuf::new(BLOCK_SIZE);
         buf[..active.recovered_tail.len()].copy_from_slice(&active.recovered_tail);
-        file.write_at(&buf[..BLOCK_SIZE], offset)?;
+        file.write_at(&buf[..BLOCK_SIZE], offset).map_err(located(file.path()))?;
         add(&self.handle.stats.seal_bytes, BLOCK_SIZE as u64);
         active.segment.dat_dirty = true;
         active.recovered_tail = Vec::new();
@@ -184,13 +185,14 @@ impl Shard {
         let idx = active.segment.idx.clone().expect("open while it is written");
         let dat = active.segment.dat.clone();
         let mut files: Vec<Arc<dyn File>> = vec![idx.clone()];
-        let mut result = idx.set_size(idx_size);
+        let mut result = idx.set_size(idx_size).map_err(located(idx.path()));
         if let Some(dat) = dat.filter(|_| dat_size > 0) {
-            result = result.and_then(|()| dat.set_size(u64::from(dat_size).next_multiple_of(BLOCK_SIZE as u64)));
+            let size = u64::from(dat_size).next_multiple_of(BLOCK_SIZE as u64);
+            result = result.and_then(|()| dat.set_size(size).map_err(located(dat.path())));
             files.push(dat);
         }
         active.sealing = Sealing::Flushing { left: files.len(), end };
-        self.checked("segment cut", result)?;
+        self.checked("segment cut", idx.path(), result)?;
         for file in files {
             add(&self.handle.stats.checkpoint_flushes, 1);
             self.ops.submit(&mut *self.driver, Purpose::SealFlush(slot), Operation::Flush { file });

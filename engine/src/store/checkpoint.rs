@@ -26,13 +26,16 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::error::put_beneath;
 use crate::ids::{CheckpointNo, ShardId, StoreUuid};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode, read_full};
+use crate::segment::block::RECORDS_PER_BLOCK;
 use crate::segment::record::{IndexRecord, RECORD_SIZE};
 
 /// Version of the checkpoint file's layout.
@@ -132,31 +135,39 @@ pub struct Tail {
     pub bytes: Vec<u8>,
 }
 
-/// Why a checkpoint file cannot be read. The journal names it, so it is needed: run salvage.
+/// Why a checkpoint file cannot be read. The journal names it, so it is needed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// The file or a part of it cannot be read.
-    #[error("{path} at offset {offset}: {error}")]
+    /// The file or a part of it cannot be read. Try again when the device answers; if it never does, restore from a copy.
+    #[error(
+        "{path} at offset {offset} cannot be read: {error}; open the store again when the device answers, \
+         or restore it from a copy"
+    )]
     Io {
         /// The file.
         path: String,
         /// Where, bytes.
         offset: u64,
         /// The cause.
-        #[source]
         error: io::Error,
     },
     /// The file is whole, but newer software wrote it. Use that, or a later one.
-    #[error("{path} has format version {version}, this software knows {CHECKPOINT_VERSION}")]
+    #[error(
+        "{path} has format version {version}, this software knows {CHECKPOINT_VERSION}; \
+         use the software that wrote it, or a later one"
+    )]
     Newer {
         /// The file.
         path: String,
         /// Version found.
         version: u16,
     },
-    /// The file is damaged, or not the one that the journal names.
-    #[error("{path} is damaged at offset {offset}: {what}; run salvage")]
+    /// The file is damaged, or not the one that the journal names. Restore from a copy.
+    #[error(
+        "{path} is damaged at offset {offset}: {what}; \
+         keep the directory as it is, and restore the store from a copy"
+    )]
     Damaged {
         /// The file.
         path: String,
@@ -165,6 +176,27 @@ pub enum CheckpointError {
         /// What is wrong there.
         what: &'static str,
     },
+}
+
+impl CheckpointError {
+    /// Puts the base directory before the path.
+    pub(crate) fn put_beneath(&mut self, base: &Path) {
+        match self {
+            Self::Io { path, .. } | Self::Newer { path, .. } | Self::Damaged { path, .. } => put_beneath(base, path),
+        }
+    }
+}
+
+impl ChannelState {
+    /// Whether whole blocks of the channel lie in segment files. Then its META was made before.
+    #[must_use]
+    pub fn has_blocks(&self) -> bool {
+        let has_blocks = |segment: &SegmentState| {
+            let records = segment.end - segment.first;
+            segment.sealed || segment.dat_size as usize >= BLOCK_SIZE || records >= RECORDS_PER_BLOCK as u64
+        };
+        self.segments.iter().any(has_blocks)
+    }
 }
 
 impl TailRef {

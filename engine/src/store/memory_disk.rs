@@ -15,7 +15,7 @@ pub struct MemoryDisk {
 }
 
 #[derive(Debug)]
-struct MemoryFile(Bytes);
+struct MemoryFile(Bytes, String);
 
 impl MemoryDisk {
     /// Puts a file there, or replaces it.
@@ -43,11 +43,11 @@ impl Disk for MemoryDisk {
         let mut files = self.files();
         match (files.get(path), mode) {
             (Some(_), OpenMode::Create) => Err(io::ErrorKind::AlreadyExists.into()),
-            (Some(bytes), _) => Ok(Arc::new(MemoryFile(Arc::clone(bytes)))),
+            (Some(bytes), _) => Ok(Arc::new(MemoryFile(Arc::clone(bytes), path.to_owned()))),
             (None, OpenMode::Create) => {
                 let bytes = Bytes::default();
                 files.insert(path.to_owned(), Arc::clone(&bytes));
-                Ok(Arc::new(MemoryFile(bytes)))
+                Ok(Arc::new(MemoryFile(bytes, path.to_owned())))
             }
             (None, _) => Err(io::ErrorKind::NotFound.into()),
         }
@@ -82,10 +82,6 @@ impl Disk for MemoryDisk {
     fn unlink(&self, path: &str) -> io::Result<()> {
         let removed = self.files().remove(path);
         removed.map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    fn remove_dir(&self, _path: &str) -> io::Result<()> {
-        Ok(())
     }
 
     fn sync_dir(&self, _path: &str) -> io::Result<()> {
@@ -142,5 +138,9 @@ impl File for MemoryFile {
 
     fn handle(&self) -> io::Result<FileHandle> {
         Ok(FileHandle::Sim(0))
+    }
+
+    fn path(&self) -> &str {
+        &self.1
     }
 }

@@ -1,12 +1,15 @@
 //! META: a channel's name, id and creation, in the channel's directory.
 //!
-//! Written once. Opening never reads it; salvage does, to give a name to files whose journal and checkpoints are
-//! lost.
+//! Written once, before the channel's first segment file has a name. It names files whose journal and checkpoints are
+//! lost; nothing else needs it, so opening a channel that has such files only checks it.
+
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
 use super::envelope::{self, EnvelopeError};
 use crate::ids::{ChannelId, Epoch, StoreUuid};
+use crate::io::{AlignedBuf, Disk, OpenMode, read_full};
 
 /// Size of the file, bytes.
 pub const META_SIZE: usize = 4096;
@@ -28,8 +31,31 @@ pub struct Meta {
     pub name: String,
     /// Epoch in which it was created.
     pub created: Epoch,
-    /// When it was created, microseconds since the Unix epoch.
+    /// When this file was made, which is when the channel's first block was written, microseconds since the Unix epoch; 0
+    /// if recovery made it.
     pub created_us: u64,
+}
+
+/// Why a channel's META is not what it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MetaError {
+    /// It cannot be read, or is missing.
+    #[error("it cannot be read")]
+    Unreadable(#[source] io::Error),
+    /// It is damaged.
+    #[error(transparent)]
+    Damaged(EnvelopeError),
+    /// It is whole, and another channel's.
+    #[error("it belongs to channel {name:?} with the id {id} in store {uuid}")]
+    OtherChannel {
+        /// Name of that channel.
+        name: String,
+        /// Its id.
+        id: ChannelId,
+        /// Its store.
+        uuid: StoreUuid,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -79,6 +105,36 @@ impl Meta {
             created: Epoch(body.created),
             created_us: body.created_us,
         })
+    }
+
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, or is damaged.
+    pub(crate) fn read(disk: &dyn Disk, path: &str) -> Result<Self, MetaError> {
+        let mut buf = AlignedBuf::new(META_SIZE);
+        let read = disk.open(path, OpenMode::Read).and_then(|file| read_full(&*file, &mut buf[..META_SIZE], 0));
+        Self::decode(&buf[..read.map_err(MetaError::Unreadable)?]).map_err(MetaError::Damaged)
+    }
+
+    /// Checks that the file at `path` is this channel's.
+    ///
+    /// # Errors
+    ///
+    /// As [`Meta::read`]; and if it is another's.
+    pub(crate) fn check(
+        disk: &dyn Disk,
+        path: &str,
+        uuid: StoreUuid,
+        id: ChannelId,
+        name: &str,
+    ) -> Result<(), MetaError> {
+        let found = Self::read(disk, path)?;
+        if (found.uuid, found.id, &*found.name) == (uuid, id, name) {
+            return Ok(());
+        }
+        Err(MetaError::OtherChannel { name: found.name, id: found.id, uuid: found.uuid })
     }
 }
 

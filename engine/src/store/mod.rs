@@ -1,6 +1,6 @@
 //! The store: what is opened and closed as a whole, and the files that belong to no channel.
 //!
-//! [`superblock`] is STORE, where every opening begins; [`meta`] a channel's META, for salvage; [`checkpoint`] the
+//! [`superblock`] is STORE, where every opening begins; [`meta`] a channel's META; [`checkpoint`] the
 //! states of a shard's channels. The small ones stand in an [`envelope`]: version, length and checksum around a body.
 //! [`open`] takes the lock, [`recover`]s each shard ([`replay`] does a channel), and starts the shards.
 

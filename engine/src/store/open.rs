@@ -10,13 +10,14 @@ use std::thread::JoinHandle;
 
 use super::checkpoint::{ChannelState, Tail as Unfinished};
 use super::lock::StoreLock;
+use super::meta::Meta;
 use super::recover::{Restored, find, restore};
 use super::superblock::{STORE_FILE_SIZE, SUPERBLOCK_SIZE, ShardRoot, Superblock};
 use crate::channel::{Channel, ChannelParts, Persistence};
 use crate::channel_name::ChannelName;
 use crate::clock::Clock;
 use crate::config::RedexFileConfig;
-use crate::error::{CloseError, OpenError, OpenFileError};
+use crate::error::{CloseError, OpenError, OpenFileError, path_beneath};
 use crate::ids::{ChannelId, Epoch, Lsn, SegmentNo, Seq, ShardId, StoreUuid};
 use crate::io::posix::PosixDisk;
 use crate::io::uring::UringDisk;
@@ -27,7 +28,7 @@ use crate::random::Random;
 use crate::read::offload::Offload;
 use crate::redex::ChannelInfo;
 use crate::segment::block::RECORDS_PER_BLOCK;
-use crate::segment::path::CHANNELS_DIR;
+use crate::segment::path::{CHANNELS_DIR, meta_path};
 use crate::segment::read::OnDisk;
 use crate::shard::ShardSeed;
 use crate::shard::checkpoint::{CHECKPOINT_DIR, Located, checkpoint_dir, load_located_tail};
@@ -58,6 +59,8 @@ pub struct Environment {
     pub file_maker: Arc<Offload>,
     /// Memory for pages.
     pub pages: Arc<PagePool>,
+    /// Where the files lie, for messages.
+    pub base: PathBuf,
 }
 
 /// See the module's text.
@@ -83,7 +86,7 @@ impl Store {
     /// Opens the store in this directory, or makes it, and starts its shards.
     pub fn open(base: &Path, options: &Options, clock: Clock) -> Result<Arc<Self>, OpenError> {
         options.check()?;
-        let (disk, lock) = open_disk(base, options.backend)?;
+        let (disk, lock) = open_disk(base, options)?;
         let environment = Environment {
             disk,
             clock,
@@ -91,10 +94,11 @@ impl Store {
             offload: Arc::new(Offload::new("redex-read", 1)),
             file_maker: Arc::new(Offload::new("redex-files", FILE_MAKERS)),
             pages: PagePool::new(options.page_budget_bytes, options.page_budget_bytes / 2),
+            base: base.to_owned(),
         };
-        let (store, seeds) = Self::recover(environment, options)?;
+        let (store, seeds) = Self::recover(environment, options).map_err(|error| error.beneath(base))?;
         *store.lock.lock().expect("no panic while the lock is held") = Some(lock);
-        store.start(seeds, options)?;
+        store.start(seeds, options).map_err(|error| error.beneath(base))?;
         Ok(Arc::new(store))
     }
 
@@ -104,7 +108,7 @@ impl Store {
         let mut superblock = match read_superblock(&**disk)? {
             Some(superblock) => {
                 // A killed process may have made it without making its name durable.
-                disk.sync_dir("").map_err(io_error("sync", "."))?;
+                disk.sync_dir("").map_err(io_error("sync", ""))?;
                 superblock
             }
             None => make_store(&**disk, options, &environment.random)?,
@@ -230,6 +234,9 @@ impl Store {
             None => (Arc::new(new_state(id, name, &config)), Unfinished::default()),
         };
         check_stored(name, &state, &config)?;
+        if state.has_blocks() {
+            self.check_meta(name, id)?;
+        }
         let created = present.is_none();
         let channel = handle.register(|slot| {
             let persistence = Persistence {
@@ -268,9 +275,23 @@ impl Store {
     ) -> Result<(Arc<ChannelState>, Unfinished), OpenFileError> {
         let known = handle.known();
         let located: &Located = known.get(&id).expect("looked up before");
-        let tail = load_located_tail(&*self.environment.disk, handle.id, located)
-            .map_err(|source| OpenFileError::Damaged { channel: name.clone(), source })?;
+        let tail = load_located_tail(&*self.environment.disk, handle.id, located).map_err(|mut error| {
+            error.put_beneath(&self.environment.base);
+            OpenFileError::Damaged { channel: name.clone(), error }
+        })?;
         Ok((located.state.clone(), tail))
+    }
+
+    /// Checks META of a channel that has segment files.
+    fn check_meta(&self, name: &ChannelName, id: ChannelId) -> Result<(), OpenFileError> {
+        let path = meta_path(id);
+        let uuid = self.superblock.lock().expect("no panic while the lock is held").uuid;
+        Meta::check(&*self.environment.disk, &path, uuid, id, name.as_str()).map_err(|source| OpenFileError::Meta {
+            channel: name.clone(),
+            path: path_beneath(&self.environment.base, Path::new(&path)),
+            offset: 0,
+            source,
+        })
     }
 
     fn on_disk(&self, name: &ChannelName, state: &ChannelState, tail: &Unfinished) -> OnDisk {
@@ -378,7 +399,10 @@ impl Store {
             *root = ShardRoot { segment: end.segment, clean: Some(end) };
         }
         superblock.generation += 1;
-        write_superblock(&*self.environment.disk, &superblock).map_err(|error| CloseError::Store(Arc::new(error)))
+        write_superblock(&*self.environment.disk, &superblock).map_err(|error| CloseError::Store {
+            path: path_beneath(&self.environment.base, Path::new(STORE_PATH)),
+            source: Arc::new(error),
+        })
     }
 }
 
@@ -404,11 +428,11 @@ fn allowed_cores() -> Vec<usize> {
 }
 
 /// Opens the base directory by the backend that can be had, and takes the lock.
-fn open_disk(base: &Path, backend: Backend) -> Result<(Arc<dyn Disk>, StoreLock), OpenError> {
+fn open_disk(base: &Path, options: &Options) -> Result<(Arc<dyn Disk>, StoreLock), OpenError> {
     if base.exists() && !base.is_dir() {
         return Err(OpenError::NotADirectory { path: base.to_owned() });
     }
-    let uring = match (backend, probe::uring_available()) {
+    let uring = match (options.backend, probe::uring_available()) {
         (Backend::Posix, _) => false,
         (_, Ok(())) => true,
         (Backend::Uring, Err(source)) => {
@@ -420,11 +444,11 @@ fn open_disk(base: &Path, backend: Backend) -> Result<(Arc<dyn Disk>, StoreLock)
         }
     };
     if uring {
-        let disk = UringDisk::open(base, None).map_err(io_error("open", base))?;
+        let disk = UringDisk::open(base, options.durable_write).map_err(io_error("open", base))?;
         let lock = take_lock(base, disk.posix())?;
         Ok((Arc::new(disk), lock))
     } else {
-        let disk = PosixDisk::open(base, None).map_err(io_error("open", base))?;
+        let disk = PosixDisk::open(base, options.durable_write).map_err(io_error("open", base))?;
         let lock = take_lock(base, &disk)?;
         Ok((Arc::new(disk), lock))
     }
@@ -449,7 +473,7 @@ fn read_superblock(disk: &dyn Disk) -> Result<Option<Superblock>, OpenError> {
         return Ok(None);
     }
     let superblock = Superblock::decode(&buf[..read]);
-    superblock.map(Some).map_err(|source| OpenError::Superblock { path: STORE_PATH.into(), source })
+    superblock.map(Some).map_err(|error| OpenError::Superblock { path: STORE_PATH.into(), error })
 }
 
 fn write_superblock(disk: &dyn Disk, superblock: &Superblock) -> io::Result<()> {
@@ -471,7 +495,7 @@ fn write_copies(file: &dyn File, superblock: &Superblock) -> io::Result<()> {
 fn make_store(disk: &dyn Disk, options: &Options, random: &Random) -> Result<Superblock, OpenError> {
     refuse_orphans(disk)?;
     let shards = options.shards_of_new_store();
-    make_dirs(disk, shards).map_err(io_error("make the directories of", "."))?;
+    make_dirs(disk, shards).map_err(io_error("make the directories of", ""))?;
     let mut uuid = [0; 16];
     uuid[..8].copy_from_slice(&random.next_u64().to_le_bytes());
     uuid[8..].copy_from_slice(&random.next_u64().to_le_bytes());
@@ -506,7 +530,8 @@ fn refuse_orphans(disk: &dyn Disk) -> Result<(), OpenError> {
     if orphans == 0 {
         return Ok(());
     }
-    let source = io::Error::new(io::ErrorKind::NotFound, "STORE is missing, but there are channels; run salvage");
+    let source =
+        io::Error::new(io::ErrorKind::NotFound, "it is missing, but there are channels: put it back from a copy");
     Err(OpenError::Io { what: "open", path: STORE_PATH.into(), source })
 }
 
@@ -565,7 +590,8 @@ fn new_state(id: ChannelId, name: &ChannelName, config: &RedexFileConfig) -> Cha
 
 /// What is stored decides where the formats do; the policy may differ from one opening of the store to the next.
 fn check_stored(name: &ChannelName, state: &ChannelState, wanted: &RedexFileConfig) -> Result<(), OpenFileError> {
-    let Some(stored) = RedexFileConfig::decode(&state.config) else { return Ok(()) };
+    let stored =
+        RedexFileConfig::decode(&state.config).ok_or_else(|| OpenFileError::UnknownConfig { channel: name.clone() })?;
     if stored.segment_bytes() == wanted.segment_bytes() {
         return Ok(());
     }
@@ -608,9 +634,6 @@ mod tests {
         fn unlink(&self, path: &str) -> io::Result<()> {
             self.disk.unlink(path)
         }
-        fn remove_dir(&self, path: &str) -> io::Result<()> {
-            self.disk.remove_dir(path)
-        }
         fn sync_dir(&self, path: &str) -> io::Result<()> {
             self.disk.sync_dir(path)
         }
@@ -638,6 +661,7 @@ mod tests {
             offload: Arc::new(Offload::new("redex-test", 1)),
             file_maker: Arc::new(Offload::new("redex-test", 1)),
             pages: PagePool::new(options.page_budget_bytes, options.page_budget_bytes / 2),
+            base: base.path().to_owned(),
         };
         let (store, seeds) = Store::recover(environment, &options).unwrap();
         *store.lock.lock().unwrap() = Some(lock);
@@ -649,5 +673,23 @@ mod tests {
         assert_eq!(Arc::strong_count(&disk), 1);
         let other = disk.disk.lock_file().unwrap();
         assert!(other.try_lock().is_ok());
+    }
+
+    /// A configuration of newer software is refused: one with another policy, one with a field more, an empty one.
+    #[test]
+    fn a_stored_configuration_that_does_not_decode_is_refused() {
+        let name = ChannelName::new("a").unwrap();
+        let config = RedexFileConfig::default();
+        let mut state = new_state(ChannelId(1), &name, &config);
+        check_stored(&name, &state, &config).unwrap();
+        let encoded = config.encode();
+        let (mut other_policy, mut longer) = (encoded.clone(), encoded);
+        other_policy[1] = 4;
+        longer.push(0);
+        for bytes in [other_policy, longer, Vec::new()] {
+            state.config = bytes;
+            let error = check_stored(&name, &state, &config).unwrap_err();
+            assert!(matches!(&error, OpenFileError::UnknownConfig { channel } if *channel == name), "{error}");
+        }
     }
 }

@@ -137,7 +137,7 @@ fn list_journal(disk: &dyn Disk, uuid: StoreUuid, found: &mut Found) -> Result<(
             }
             Some(Ok(header)) => found.epoch_max = found.epoch_max.max(header.epoch),
             Some(Err(HeaderError::Version { version })) => {
-                return Err(OpenError::Journal { shard: found.shard, source: JournalError::Newer { path, version } });
+                return Err(OpenError::Journal { shard: found.shard, error: JournalError::Newer { path, version } });
             }
             // Never written, or cut off in the making: nothing needs it, since the journal was closed or never begun.
             Some(Err(_)) | None => {}
@@ -187,7 +187,7 @@ fn read_clean_end(
     found: &mut Found,
 ) -> Result<CheckpointEntry, OpenError> {
     let path = segment_path(shard, clean.segment);
-    let fail = |source| OpenError::Journal { shard, source };
+    let fail = |error| OpenError::Journal { shard, error };
     let file = match disk.open(&path, OpenMode::Read) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(fail(JournalError::Lost { path, named_by: NamedBy::Store }));
@@ -241,7 +241,7 @@ fn read_journal(
 ) -> Result<Option<CheckpointEntry>, OpenError> {
     let recovery = Recovery { disk, uuid, shard, root, epoch };
     let mut verify = |entry: &EventsEntry<'_>, inline: &[u8]| verify_extent(disk, entry, inline);
-    let scan = scan(&recovery, &mut verify).map_err(|source| OpenError::Journal { shard, source })?;
+    let scan = scan(&recovery, &mut verify).map_err(|error| OpenError::Journal { shard, error })?;
     if let Some(torn) = &scan.torn {
         tracing::info!(%shard, segment = %torn.segment, offset = torn.offset, lsn = %torn.lsn, "torn tail of the journal cut");
     }
@@ -307,7 +307,7 @@ fn load_checkpoints(
     for number in files {
         let path = checkpoint_path(shard, *number);
         let states =
-            load_states(disk, &path, uuid, shard, *number).map_err(|source| OpenError::Checkpoint { shard, source })?;
+            load_states(disk, &path, uuid, shard, *number).map_err(|error| OpenError::Checkpoint { shard, error })?;
         let channels = states.iter().map(|state| ChannelId(state.id)).collect();
         for state in states {
             found.known.insert(ChannelId(state.id), Located { state: Arc::new(state), file: *number });
@@ -408,7 +408,7 @@ fn replay(disk: &dyn Disk, uuid: StoreUuid, found: &mut Found) -> Result<Vec<(Ch
                     why: "the journal has events of it, but nothing says that it was created",
                 })?;
                 let tail = load_located_tail(disk, found.shard, located)
-                    .map_err(|source| OpenError::Checkpoint { shard: found.shard, source })?;
+                    .map_err(|error| OpenError::Checkpoint { shard: found.shard, error })?;
                 vacant.insert(Replay::new(disk, uuid, ChannelState::clone(&located.state), tail));
                 order.push(channel);
             }
@@ -435,7 +435,7 @@ fn move_along(disk: &dyn Disk, found: &Found, entries: &mut Vec<(ChannelState, T
         let located = &found.known[&channel];
         let tail = tails
             .load(disk, found.shard, located)
-            .map_err(|source| OpenError::Checkpoint { shard: found.shard, source })?;
+            .map_err(|error| OpenError::Checkpoint { shard: found.shard, error })?;
         entries.push((ChannelState::clone(&located.state), tail));
     }
     Ok(())

@@ -11,12 +11,13 @@ use super::checkpoint::{ChannelState, SegmentState, Tail, TailRef};
 use super::meta::Meta;
 use crate::error::OpenError;
 use crate::ids::{ChannelId, Epoch, Lsn, Seq, StoreUuid};
+use crate::io::located::{located, split};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode};
 use crate::journal::format::EventsEntry;
 use crate::segment::block::{BlockPlace, RECORDS_PER_BLOCK, encode_block};
 use crate::segment::path::{channel_dir, dat_path, idx_path};
 use crate::segment::record::IndexRecord;
-use crate::shard::destage::create_segment_files;
+use crate::shard::destage::make_segment_files;
 use crate::shard::handle::active_segment;
 use crate::shard::seal::{IdxSums, idx_end};
 
@@ -28,6 +29,8 @@ pub struct Replay<'d> {
     disk: &'d dyn Disk,
     uuid: StoreUuid,
     state: ChannelState,
+    /// Whether META was made. If the channel had blocks before, it was: damage there is told when the channel is opened.
+    has_meta: bool,
     segment_first: Seq,
     /// Records from `records_base` on, which begins an index block.
     records: Vec<IndexRecord>,
@@ -43,6 +46,7 @@ impl<'d> Replay<'d> {
     /// Goes on where the channel's newest checkpoint entry stands.
     pub fn new(disk: &'d dyn Disk, uuid: StoreUuid, mut state: ChannelState, tail: Tail) -> Self {
         let (segment_first, dat_size) = active_segment(&state);
+        let has_meta = state.has_blocks();
         let sealed = state.segments.last().is_none_or(|segment| segment.sealed);
         let tail = if sealed { Tail::default() } else { tail };
         if sealed {
@@ -52,6 +56,7 @@ impl<'d> Replay<'d> {
         Self {
             disk,
             uuid,
+            has_meta,
             segment_first,
             records_base: Seq(state.end - tail.records.len() as u64),
             records: tail.records,
@@ -130,7 +135,8 @@ impl<'d> Replay<'d> {
         } else if extent.start - in_memory < BLOCK_SIZE as u64 {
             self.bytes.resize((extent.start - self.bytes_base) as usize, 0);
         } else {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "an extent of the journal leaves a gap"));
+            let gap = io::Error::new(io::ErrorKind::InvalidData, "an extent of the journal leaves a gap");
+            return Err(located(dat.path())(gap));
         }
         self.write_dat()?;
         self.bytes.clear();
@@ -144,7 +150,7 @@ impl<'d> Replay<'d> {
         let whole = self.bytes.len() / BLOCK_SIZE * BLOCK_SIZE;
         let mixed = &self.bytes[whole..];
         let mut block = AlignedBuf::new(BLOCK_SIZE);
-        dat.read_at(&mut block[..BLOCK_SIZE], self.bytes_base + whole as u64)?;
+        dat.read_at(&mut block[..BLOCK_SIZE], self.bytes_base + whole as u64).map_err(located(dat.path()))?;
         if block[..mixed.len()] == *mixed {
             self.bytes.truncate(whole);
         } else {
@@ -173,8 +179,8 @@ impl<'d> Replay<'d> {
             let mut buf = AlignedBuf::new(whole);
             buf[..whole].copy_from_slice(&self.bytes[..whole]);
             let dat = self.dat()?;
-            dat.allocate(self.bytes_base + whole as u64)?;
-            dat.write_at(&buf[..whole], self.bytes_base)?;
+            dat.allocate(self.bytes_base + whole as u64).map_err(located(dat.path()))?;
+            dat.write_at(&buf[..whole], self.bytes_base).map_err(located(dat.path()))?;
             self.bytes.drain(..whole);
             self.bytes_base += whole as u64;
         }
@@ -195,8 +201,8 @@ impl<'d> Replay<'d> {
             }
             let offset = self.block_offset();
             let idx = self.idx()?;
-            idx.allocate(offset + (blocks * BLOCK_SIZE) as u64)?;
-            idx.write_at(&buf[..blocks * BLOCK_SIZE], offset)?;
+            idx.allocate(offset + (blocks * BLOCK_SIZE) as u64).map_err(located(idx.path()))?;
+            idx.write_at(&buf[..blocks * BLOCK_SIZE], offset).map_err(located(idx.path()))?;
             self.records.drain(..blocks * RECORDS_PER_BLOCK);
             self.records_base.0 += (blocks * RECORDS_PER_BLOCK) as u64;
         }
@@ -215,16 +221,18 @@ impl<'d> Replay<'d> {
         let end = Seq(self.state.end);
         let whole = (self.records_base.0 - self.segment_first.0) as usize / RECORDS_PER_BLOCK;
         let idx = self.idx()?;
-        let sums = IdxSums::read(&*idx, self.place(), whole)?;
+        let sums = IdxSums::read(&*idx, self.place(), whole).map_err(located(idx.path()))?;
         let channel = ChannelId(self.state.id);
         let last_time_us = self.state.last_time_us;
         let idx_end = idx_end(channel, (self.segment_first, end), dat_size, sums, &self.records, last_time_us);
-        idx.write_at(&idx_end.buf[..idx_end.len], idx_end.offset)?;
-        idx.set_size(idx_end.offset + idx_end.len as u64)?;
+        idx.write_at(&idx_end.buf[..idx_end.len], idx_end.offset).map_err(located(idx.path()))?;
+        idx.set_size(idx_end.offset + idx_end.len as u64).map_err(located(idx.path()))?;
         self.records.clear();
         self.bytes.clear();
         if dat_size > 0 {
-            self.dat()?.set_size(u64::from(dat_size).next_multiple_of(BLOCK_SIZE as u64))?;
+            let dat = self.dat()?;
+            let size = u64::from(dat_size).next_multiple_of(BLOCK_SIZE as u64);
+            dat.set_size(size).map_err(located(dat.path()))?;
         }
         self.flush()?;
         let segment = self.state.segments.last_mut().expect("there is an active segment");
@@ -234,7 +242,7 @@ impl<'d> Replay<'d> {
 
     fn flush(&self) -> io::Result<()> {
         for file in [&self.idx, &self.dat].into_iter().flatten() {
-            file.flush()?;
+            file.flush().map_err(located(file.path()))?;
         }
         Ok(())
     }
@@ -253,21 +261,24 @@ impl<'d> Replay<'d> {
         Ok(self.idx.clone().expect("just opened"))
     }
 
-    fn open(&self, path: &str) -> io::Result<Arc<dyn File>> {
-        match self.disk.open_segment(path, OpenMode::Write) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-            Ok(file) => {
-                // A killed process may have made it without making its name durable.
-                self.disk.sync_dir(&channel_dir(ChannelId(self.state.id)))?;
-                return Ok(file);
+    fn open(&mut self, path: &str) -> io::Result<Arc<dyn File>> {
+        let id = ChannelId(self.state.id);
+        if self.has_meta {
+            match self.disk.open_segment(path, OpenMode::Write) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(located(path)(error)),
+                Ok(file) => {
+                    // A killed process may have made it without making its name durable.
+                    let dir = channel_dir(id);
+                    self.disk.sync_dir(&dir).map_err(located(&dir))?;
+                    return Ok(file);
+                }
             }
         }
-        let id = ChannelId(self.state.id);
-        let created = Epoch((id.0 >> 32) as u32);
-        let meta = Meta { uuid: self.uuid, id, name: self.state.name.clone(), created, created_us: 0 };
-        create_segment_files(self.disk, &meta, self.segment_first)?;
-        self.disk.open_segment(path, OpenMode::Write)
+        let meta = Meta { uuid: self.uuid, id, name: self.state.name.clone(), created: id.epoch(), created_us: 0 };
+        make_segment_files(self.disk, &meta, self.segment_first, self.has_meta)?;
+        self.has_meta = true;
+        self.disk.open_segment(path, OpenMode::Write).map_err(located(path))
     }
 
     /// Writes and flushes what fills whole blocks. Returns the entry for the checkpoint, and what fills no block.
@@ -291,8 +302,8 @@ impl<'d> Replay<'d> {
 
     fn io<T>(&mut self, what: &'static str, act: impl FnOnce(&mut Self) -> io::Result<T>) -> Result<T, OpenError> {
         act(self).map_err(|source| {
-            let path = dat_path(ChannelId(self.state.id), self.segment_first).into();
-            OpenError::Io { what, path, source }
+            let (path, source) = split(source, &channel_dir(ChannelId(self.state.id)));
+            OpenError::Io { what, path: path.into(), source }
         })
     }
 }

@@ -57,7 +57,7 @@ pub struct ShardRoot {
 pub struct Superblock {
     /// Identity of the store.
     pub uuid: StoreUuid,
-    /// Number of the latest opening (or raise within one).
+    /// Number of the latest opening.
     pub epoch: Epoch,
     /// Raised at every writing of STORE.
     pub generation: u64,
@@ -77,8 +77,11 @@ pub struct ShardCountError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SuperblockError {
-    /// Both copies are bad. Only salvage, which reads the channels' own files, can go on.
-    #[error("both copies of STORE are bad; at offset 0: {first}; at offset 4096: {second}; run salvage")]
+    /// Both copies are bad. Restore from a copy of the store.
+    #[error(
+        "both copies of STORE are bad; at offset 0: {first}; at offset 4096: {second}; \
+         keep the directory as it is, and restore the store from a copy"
+    )]
     Damaged {
         /// What is wrong with the copy at offset 0.
         first: EnvelopeError,
@@ -86,13 +89,19 @@ pub enum SuperblockError {
         second: EnvelopeError,
     },
     /// Newer software wrote the store. Use it, or a later one.
-    #[error("STORE has format version {version}, this software knows up to {STORE_VERSION}")]
+    #[error(
+        "STORE has format version {version}, this software knows up to {STORE_VERSION}; \
+         use the software that wrote it, or a later one"
+    )]
     Newer {
         /// Version found.
         version: u16,
     },
-    /// Both copies are whole, but of different stores: a file was mixed up.
-    #[error("the two copies of STORE belong to different stores, {first} and {second}")]
+    /// Both copies are whole, but of different stores: a file was mixed up. Put the right one back.
+    #[error(
+        "the two copies of STORE belong to different stores, {first} at offset 0 and {second} at offset 4096; \
+         put the right file back from a copy"
+    )]
     TwoStores {
         /// Store of the copy at offset 0.
         first: StoreUuid,

@@ -114,6 +114,16 @@ pub(crate) fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
+/// Whether io_uring can be used here. If not, says so; with `REDEX_CI_NO_SKIP=1` that is an error.
+pub(crate) fn uring_allowed() -> bool {
+    let dir = scratch();
+    let Err(error) = try_open(dir.path(), Backend::Uring) else { return true };
+    let why = format!("io_uring cannot be used: {}", text(&error));
+    eprintln!("SKIPPED: {why}");
+    assert!(std::env::var_os("REDEX_CI_NO_SKIP").is_none_or(|value| value != "1"), "nothing may be skipped: {why}");
+    false
+}
+
 /// Whether permissions do not stop this process, and it may mount.
 pub(crate) fn is_root() -> bool {
     std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap()) == 0

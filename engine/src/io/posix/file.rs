@@ -15,6 +15,7 @@ use crate::io::{BLOCK_SIZE, File, FileHandle};
 #[derive(Debug)]
 pub(super) struct PosixFile {
     descriptor: Descriptor,
+    path: Box<str>,
     closed_files: Arc<AtomicU64>,
 }
 
@@ -27,12 +28,12 @@ enum Descriptor {
 }
 
 impl PosixFile {
-    pub(super) fn kept(file: fs::File, closed_files: Arc<AtomicU64>) -> Self {
-        Self { descriptor: Descriptor::Kept(Arc::new(file)), closed_files }
+    pub(super) fn kept(file: fs::File, path: &str, closed_files: Arc<AtomicU64>) -> Self {
+        Self { descriptor: Descriptor::Kept(Arc::new(file)), path: path.into(), closed_files }
     }
 
-    pub(super) fn reopened(file: Arc<Reopened>, closed_files: Arc<AtomicU64>) -> Self {
-        Self { descriptor: Descriptor::Reopened(file), closed_files }
+    pub(super) fn reopened(file: Arc<Reopened>, path: &str, closed_files: Arc<AtomicU64>) -> Self {
+        Self { descriptor: Descriptor::Reopened(file), path: path.into(), closed_files }
     }
 
     fn file(&self) -> io::Result<Arc<fs::File>> {
@@ -118,5 +119,9 @@ impl File for PosixFile {
 
     fn handle(&self) -> io::Result<FileHandle> {
         self.file().map(FileHandle::Open)
+    }
+
+    fn path(&self) -> &str {
+        &self.path
     }
 }

@@ -34,6 +34,9 @@ use tree::Tree;
 /// Name of the lock file in the base directory.
 pub const LOCK_FILE: &str = "LOCK";
 
+/// Why there is no direct I/O on a file system that let the probe have it.
+const REFUSED_LATER: &str = "the file system refuses O_DIRECT on a file";
+
 /// Opens files beneath the base directory, with O_DIRECT where that can be had.
 #[derive(Debug)]
 struct Opener {
@@ -56,7 +59,9 @@ impl Opener {
             // probe has tried one.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) && flags & libc::O_CREAT == 0 => {
                 let file = self.tree.open_file(path, flags)?;
-                self.direct.store(false, Ordering::Relaxed);
+                if self.direct.swap(false, Ordering::Relaxed) {
+                    tracing::warn!(path, reason = REFUSED_LATER, "no direct I/O from now on: the page cache is used");
+                }
                 Ok(file.into())
             }
             result => Ok(result?.into()),
@@ -86,11 +91,20 @@ impl PosixDisk {
     pub fn open(base: &Path, durable_write: Option<DurableWrite>) -> io::Result<Self> {
         let tree = Tree::open(base)?;
         let probe = probe::probe(tree.base());
-        if durable_write == Some(DurableWrite::Dsync) && probe.durable_write != DurableWrite::Dsync {
+        if durable_write == Some(DurableWrite::Dsync) && !probe.dsync_works {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "the file system refuses RWF_DSYNC"));
         }
-        let durable_write = durable_write.unwrap_or(probe.durable_write);
-        let facts = IoFacts { backend: "posix", durable_write: durable_write.name(), ..probe.facts };
+        let found = &probe.facts;
+        let (durable_write, reason) = probe::choose(probe.dsync_works, found.write_cache, found.fua, durable_write);
+        let facts = IoFacts {
+            backend: "posix",
+            durable_write: durable_write.name(),
+            durable_write_reason: reason,
+            ..probe.facts
+        };
+        if !facts.direct {
+            tracing::warn!(store = %base.display(), reason = facts.buffered_reason, "no direct I/O: the page cache is used");
+        }
         let opener = Arc::new(Opener { tree, direct: AtomicBool::new(facts.direct) });
         Ok(Self {
             descriptors: Descriptors::new(opener.clone(), descriptor_limit()),
@@ -145,7 +159,7 @@ impl Disk for PosixDisk {
     fn open(&self, path: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let flags = flags_of(mode);
         let file = self.descriptors.open(path, flags)?;
-        Ok(Arc::new(PosixFile::kept(file, self.closed_files.clone())))
+        Ok(Arc::new(PosixFile::kept(file, path, self.closed_files.clone())))
     }
 
     fn open_segment(&self, path: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
@@ -153,7 +167,7 @@ impl Disk for PosixDisk {
         let file = self.descriptors.open(path, flags)?;
         let again = flags & !(libc::O_CREAT | libc::O_EXCL);
         let file = self.descriptors.file(path, again, file);
-        Ok(Arc::new(PosixFile::reopened(file, self.closed_files.clone())))
+        Ok(Arc::new(PosixFile::reopened(file, path, self.closed_files.clone())))
     }
 
     fn create_dir(&self, path: &str) -> io::Result<()> {
@@ -171,11 +185,7 @@ impl Disk for PosixDisk {
     }
 
     fn unlink(&self, path: &str) -> io::Result<()> {
-        self.opener.tree.unlink(path, 0)
-    }
-
-    fn remove_dir(&self, path: &str) -> io::Result<()> {
-        self.opener.tree.unlink(path, libc::AT_REMOVEDIR)
+        self.opener.tree.unlink(path)
     }
 
     fn sync_dir(&self, path: &str) -> io::Result<()> {
@@ -187,7 +197,11 @@ impl Disk for PosixDisk {
     }
 
     fn facts(&self) -> IoFacts {
-        IoFacts { direct: self.opener.direct.load(Ordering::Relaxed), ..self.facts.clone() }
+        let mut facts = self.facts.clone();
+        if facts.direct && !self.opener.direct.load(Ordering::Relaxed) {
+            (facts.direct, facts.buffered_reason) = (false, REFUSED_LATER);
+        }
+        facts
     }
 }
 

@@ -89,10 +89,10 @@ pub(crate) fn rename_at(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>, n
     })
 }
 
-/// unlinkat; `flags` is 0 or `AT_REMOVEDIR`.
-pub(crate) fn unlink_at(dir: BorrowedFd<'_>, name: &CStr, flags: i32) -> io::Result<()> {
+/// unlinkat, of a file.
+pub(crate) fn unlink_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     // SAFETY: `name` is a C string that outlives the call.
-    again(|| check(unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), flags) }).map(drop))
+    again(|| check(unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), 0) }).map(drop))
 }
 
 /// Makes sure that the first `size` bytes have space, and the file that size.

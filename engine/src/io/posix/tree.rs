@@ -70,9 +70,9 @@ impl Tree {
         syscall::rename_at(dir.as_fd(), &name, new_dir.as_fd(), &new_name)
     }
 
-    pub(super) fn unlink(&self, path: &str, flags: i32) -> io::Result<()> {
+    pub(super) fn unlink(&self, path: &str) -> io::Result<()> {
         let (dir, name) = self.parent(path)?;
-        syscall::unlink_at(dir.as_fd(), &name, flags)
+        syscall::unlink_at(dir.as_fd(), &name)
     }
 
     /// The directory that holds a path's last part, and that part.

@@ -206,7 +206,7 @@ impl fmt::Debug for SimDisk {
 impl Disk for SimDisk {
     fn open(&self, path: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let handle = self.lock().open(path, mode)?;
-        Ok(Arc::new(SimFile { disk: self.clone(), handle }))
+        Ok(Arc::new(SimFile { disk: self.clone(), handle, path: path.to_owned() }))
     }
 
     fn create_dir(&self, path: &str) -> io::Result<()> {
@@ -229,10 +229,6 @@ impl Disk for SimDisk {
         self.lock().unlink(path)
     }
 
-    fn remove_dir(&self, path: &str) -> io::Result<()> {
-        self.lock().remove_dir(path)
-    }
-
     fn sync_dir(&self, path: &str) -> io::Result<()> {
         self.lock().sync_dir(path)
     }
@@ -245,6 +241,7 @@ impl Disk for SimDisk {
         IoFacts {
             backend: "sim",
             durable_write: "simulated",
+            durable_write_reason: "simulated",
             file_system: "sim".to_owned(),
             device: String::new(),
             write_cache: Some(true),
@@ -252,6 +249,7 @@ impl Disk for SimDisk {
             memory_align: BLOCK_SIZE,
             offset_align: BLOCK_SIZE,
             direct: true,
+            ..IoFacts::default()
         }
     }
 }
@@ -260,6 +258,7 @@ impl Disk for SimDisk {
 struct SimFile {
     disk: SimDisk,
     handle: u64,
+    path: String,
 }
 
 impl File for SimFile {
@@ -289,6 +288,10 @@ impl File for SimFile {
 
     fn handle(&self) -> io::Result<FileHandle> {
         Ok(FileHandle::Sim(self.handle))
+    }
+
+    fn path(&self) -> &str {
+        &self.path
     }
 }
 

@@ -158,28 +158,9 @@ impl Names {
     pub(super) fn unlink(&mut self, order: u64, path: &str) -> io::Result<u64> {
         let file = self.find_file(path)?;
         let (dir, name) = self.place(path)?;
-        self.remove(order, dir, name, Node::File(file));
-        Ok(file)
-    }
-
-    /// Checks that a directory may be removed.
-    pub(super) fn check_empty(&self, path: &str) -> io::Result<()> {
-        let dir = self.find_dir(path)?;
-        if self.dirs[&dir].live.is_empty() { Ok(()) } else { Err(os_error(libc::ENOTEMPTY)) }
-    }
-
-    /// Removes an empty directory.
-    pub(super) fn remove_dir(&mut self, order: u64, path: &str) -> io::Result<()> {
-        self.check_empty(path)?;
-        let gone = self.find_dir(path)?;
-        let (dir, name) = self.place(path)?;
-        self.remove(order, dir, name, Node::Dir(gone));
-        Ok(())
-    }
-
-    fn remove(&mut self, order: u64, dir: u64, name: &str, node: Node) {
         self.entries(dir).remove(name);
-        self.changes.push(Change { order, dir, kind: Kind::Unlink(name.to_owned()), node });
+        self.changes.push(Change { order, dir, kind: Kind::Unlink(name.to_owned()), node: Node::File(file) });
+        Ok(file)
     }
 
     /// Checks that a file may be renamed; the file that will be replaced, if any.
@@ -244,9 +225,6 @@ impl Names {
         self.changes = left;
         for change in &settled {
             self.apply(change);
-            if let (Kind::Unlink(_), Node::Dir(gone)) = (&change.kind, change.node) {
-                self.dirs.remove(&gone);
-            }
         }
         Ok(settled.iter().map(|change| change.node).collect())
     }

@@ -30,6 +30,11 @@ impl BufferTable {
         Self { returned: Arc::default(), free }
     }
 
+    /// Whether the table has an empty place: at the beginning, whether the kernel has such a table.
+    pub(super) fn is_there(&self) -> bool {
+        !self.free.is_empty()
+    }
+
     /// A buffer's place in this ring's table, given now if it is worth it.
     pub(super) fn place(&mut self, ring: &Ring, buf: &mut AlignedBuf) -> Option<u16> {
         if let Some(registration) = buf.registration().filter(|r| r.is_in(&self.returned)) {

@@ -25,7 +25,7 @@ use super::flights::{Flight, Flights, Step};
 use super::ring::{Completed, OUTSTANDING_MAX, Ring};
 use crate::io::posix::{PosixDisk, assert_aligned};
 use crate::io::probe::DurableWrite;
-use crate::io::{Completion, Doorbell, Driver, Durability, IoBuf, Operation};
+use crate::io::{Completion, Doorbell, Driver, Durability, IoBuf, Operation, RingFacts};
 
 /// The most that one entry writes, bytes; the rest follows as after a short write.
 const WRITE_SIZE_MAX: usize = 1 << 30;
@@ -41,6 +41,8 @@ pub(super) struct UringDriver {
     durable_write: DurableWrite,
     files: FileTable,
     buffers: BufferTable,
+    /// Whether the ring had a table of buffers to begin with.
+    buffers_at_hand: bool,
     bell: Bell,
     ring: Ring,
 }
@@ -52,6 +54,7 @@ impl UringDriver {
         if let Some(lock) = disk.locked_file() {
             files.hold_lock(&ring, &lock)?;
         }
+        let buffers = BufferTable::new(&ring);
         Ok(Self {
             flights: ManuallyDrop::default(),
             pending: VecDeque::new(),
@@ -59,7 +62,8 @@ impl UringDriver {
             outstanding: 0,
             durable_write: disk.durable_write(),
             files,
-            buffers: BufferTable::new(&ring),
+            buffers_at_hand: buffers.is_there(),
+            buffers,
             bell: Bell::new()?,
             ring,
         })
@@ -270,6 +274,14 @@ impl Driver for UringDriver {
 
     fn doorbell(&self) -> Arc<Doorbell> {
         self.bell.doorbell()
+    }
+
+    fn ring(&self) -> RingFacts {
+        RingFacts {
+            registered_files: self.files.is_there(),
+            registered_buffers: self.buffers_at_hand,
+            ..self.ring.facts()
+        }
     }
 }
 

@@ -47,6 +47,11 @@ impl FileTable {
         Self { places, closed_files, swept_at: 0 }
     }
 
+    /// Whether the kernel has such a table.
+    pub(super) fn is_there(&self) -> bool {
+        !self.places.is_empty()
+    }
+
     /// Puts the lock file into the kernel's table. If that fails, the store is not protected from a killed process's last
     /// writes; so the error counts.
     pub(super) fn hold_lock(&self, ring: &Ring, lock: &fs::File) -> io::Result<()> {

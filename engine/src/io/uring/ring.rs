@@ -17,6 +17,8 @@ use io_uring::squeue::Entry;
 use io_uring::types::Timespec;
 use io_uring::{Builder, IoUring};
 
+use crate::io::RingFacts;
+
 /// Entries of the submission queue; the completion queue has twice as many.
 const ENTRIES: u32 = 256;
 /// How many entries may be with the kernel at once, so that the completion queue never overflows.
@@ -56,6 +58,8 @@ pub(super) struct Completed {
 /// A ring with one submitter: the thread that made it.
 pub(super) struct Ring {
     uring: IoUring,
+    /// What it was made with.
+    flags: RingFacts,
     /// The ring's index among this thread's registered rings, which saves the kernel a look-up per call.
     registered: Option<u32>,
     one_thread: PhantomData<*mut ()>,
@@ -63,18 +67,17 @@ pub(super) struct Ring {
 
 impl Ring {
     pub(super) fn new() -> io::Result<Self> {
-        let uring = build()?;
+        let (uring, flags) = build()?;
         // Only flushes go to kernel workers; two of them beside the shard would take the cores from the program. Advice:
         // a kernel without the call does as it likes.
         let _ = uring.submitter().register_iowq_max_workers(&mut [1, 1]);
         let registered = register_ring(uring.as_raw_fd());
-        Ok(Self { uring, registered, one_thread: PhantomData })
+        Ok(Self { uring, flags, registered, one_thread: PhantomData })
     }
 
-    /// Whether the ring is registered with this thread.
-    #[cfg(all(test, not(redex_loom)))]
-    pub(super) fn is_registered(&self) -> bool {
-        self.registered.is_some()
+    /// What the kernel granted; of the tables nothing.
+    pub(super) fn facts(&self) -> RingFacts {
+        RingFacts { registered_ring: self.registered.is_some(), ..self.flags }
     }
 
     /// For registering files and buffers.
@@ -178,31 +181,34 @@ impl Drop for Ring {
 /// Makes the ring with all that helps one submitter, leaving out what an older kernel refuses.
 ///
 /// With each of these the queue shows when the kernel holds completions back; with the last it never does.
-fn build() -> io::Result<IoUring> {
-    let steps: [fn(&mut Builder); 4] = [
-        |b| {
-            b.setup_single_issuer().setup_defer_taskrun();
-            b.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
-        },
-        |b| {
-            b.setup_single_issuer().setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
-        },
-        |b| {
-            b.setup_coop_taskrun().setup_taskrun_flag();
-        },
-        |_| {},
-    ];
+fn build() -> io::Result<(IoUring, RingFacts)> {
+    let none = RingFacts::default();
+    let coop = RingFacts { coop_taskrun: true, ..none };
+    let single = RingFacts { single_issuer: true, ..coop };
+    let all = RingFacts { defer_taskrun: true, ..single };
     let mut refusal = io::Error::from_raw_os_error(libc::EINVAL);
-    for set in steps {
+    for flags in [all, single, coop, none] {
         let mut builder = IoUring::builder();
         builder.dontfork();
-        set(&mut builder);
+        set(&mut builder, flags);
         match builder.build(ENTRIES) {
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => refusal = e,
-            result => return result,
+            result => return result.map(|uring| (uring, flags)),
         }
     }
     Err(refusal)
+}
+
+fn set(builder: &mut Builder, flags: RingFacts) {
+    if flags.single_issuer {
+        builder.setup_single_issuer().setup_submit_all();
+    }
+    if flags.defer_taskrun {
+        builder.setup_defer_taskrun();
+    }
+    if flags.coop_taskrun {
+        builder.setup_coop_taskrun().setup_taskrun_flag();
+    }
 }
 
 /// Registers a ring with this thread; `None` where the kernel is too old or the thread has too many.

@@ -8,11 +8,21 @@ use super::UringDisk;
 use super::ring::Ring;
 use crate::io::posix::tests::{finish, temp_dir, write};
 use crate::io::probe::uring_available;
-use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, Durability, File, FileHandle, OpenMode, Operation};
+use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, Durability, File, FileHandle, OpenMode, Operation, RingFacts};
+
+/// Whether io_uring can be used. If not, says so; with `REDEX_CI_NO_SKIP=1` that is an error.
+fn allowed() -> bool {
+    let Err(error) = uring_available() else { return true };
+    eprintln!("SKIPPED: io_uring cannot be used: {error}");
+    assert!(std::env::var_os("REDEX_CI_NO_SKIP").is_none_or(|value| value != "1"), "nothing may be skipped: {error}");
+    false
+}
 
 /// A disk in a directory of its own; `None` where io_uring is forbidden.
 fn disk() -> Option<(tempfile::TempDir, UringDisk)> {
-    uring_available().ok()?;
+    if !allowed() {
+        return None;
+    }
     let dir = temp_dir();
     let disk = UringDisk::open(dir.path(), None).unwrap();
     Some((dir, disk))
@@ -154,10 +164,29 @@ fn the_ring_holds_the_lock() {
 /// A thread makes more rings, one after the other, than it may have registered at once.
 #[test]
 fn rings_are_unregistered() {
-    if uring_available().is_err() {
+    if !allowed() {
         return;
     }
     for _ in 0..40 {
-        assert!(Ring::new().unwrap().is_registered());
+        assert!(Ring::new().unwrap().facts().registered_ring);
     }
+}
+
+/// From Linux 6.1 on a ring has everything that it asks for; an older kernel has less, and what it has is told.
+#[test]
+fn a_ring_gets_what_its_kernel_has() {
+    let Some((_dir, disk)) = disk() else { return };
+    let ring = disk.driver().unwrap().ring();
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+    let kernel = (numbers.next().unwrap(), numbers.next().unwrap());
+    let expected = RingFacts {
+        single_issuer: kernel >= (6, 1),
+        defer_taskrun: kernel >= (6, 1),
+        coop_taskrun: kernel >= (5, 19),
+        registered_ring: kernel >= (5, 18),
+        registered_files: kernel >= (5, 19),
+        registered_buffers: kernel >= (5, 19),
+    };
+    assert_eq!(ring, expected, "{release}");
 }

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 
+use crate::error::put_beneath;
 use crate::ids::{Epoch, Lsn, SegmentNo, ShardId, StoreUuid};
 use crate::journal::format::{CommitError, EntryError, HeaderError, PayloadError};
 
@@ -10,15 +12,17 @@ use crate::journal::format::{CommitError, EntryError, HeaderError, PayloadError}
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JournalError {
-    /// A file or a part of it cannot be read. Try again when the device answers; what it has lost, salvage goes around.
-    #[error("{path} at offset {offset} cannot be read: {error}")]
+    /// A file or a part of it cannot be read. Try again when the device answers; if it never does, restore from a copy.
+    #[error(
+        "{path} at offset {offset} cannot be read: {error}; open the store again when the device answers, \
+         or restore it from a copy"
+    )]
     Io {
         /// The file or directory.
         path: String,
         /// Where, bytes.
         offset: u64,
         /// The cause.
-        #[source]
         error: io::Error,
     },
     /// Newer software wrote the journal. Use that, or a later one.
@@ -44,8 +48,11 @@ pub enum JournalError {
         /// The kind.
         kind: u8,
     },
-    /// The header of a segment that is needed is damaged. Only salvage can go on.
-    #[error("header of {path} at offset 0 is bad, and {named_by} names it: {fault}; run salvage")]
+    /// The header of a segment that is needed is damaged. Restore from a copy.
+    #[error(
+        "header of {path} at offset 0 is bad, and {named_by} names it: {fault}; \
+         keep the directory as it is, and restore the store from a copy"
+    )]
     BadHeader {
         /// The file.
         path: String,
@@ -54,16 +61,19 @@ pub enum JournalError {
         /// Why it is needed.
         named_by: NamedBy,
     },
-    /// A segment that is needed is missing. Put it back, or run salvage.
-    #[error("{path} is missing, and {named_by} names it; put it back or run salvage")]
+    /// A segment that is needed is missing. Put it back, or restore from a copy.
+    #[error("{path} is missing, and {named_by} names it; put it back, or restore the store from a copy")]
     Lost {
         /// The file.
         path: String,
         /// Why it is needed.
         named_by: NamedBy,
     },
-    /// A commit that was durable is damaged. Only salvage can go on.
-    #[error("commit {lsn} in {path} at offset {offset} was durable and is damaged: {fault}; {witness}; run salvage")]
+    /// A commit that was durable is damaged. Restore from a copy.
+    #[error(
+        "commit {lsn} in {path} at offset {offset} was durable and is damaged: {fault}; {witness}; \
+         keep the directory as it is, and restore the store from a copy"
+    )]
     Corrupt {
         /// The file.
         path: String,
@@ -76,8 +86,12 @@ pub enum JournalError {
         /// What says that it was durable.
         witness: Box<Witness>,
     },
-    /// A commit whose checksums are right contradicts itself. Report it; salvage goes on.
-    #[error("commit {lsn} in {path} at offset {offset} is whole, but contradicts itself: {fault}; run salvage")]
+    /// A commit whose checksums are right contradicts itself: an error of the software that wrote it. Report it, and restore
+    /// from a copy.
+    #[error(
+        "commit {lsn} in {path} at offset {offset} is whole, but contradicts itself: {fault}; \
+         keep the directory as it is, and restore the store from a copy"
+    )]
     Contradiction {
         /// The file.
         path: String,
@@ -88,8 +102,11 @@ pub enum JournalError {
         /// The contradiction.
         fault: CommitFault,
     },
-    /// The next segment is whole, but does not go on where this one ends.
-    #[error("segment {next} does not go on where {path} ends, with commit {lsn} at offset {offset}; run salvage")]
+    /// The next segment is whole, but does not go on where this one ends. Restore from a copy.
+    #[error(
+        "segment {next} does not go on where {path} ends, with commit {lsn} at offset {offset}; \
+         keep the directory as it is, and restore the store from a copy"
+    )]
     BrokenChain {
         /// The file.
         path: String,
@@ -100,10 +117,11 @@ pub enum JournalError {
         /// The next segment.
         next: SegmentNo,
     },
-    /// The journal is whole, but does not end where STORE says that it was closed.
+    /// The journal is whole, but does not end where STORE says that it was closed. Restore from a copy.
     #[error(
         "{path} reaches commit {lsn} at offset {offset}, but STORE says that the journal was closed \
-         at another place; run salvage"
+         at another place; \
+         keep the directory as it is, and restore the store from a copy"
     )]
     WrongEnd {
         /// The file.
@@ -115,13 +133,39 @@ pub enum JournalError {
     },
 }
 
+impl JournalError {
+    /// Puts the base directory before every path.
+    pub(crate) fn put_beneath(&mut self, base: &Path) {
+        match self {
+            Self::Io { path, .. }
+            | Self::Newer { path, .. }
+            | Self::NewerEntry { path, .. }
+            | Self::Contradiction { path, .. }
+            | Self::BrokenChain { path, .. }
+            | Self::WrongEnd { path, .. } => put_beneath(base, path),
+            Self::BadHeader { path, named_by, .. } | Self::Lost { path, named_by } => {
+                put_beneath(base, path);
+                if let NamedBy::Roll { path, .. } | NamedBy::Successor { path } = named_by {
+                    put_beneath(base, path);
+                }
+            }
+            Self::Corrupt { path, witness, .. } => {
+                put_beneath(base, path);
+                if let Witness::Commit { path, .. } = &mut **witness {
+                    put_beneath(base, path);
+                }
+            }
+        }
+    }
+}
+
 /// What is wrong with a segment's header.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderFault {
     /// It cannot be read.
     #[error("it cannot be read: {0}")]
-    Unreadable(#[source] io::Error),
+    Unreadable(io::Error),
     /// It is damaged.
     #[error(transparent)]
     Damaged(HeaderError),

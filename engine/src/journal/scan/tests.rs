@@ -220,7 +220,7 @@ fn case_b_damage_with_a_witness_is_corruption() {
     let expected = Witness::Commit { path: path(1), offset: 3 * BLOCK, lsn: Lsn(3), durable_lsn: Lsn(3) };
     assert_eq!(**witness, expected);
     let text = error.to_string();
-    assert!(text.contains(&path(1)) && text.contains("offset 4096") && text.contains("salvage"), "{text}");
+    assert!(text.contains(&path(1)) && text.contains("offset 4096") && text.contains("from a copy"), "{text}");
 }
 
 #[test]

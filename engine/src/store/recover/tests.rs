@@ -29,6 +29,7 @@ fn environment(disk: &Arc<dyn Disk>) -> Environment {
         offload: Arc::new(Offload::new("redex-test", 1)),
         file_maker: Arc::new(Offload::new("redex-test", 1)),
         pages: PagePool::new(1 << 20, 1 << 19),
+        base: std::path::PathBuf::new(),
     }
 }
 
@@ -85,7 +86,7 @@ fn a_clean_end_in_the_midst_of_a_commit_is_an_error() {
         let clean = Some(CleanEnd { segment: journal.number(), offset, next_lsn });
         let root = ShardRoot { segment: journal.number(), clean };
         let error = find(&*disk, UUID, SHARD, &root, Epoch(1)).unwrap_err();
-        assert!(matches!(error, OpenError::Journal { source: JournalError::Corrupt { .. }, .. }), "{offset}: {error}");
+        assert!(matches!(error, OpenError::Journal { error: JournalError::Corrupt { .. }, .. }), "{offset}: {error}");
     }
 }
 

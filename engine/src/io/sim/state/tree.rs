@@ -85,19 +85,6 @@ impl State {
         self.inode(file).links -= 1;
     }
 
-    pub(in crate::io::sim) fn remove_dir(&mut self, path: &str) -> io::Result<()> {
-        self.check_power()?;
-        self.names.check_empty(path)?;
-        if path.is_empty() {
-            return Err(os_error(libc::EBUSY));
-        }
-        let power = self.step_at(path, Action::Dir)?;
-        let order = self.next_order();
-        self.names.remove_dir(order, path)?;
-        self.record("remove dir", &[hash(path)], true);
-        power.answer()
-    }
-
     pub(in crate::io::sim) fn sync_dir(&mut self, path: &str) -> io::Result<()> {
         self.check_power()?;
         self.names.find_dir(path)?;
