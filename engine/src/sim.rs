@@ -9,12 +9,16 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::error::{CloseError, OpenError};
+use crate::io::BLOCK_SIZE;
+use crate::journal::format::entry_size_events;
 use crate::options::Options;
 use crate::random::Random;
 use crate::read::offload::Offload;
 use crate::redex::Redex;
+use crate::segment::record::INLINE_SIZE_MAX;
 use crate::shard::Shard;
 use crate::shard::Turn;
+use crate::shard::commit::{extent_bytes, largest_room};
 use crate::store::Store;
 use crate::store::open::Environment;
 use crate::tail::pool::PagePool;
@@ -64,6 +68,17 @@ impl Default for SimSettings {
 }
 
 impl SimSettings {
+    /// Whether some commit can hold a batch of payloads of these lengths, together with the making of its channel: then
+    /// a crash keeps all of it or nothing.
+    #[must_use]
+    pub fn fits_commit(&self, lens: impl ExactSizeIterator<Item = usize>) -> bool {
+        let records = entry_size_events(lens.len());
+        let bytes: usize = lens.filter(|len| *len > INLINE_SIZE_MAX).sum();
+        // More goes by extent, but for less than a block.
+        let inline = bytes.min(extent_bytes(self.extent_bytes, self.journal_segment_bytes)).max(BLOCK_SIZE);
+        records + inline <= largest_room(self.journal_segment_bytes)
+    }
+
     fn options(&self) -> Options {
         Options {
             shards: Some(self.shards),

@@ -14,7 +14,7 @@ use crate::dice::Dice;
 use crate::failure::chain;
 use crate::faults;
 use crate::history::World;
-use crate::model::Event;
+use crate::model::{Event, Wanted};
 use crate::settings;
 
 /// Steps after which an append that waits is taken for stuck.
@@ -32,9 +32,6 @@ pub struct Run<'w> {
     /// Whether the store has failed, as it may.
     over: bool,
 }
-
-/// What is appended: seed and length of each payload.
-type Wanted = Vec<(u64, usize)>;
 
 impl<'w> Run<'w> {
     /// A life that begins with these channels open, in the order of the model.
@@ -134,9 +131,11 @@ impl<'w> Run<'w> {
     }
 
     fn append_batch(&mut self, channel: usize) -> Result<(), String> {
-        let (count, len) = match self.dice().within(0..10) {
-            0..5 => (1..40, 0..100),
-            5..8 => (1..300, 0..60),
+        let (count, len) = match self.dice().within(0..100) {
+            0..50 => (1..40, 0..100),
+            50..78 => (1..300, 0..60),
+            // About as many records as the smallest commits hold.
+            78..80 => (2000..3500, 0..9),
             _ => (5..40, 1000..5000),
         };
         let count = self.dice().within(count);
@@ -357,7 +356,8 @@ pub fn observe(world: &mut World, files: &[RedexFile], wall_us: u64) -> Result<(
         let is_there = |seq, event: Event| {
             file.read_one(seq).wait().is_ok_and(|read| read.is_some_and(|read| event.is(&read.payload)))
         };
-        model.catch_up(published, wall_us, world.faults, is_there)?;
+        let fits_commit = |wanted: &[(u64, usize)]| world.settings.fits_commit(wanted.iter().map(|(_, len)| *len));
+        model.catch_up(published, wall_us, world.faults, fits_commit, is_there)?;
         world.tally.events += published - before;
         if durable > published {
             return Err(format!("{}: durable {durable}, published {published}", model.name));
