@@ -19,6 +19,23 @@ pub enum Backend {
     Posix,
 }
 
+/// When the entries of old checkpoint files move along to new ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointLimits {
+    /// Checkpoint files kept before the oldest is merged, whatever it holds.
+    pub files_max: usize,
+    /// Entries that may be dead beyond as many as live.
+    pub dead_entries_max: usize,
+    /// Entries moved along from the oldest file in one checkpoint.
+    pub moved_max: usize,
+}
+
+impl Default for CheckpointLimits {
+    fn default() -> Self {
+        Self { files_max: 16, dead_entries_max: 1024, moved_max: 8192 }
+    }
+}
+
 /// Settings of a store; see [`crate::RedexBuilder`] for each.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -32,6 +49,8 @@ pub struct Options {
     pub journal_segment_bytes: u64,
     /// Journal bytes between checkpoints.
     pub checkpoint_bytes: u64,
+    /// When old checkpoint files are merged; lowered only by tests.
+    pub checkpoint_limits: CheckpointLimits,
     /// Memory for pages.
     pub page_budget_bytes: usize,
     /// How I/O is done.
@@ -58,6 +77,7 @@ impl Default for Options {
             pin_cores: false,
             journal_segment_bytes: 64 << 20,
             checkpoint_bytes: 64 << 20,
+            checkpoint_limits: CheckpointLimits::default(),
             page_budget_bytes: 256 << 20,
             backend: Backend::Auto,
             write_behind: Duration::from_millis(10),

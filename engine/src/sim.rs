@@ -26,6 +26,7 @@ use crate::tail::pool::PagePool;
 pub use crate::channel_name::ChannelName;
 pub use crate::clock::ManualClock;
 pub use crate::io::sim::{FaultKind, SimDisk, SimOptions, StepKind, is_power_off};
+pub use crate::options::CheckpointLimits;
 
 /// What a simulated store is opened with; as in [`crate::RedexBuilder`], which says what each is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct SimSettings {
     pub journal_segment_bytes: u64,
     /// Journal bytes after which a checkpoint is taken: at least 64 KiB.
     pub checkpoint_bytes: u64,
+    /// When the entries of old checkpoint files move along to new ones.
+    pub checkpoint_limits: CheckpointLimits,
     /// Memory for pages, bytes: at least 1 MiB.
     pub page_budget_bytes: usize,
     /// Whole blocks that go around the journal, bytes: at least 4096.
@@ -57,6 +60,7 @@ impl Default for SimSettings {
             shards: 1,
             journal_segment_bytes: 64 << 10,
             checkpoint_bytes: 64 << 10,
+            checkpoint_limits: CheckpointLimits { files_max: 3, dead_entries_max: 4, moved_max: 16 },
             page_budget_bytes: 1 << 20,
             extent_bytes: 16 << 10,
             commit_depth: 1,
@@ -84,6 +88,7 @@ impl SimSettings {
             shards: Some(self.shards),
             journal_segment_bytes: self.journal_segment_bytes,
             checkpoint_bytes: self.checkpoint_bytes,
+            checkpoint_limits: self.checkpoint_limits,
             page_budget_bytes: self.page_budget_bytes,
             extent_bytes: self.extent_bytes,
             commit_depth: self.commit_depth,

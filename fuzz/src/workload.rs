@@ -19,8 +19,6 @@ use crate::settings;
 
 /// Steps after which an append that waits is taken for stuck.
 const STEPS_MAX: usize = 20_000;
-/// Most channels of a history.
-const CHANNELS_MAX: usize = 6;
 
 /// A life under way.
 pub struct Run<'w> {
@@ -29,6 +27,8 @@ pub struct Run<'w> {
     files: Vec<RedexFile>,
     /// A subscription: its channel, and the sequence that comes next.
     tail: Option<(usize, u64, Tail)>,
+    /// The channels that something is done to: their first, and how many.
+    busy: (u64, u64),
     /// Whether the store has failed, as it may.
     over: bool,
 }
@@ -36,7 +36,11 @@ pub struct Run<'w> {
 impl<'w> Run<'w> {
     /// A life that begins with these channels open, in the order of the model.
     pub fn new(world: &'w mut World, store: SimStore, files: Vec<RedexFile>) -> Self {
-        Self { world, store, files, tail: None, over: false }
+        let count = files.len().max(1) as u64;
+        // At times a few channels only, so that a checkpoint has news of some and not of the others.
+        let busy =
+            if world.dice.one_in(2) { (0, u64::MAX) } else { (world.dice.within(0..count), world.dice.within(1..4)) };
+        Self { world, store, files, tail: None, busy, over: false }
     }
 
     /// Does so many things, or until the power goes off. Gives the store back, and the channels.
@@ -60,10 +64,12 @@ impl<'w> Run<'w> {
     }
 
     fn act(&mut self) -> Result<(), String> {
-        if self.files.is_empty() {
+        let missing = self.world.channels_max.saturating_sub(self.files.len());
+        if self.files.is_empty() || (missing > 6 && self.dice().one_in(4)) {
             return self.open_new();
         }
-        let channel = self.world.dice.within(0..self.files.len() as u64) as usize;
+        let (first, count) = (self.busy.0, self.files.len() as u64);
+        let channel = ((first + self.world.dice.within(0..count.min(self.busy.1))) % count) as usize;
         match self.world.dice.within(0..100) {
             0..30 => self.append_one(channel, false),
             30..40 => self.append_batch(channel),
@@ -78,10 +84,10 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// An error is in order if there is no power, or if the disk was told to fail.
+    /// An error is in order if there is no power, or if the disk was told to fail or to do damage.
     fn excuse(&mut self, what: &str, error: &(dyn std::error::Error + 'static)) -> Result<(), String> {
         self.over = true;
-        match self.world.disk.is_off() || self.world.faults {
+        match self.world.disk.is_off() || self.world.faults || self.world.is_struck {
             true => Ok(()),
             false => Err(format!("{what}: {}", chain(error))),
         }
@@ -257,7 +263,7 @@ impl<'w> Run<'w> {
     }
 
     fn open_new(&mut self) -> Result<(), String> {
-        if self.files.len() >= CHANNELS_MAX {
+        if self.files.len() >= self.world.channels_max {
             return Ok(());
         }
         let name = format!("c/{}", self.files.len());
@@ -378,7 +384,8 @@ impl Future for Batch<'_> {
     }
 }
 
-fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+/// Polls a future that nobody will wake for.
+pub fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 

@@ -23,6 +23,7 @@ use super::stats::add;
 use crate::error::Poisoned;
 use crate::ids::{ChannelId, CheckpointNo, Lsn, SegmentNo, Seq, ShardId};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, Durability, File, IoBuf, OpenMode, Operation};
+use crate::options::CheckpointLimits;
 use crate::segment::block::RECORDS_PER_BLOCK;
 use crate::store::checkpoint::{
     ChannelState, CheckpointEncoder, CheckpointError, SegmentState, Tail, TailRef, load_tail,
@@ -36,10 +37,6 @@ const SLICE_BYTES: usize = 256 << 10;
 const BYTES_PER_CHANNEL: u64 = 256 << 10;
 /// Flushes in flight before a checkpoint.
 const FLUSHES: usize = 16;
-/// Checkpoint files kept before the oldest is merged, whatever it holds.
-const FILES_MAX: usize = 16;
-/// Entries moved along from the oldest file in one checkpoint.
-const MOVED_MAX: usize = 8192;
 
 /// Directory of a shard's checkpoint files.
 #[must_use]
@@ -101,10 +98,10 @@ pub struct CheckpointFiles {
 
 impl CheckpointFiles {
     /// Whether the oldest file's living entries should move along.
-    fn wants_merge(&self) -> bool {
+    fn wants_merge(&self, limits: CheckpointLimits) -> bool {
         let entries: usize = self.files.iter().map(|file| file.channels.len()).sum();
         let live: usize = self.files.iter().map(|file| file.live).sum();
-        self.files.len() >= FILES_MAX || entries > 2 * live + 1024
+        self.files.len() >= limits.files_max || entries > 2 * live + limits.dead_entries_max
     }
 }
 
@@ -393,7 +390,8 @@ impl Shard {
     /// Takes the living entries of the oldest file along, if the dead are the greater part.
     fn move_along(&mut self, fresh: &[ChannelState]) -> Result<Vec<(ChannelState, Tail)>, Poisoned> {
         let mut moved = Vec::new();
-        if !self.checkpoint_files.wants_merge() {
+        let limits = self.options.checkpoint_limits;
+        if !self.checkpoint_files.wants_merge(limits) {
             return Ok(moved);
         }
         let Some(oldest) = self.checkpoint_files.files.first() else { return Ok(moved) };
@@ -405,7 +403,7 @@ impl Shard {
             if located.file != oldest.number || fresh.contains(&channel.0) {
                 continue;
             }
-            if moved.len() >= MOVED_MAX {
+            if moved.len() >= limits.moved_max {
                 break;
             }
             let tail = load_located_tail(&*self.disk, self.handle.id, located)
@@ -518,6 +516,7 @@ impl Shard {
             unreachable!("the entry was being committed");
         };
         let Run { number, lsn, states, moved, files_after, .. } = *run;
+        let moved_count = moved.len() as u64;
         let mut channels = Vec::with_capacity(states.len() + moved.len());
         {
             let mut known = self.handle.known();
@@ -547,6 +546,7 @@ impl Shard {
         }
         self.replay_from = lsn;
         add(&self.handle.stats.checkpoints, 1);
+        add(&self.handle.stats.checkpoint_moves, moved_count);
         tracing::debug!(shard = %self.handle.id, checkpoint = %number, lsn = %lsn, channels = live, "checkpoint");
     }
 }

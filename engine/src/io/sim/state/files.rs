@@ -125,10 +125,10 @@ impl State {
         if self.fails(FaultKind::Write, self.options.write_error).is_err() {
             return Some(WriteFault::Error);
         }
-        if self.chance.happens(self.options.lost_write) {
+        if self.one_shot(FaultKind::LostWrite) | self.chance.happens(self.options.lost_write) {
             return Some(WriteFault::Lost);
         }
-        if self.chance.happens(self.options.misdirected_write) {
+        if self.one_shot(FaultKind::MisdirectedWrite) | self.chance.happens(self.options.misdirected_write) {
             let room = self.inodes[&inode].content.live().len().saturating_sub(len) / BLOCK_SIZE;
             return Some(WriteFault::Misdirected(self.chance.below(room as u64 + 1) as usize * BLOCK_SIZE));
         }
