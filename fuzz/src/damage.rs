@@ -45,11 +45,12 @@ pub enum Verdict {
 pub fn finish(world: &mut World) -> Result<(), String> {
     world.disk.power_off_after(None);
     let Some((store, files)) = life::open(world)? else { return Err("the power went off by itself".to_owned()) };
-    let mid_life = world.dice.one_in(3);
-    if mid_life {
+    let mut ordered = None;
+    if world.dice.one_in(3) {
         let kind = world.dice.pick(&[FaultKind::LostWrite, FaultKind::MisdirectedWrite]);
         let nth = world.dice.within(1..120);
         world.disk.one_shot_fault(kind, nth);
+        ordered = Some((kind, nth));
         world.is_struck = true;
     }
     let actions = world.dice.within(5..70);
@@ -57,9 +58,9 @@ pub fn finish(world: &mut World) -> Result<(), String> {
     end_at_rest(world, store, files)?;
     world.disk.forget_faults();
     let all = world.end == End::Closed;
-    if mid_life {
+    if let Some((kind, nth)) = ordered {
         let (verdict, _) = examine(&world.channels, all, world, &world.disk)
-            .map_err(|what| format!("a write was lost or misdirected, {:?}: {what}", world.end))?;
+            .map_err(|what| format!("{kind:?} at write {nth} of the last life, {:?}: {what}", world.end))?;
         *world.tally.blows.entry(verdict).or_default() += 1;
         return Ok(());
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use redex::{FsyncPolicy, RedexFileConfig};
+use redex::{Cursor, FsyncPolicy, RedexFileConfig};
 
 use crate::dice::Dice;
 
@@ -56,6 +56,9 @@ pub struct Channel {
     pub events: Vec<Event>,
     /// Appends, in the order of their calls, of which nothing was published yet: seed and length of each payload.
     pub waiting: VecDeque<Wanted>,
+    /// Positions that subscriptions had, and the sequence that each leads to; `None` if a crash took back what it has
+    /// seen.
+    pub cursors: Vec<(Cursor, Option<u64>)>,
     /// Events when the present life began.
     pub base: u64,
     /// Events below must survive a power cut.
@@ -66,7 +69,7 @@ impl Channel {
     /// An empty channel.
     #[must_use]
     pub fn new(name: String, config: RedexFileConfig) -> Self {
-        Self { name, config, events: Vec::new(), waiting: VecDeque::new(), base: 0, floor: 0 }
+        Self { name, config, events: Vec::new(), waiting: VecDeque::new(), cursors: Vec::new(), base: 0, floor: 0 }
     }
 
     /// Sequence of the next event.
@@ -176,10 +179,18 @@ impl Channel {
         }
     }
 
+    /// Keeps a position that a subscription had.
+    pub fn note_cursor(&mut self, cursor: Cursor) {
+        self.cursors.push((cursor, Some(cursor.seq)));
+    }
+
     /// What is left after a crash, and where the next life begins.
     pub fn cut(&mut self, survived: u64) {
         self.events.truncate(survived as usize);
         self.waiting.clear();
+        for (cursor, leads_to) in &mut self.cursors {
+            *leads_to = leads_to.filter(|_| cursor.seq <= survived);
+        }
         (self.base, self.floor) = (survived, survived);
     }
 }
