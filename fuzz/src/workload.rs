@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use redex::sim::{SimStep, SimStore};
-use redex::{AppendError, RedexFile, SubscribeError, Tail, TailEnd};
+use redex::{AppendError, Durable, RedexFile, SubscribeError, Tail, TailEnd};
 
 use crate::dice::Dice;
 use crate::failure::chain;
@@ -298,7 +298,8 @@ impl<'w> Run<'w> {
             return self.excuse("close of a channel", &error);
         }
         if let Some(mut follower) = self.tail.take_if(|follower| follower.channel == channel) {
-            self.end_of(&mut follower)?;
+            let mut closing = polled.is_pending().then_some(closing);
+            self.end_of(&mut follower, &mut closing)?;
         }
         let model = &self.world.channels[channel];
         match self.store.redex().open_file(&*model.name, model.config.clone()) {
@@ -401,9 +402,11 @@ impl<'w> Run<'w> {
     }
 
     /// What is left in the subscription of a handle that was closed: everything that was published, then the end.
-    fn end_of(&mut self, follower: &mut Follower) -> Result<(), String> {
+    fn end_of(&mut self, follower: &mut Follower, closing: &mut Option<Durable<'_>>) -> Result<(), String> {
         for step in 0..STEPS_MAX {
             faults::make_room(self.world, step);
+            // A close flushes what waited for room only when it is asked again.
+            closing.take_if(|closing| poll(closing).is_ready());
             match poll_tail(&mut follower.tail) {
                 Poll::Ready(Some(event)) => self.delivered(follower, &event)?,
                 Poll::Ready(None) => {
