@@ -81,7 +81,7 @@ pub(crate) struct CrashArgs {
     /// How often to kill
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: u32,
-    /// never, every=N, interval=MS or durable
+    /// never, every=N, interval=MS, interval-or-bytes=MS,BYTES or durable
     #[arg(long, value_name = "P", default_value = "durable")]
     pub(crate) policy: Policy,
     /// Payloads and the moments of the kills come from this number
@@ -152,6 +152,8 @@ pub(crate) enum Policy {
     Every(u64),
     /// `append` under `FsyncPolicy::Interval`; a kill may take the last period.
     Interval(Duration),
+    /// `append` under `FsyncPolicy::IntervalOrBytes`; a kill may take the last period, or as many bytes of each channel.
+    IntervalOrBytes { period: Duration, max_bytes: u64 },
     /// `append_durable`; nothing may be lost.
     Durable,
 }
@@ -168,8 +170,13 @@ impl FromStr for Policy {
             None if text == "never" => Ok(Self::Never),
             None if text == "durable" => Ok(Self::Durable),
             Some(("every", n)) => Ok(Self::Every(number(n)?)),
+            Some(("interval-or-bytes", both)) => {
+                let (ms, bytes) = both.split_once(',').ok_or("expected interval-or-bytes=MS,BYTES")?;
+                let period = Duration::from_millis(number(ms)?);
+                Ok(Self::IntervalOrBytes { period, max_bytes: number(bytes)? })
+            }
             Some(("interval", ms)) => Ok(Self::Interval(Duration::from_millis(number(ms)?))),
-            _ => Err("expected never, every=N, interval=MS or durable".to_owned()),
+            _ => Err("expected never, every=N, interval=MS, interval-or-bytes=MS,BYTES or durable".to_owned()),
         }
     }
 }
@@ -180,6 +187,9 @@ impl fmt::Display for Policy {
             Self::Never => f.write_str("never"),
             Self::Every(n) => write!(f, "every={n}"),
             Self::Interval(period) => write!(f, "interval={}", period.as_millis()),
+            Self::IntervalOrBytes { period, max_bytes } => {
+                write!(f, "interval-or-bytes={},{max_bytes}", period.as_millis())
+            }
             Self::Durable => f.write_str("durable"),
         }
     }
@@ -255,6 +265,8 @@ mod tests {
             &["crash", "--rounds", "0"],
             &["crash", "--policy", "every=0"],
             &["crash", "--policy", "sometimes"],
+            &["crash", "--policy", "interval-or-bytes=25"],
+            &["crash", "--policy", "interval-or-bytes=25,0"],
         ] {
             let args = std::iter::once("redex-bench").chain(wrong.iter().copied());
             let error = Cli::try_parse_from(args).expect_err(&format!("{wrong:?} is wrong"));
@@ -264,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_policy_reads_back_as_it_is_written() {
-        for text in ["never", "every=100", "interval=25", "durable"] {
+        for text in ["never", "every=100", "interval=25", "interval-or-bytes=25,4096", "durable"] {
             assert_eq!(text.parse::<Policy>().unwrap().to_string(), text);
         }
     }

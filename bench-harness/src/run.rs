@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::args::{Backend, RunArgs};
 use crate::budget::Budget;
@@ -21,6 +21,9 @@ const RUN_TIME: Duration = Duration::from_secs(52);
 /// Measured time of a row with `--quick`; filling and reading back come on top.
 const QUICK_ROW: Duration = Duration::from_millis(700);
 
+/// A row with `--quick` that takes longer says so, filling and reading back counted in.
+const QUICK_ROW_MAX: Duration = Duration::from_secs(2);
+
 /// What every workload gets.
 pub(crate) struct Session {
     /// Whether rows are to stay under 2 s.
@@ -37,6 +40,8 @@ pub(crate) struct Session {
     budget: Budget,
     progress: Progress,
     report: Report,
+    /// End of the last row, and rows begun since.
+    since: (Instant, u32),
 }
 
 impl Session {
@@ -47,6 +52,7 @@ impl Session {
 
     /// Measured time of the next row of `workload`.
     pub(crate) fn row_time(&mut self, workload: Workload) -> Duration {
+        self.since.1 += 1;
         self.budget.take(workload.row_wish())
     }
 
@@ -61,7 +67,13 @@ impl Session {
     }
 
     /// Reports a finished row.
-    pub(crate) fn finish(&mut self, row: Row) -> anyhow::Result<()> {
+    pub(crate) fn finish(&mut self, mut row: Row) -> anyhow::Result<()> {
+        let (begun, rows) = self.since;
+        self.since = (Instant::now(), 0);
+        if self.quick && rows > 0 && begun.elapsed() > QUICK_ROW_MAX * rows {
+            let overrun = format!("took {:.1} s", (begun.elapsed() / rows).as_secs_f64());
+            row.note = Some(row.note.map_or(overrun.clone(), |note| format!("{note}; {overrun}")));
+        }
         let lines = self.report.add(row)?;
         lines.iter().for_each(|line| self.progress.print(line));
         self.progress.step();
@@ -82,7 +94,8 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let budget = budget(args, workloads.iter().map(|workload| workload.row_wish() * rows(workload)).sum());
     let progress = Progress::new(workloads.iter().map(|workload| u64::from(rows(workload))).sum());
     let (quick, rate, backend, seed) = (args.quick, args.rate, args.backend, args.seed);
-    let mut session = Session { quick, rate, backend, seed, machine, scratch, budget, progress, report };
+    let since = (Instant::now(), 0);
+    let mut session = Session { quick, rate, backend, seed, machine, scratch, budget, progress, report, since };
     for line in session.report.begin(&session.machine) {
         session.progress.print(&line);
     }
@@ -96,10 +109,12 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The workloads of `--only` in their own order, each once; all if there are none.
+/// The workloads of `--only` in their own order, each once; the default ones if there are none.
 fn selected(args: &RunArgs) -> Vec<Workload> {
-    let wanted = |workload: &Workload| args.only.is_empty() || args.only.contains(workload);
-    Workload::ALL.into_iter().filter(wanted).collect()
+    match args.only.is_empty() {
+        true => Workload::DEFAULT.to_vec(),
+        false => Workload::all().filter(|workload| args.only.contains(workload)).collect(),
+    }
 }
 
 fn budget(args: &RunArgs, wished: Duration) -> Budget {

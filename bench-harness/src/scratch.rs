@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::args::UsageError;
+
 /// A fresh directory; removed with all it holds when dropped, unless kept.
 #[derive(Debug)]
 pub(crate) struct Scratch {
@@ -18,7 +20,9 @@ impl Scratch {
         let parent =
             fs::canonicalize(parent.unwrap_or(Path::new("."))).context("finding the directory for the stores")?;
         let path = parent.join(format!(".redex-bench-{}", std::process::id()));
-        fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
+        fs::create_dir(&path).map_err(|error| {
+            UsageError(format!("--dir: a directory cannot be made in {}: {error}", parent.display()))
+        })?;
         Ok(Self { path, keep: false })
     }
 

@@ -24,6 +24,23 @@ pub enum Backend {
     Posix,
 }
 
+/// When the entries of old checkpoint files move along to new ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointLimits {
+    /// Files kept before whole ones are merged.
+    pub files_max: usize,
+    /// Dead entries beyond as many as live that are not worth the move.
+    pub dead_entries_max: usize,
+    /// Entries moved along in one checkpoint, for each file there is (for `files_max` at the least).
+    pub moved_per_file: usize,
+}
+
+impl Default for CheckpointLimits {
+    fn default() -> Self {
+        Self { files_max: 16, dead_entries_max: 1024, moved_per_file: 512 }
+    }
+}
+
 /// Settings of a store; see [`crate::RedexBuilder`] for each.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -35,6 +52,8 @@ pub struct Options {
     pub journal_segment_bytes: u64,
     /// Journal bytes between checkpoints.
     pub checkpoint_bytes: u64,
+    /// When old checkpoint files are merged; lowered only by tests.
+    pub checkpoint_limits: CheckpointLimits,
     /// Memory for pages.
     pub page_budget_bytes: usize,
     /// How I/O is done.
@@ -62,6 +81,7 @@ impl Default for Options {
             pin_cores: false,
             journal_segment_bytes: 64 << 20,
             checkpoint_bytes: 64 << 20,
+            checkpoint_limits: CheckpointLimits::default(),
             page_budget_bytes: 256 << 20,
             backend: Backend::Auto,
             durable_write: None,

@@ -10,12 +10,16 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::error::{CloseError, OpenError};
+use crate::io::BLOCK_SIZE;
+use crate::journal::format::entry_size_events;
 use crate::options::Options;
 use crate::random::Random;
 use crate::read::offload::Offload;
 use crate::redex::Redex;
+use crate::segment::record::INLINE_SIZE_MAX;
 use crate::shard::Shard;
 use crate::shard::Turn;
+use crate::shard::commit::{extent_bytes, largest_room};
 use crate::store::Store;
 use crate::store::open::Environment;
 use crate::tail::pool::PagePool;
@@ -23,6 +27,7 @@ use crate::tail::pool::PagePool;
 pub use crate::channel_name::ChannelName;
 pub use crate::clock::ManualClock;
 pub use crate::io::sim::{FaultKind, SimDisk, SimOptions, StepKind, is_power_off};
+pub use crate::options::CheckpointLimits;
 
 /// What a simulated store is opened with; as in [`crate::RedexBuilder`], which says what each is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +38,8 @@ pub struct SimSettings {
     pub journal_segment_bytes: u64,
     /// Journal bytes after which a checkpoint is taken: at least 64 KiB.
     pub checkpoint_bytes: u64,
+    /// When the entries of old checkpoint files move along to new ones.
+    pub checkpoint_limits: CheckpointLimits,
     /// Memory for pages, bytes: at least 1 MiB.
     pub page_budget_bytes: usize,
     /// Whole blocks that go around the journal, bytes: at least 4096.
@@ -54,6 +61,7 @@ impl Default for SimSettings {
             shards: 1,
             journal_segment_bytes: 64 << 10,
             checkpoint_bytes: 64 << 10,
+            checkpoint_limits: CheckpointLimits { files_max: 3, dead_entries_max: 4, moved_per_file: 16 },
             page_budget_bytes: 1 << 20,
             extent_bytes: 16 << 10,
             commit_depth: 1,
@@ -65,11 +73,24 @@ impl Default for SimSettings {
 }
 
 impl SimSettings {
+    /// Whether some commit can hold a batch of payloads of these lengths, together with the making of its channel: then
+    /// a crash keeps all of it or nothing.
+    #[must_use]
+    pub fn fits_commit(&self, lens: impl ExactSizeIterator<Item = usize>) -> bool {
+        let records = entry_size_events(lens.len());
+        let bytes: usize = lens.filter(|len| *len > INLINE_SIZE_MAX).sum();
+        // More goes by extent, but for less than a block.
+        let inline = bytes.min(extent_bytes(self.extent_bytes, self.journal_segment_bytes)).max(BLOCK_SIZE);
+        // A roll's entry and two checkpoints' stay free.
+        records + inline <= largest_room(self.journal_segment_bytes, 3 * BLOCK_SIZE as u64)
+    }
+
     fn options(&self) -> Options {
         Options {
             shards: Some(self.shards),
             journal_segment_bytes: self.journal_segment_bytes,
             checkpoint_bytes: self.checkpoint_bytes,
+            checkpoint_limits: self.checkpoint_limits,
             page_budget_bytes: self.page_budget_bytes,
             extent_bytes: self.extent_bytes,
             commit_depth: self.commit_depth,

@@ -2,6 +2,8 @@
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::history::Mode;
+
 /// Fuzzes RedEX.
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -39,4 +41,19 @@ pub struct SimArgs {
     /// Let the disk fail, too: errors are in order, losses are not.
     #[arg(long)]
     pub faults: bool,
+    /// Let the disk damage what it holds at the end of each history: what is read is right, or there is an error.
+    #[arg(long, conflicts_with = "faults")]
+    pub damage: bool,
+}
+
+impl SimArgs {
+    /// What the disk does.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        match (self.faults, self.damage) {
+            (true, _) => Mode::Faults,
+            (_, true) => Mode::Damage,
+            _ => Mode::Honest,
+        }
+    }
 }

@@ -50,6 +50,9 @@ pub fn reopened(world: &mut World, store: &SimStore) -> Result<Vec<RedexFile>, S
         if *survived < floor || *survived > next || (all && *survived < next) {
             return Err(format!("{name}: {survived} events survived of {next}, {floor} were acknowledged as durable"));
         }
+        if !channel.may_end_at(*survived) {
+            return Err(format!("{name}: {survived} events survived of {next}: the last is in the midst of a batch"));
+        }
     }
     check_commits(world, &survived)?;
     for (channel, survived) in world.channels.iter_mut().zip(&survived) {

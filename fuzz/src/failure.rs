@@ -3,13 +3,15 @@
 use std::error::Error;
 use std::fmt;
 
+use crate::history::Mode;
+
 /// What went wrong in a history.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// Seed of the history.
     pub seed: u64,
-    /// Whether it was one with faults of the disk.
-    pub faults: bool,
+    /// What its disk does.
+    pub mode: Mode,
     /// Which life of it, from 0.
     pub life: u32,
     /// What was found.
@@ -18,10 +20,14 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, life, what, .. } = self;
-        let faults = if self.faults { " --faults" } else { "" };
+        let Self { seed, mode, life, what } = self;
+        let flag = match mode {
+            Mode::Honest => "",
+            Mode::Faults => " --faults",
+            Mode::Damage => " --damage",
+        };
         writeln!(f, "life {life} of seed {seed}: {what}")?;
-        write!(f, "rerun: cargo run --release -p redex-fuzz -- sim --seed {seed} --lives 1{faults}")
+        write!(f, "rerun: cargo run --release -p redex-fuzz -- sim --seed {seed} --lives 1{flag}")
     }
 }
 
@@ -37,4 +43,26 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    /// The line that is printed runs the same history: it is parsed as a command line is.
+    #[test]
+    fn a_failure_says_how_to_see_it_again() {
+        for mode in [Mode::Honest, Mode::Faults, Mode::Damage] {
+            let text = Failure { seed: 4711, mode, life: 3, what: "an event is gone".to_owned() }.to_string();
+            assert!(text.starts_with("life 3 of seed 4711: an event is gone\n"), "{text}");
+            let line = text.lines().last().expect("two lines");
+            let args = line.strip_prefix("rerun: cargo run --release -p redex-fuzz -- ").expect("a command");
+            let words = std::iter::once("redex-fuzz").chain(args.split(' '));
+            let Command::Sim(args) = Cli::try_parse_from(words).expect("a valid command line").command;
+            assert_eq!((args.seed, args.lives, args.mode()), (Some(4711), Some(1), mode), "{line}");
+        }
+    }
 }

@@ -6,11 +6,24 @@ use std::sync::Arc;
 
 use redex::sim::{ManualClock, SimCommit, SimDisk, SimSettings, StepKind};
 
+use crate::damage::{self, Verdict};
 use crate::dice::Dice;
 use crate::failure::Failure;
 use crate::life;
 use crate::model::Channel;
 use crate::settings;
+
+/// What the disk does beside losing its power.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing: it is honest.
+    #[default]
+    Honest,
+    /// It fails at times, and says so.
+    Faults,
+    /// It damages what it holds, in the last life, and says nothing.
+    Damage,
+}
 
 /// How the last life ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +53,10 @@ pub struct Tally {
     pub faults: u64,
     /// Events published.
     pub events: u64,
+    /// Entries of channels that moved along from an older checkpoint file.
+    pub checkpoint_moves: u64,
+    /// Damages by what came of them.
+    pub blows: BTreeMap<Verdict, u64>,
 }
 
 impl Tally {
@@ -51,8 +68,12 @@ impl Tally {
         self.closes += other.closes;
         self.faults += other.faults;
         self.events += other.events;
+        self.checkpoint_moves += other.checkpoint_moves;
         for (kind, count) in &other.cuts {
             *self.cuts.entry(*kind).or_default() += count;
+        }
+        for (verdict, count) in &other.blows {
+            *self.blows.entry(*verdict).or_default() += count;
         }
     }
 
@@ -76,12 +97,16 @@ pub struct World {
     pub settings: SimSettings,
     /// The model.
     pub channels: Vec<Channel>,
+    /// How many channels there may be.
+    pub channels_max: usize,
     /// What each shard committed in the last life.
     pub commits: Vec<Vec<SimCommit>>,
     /// How the last life ended.
     pub end: End,
     /// Whether the disk fails at times.
     pub faults: bool,
+    /// Whether the disk may have lost or misdirected a write of the present life.
+    pub is_struck: bool,
     /// Chance for power cuts in steps that are rare, in the histories that aim at them.
     pub aim: Option<Dice>,
     /// Steps of the disk in the last life: where the next power cut may fall.
@@ -102,10 +127,11 @@ pub struct Outcome {
 impl World {
     /// The beginning of the history of this seed.
     #[must_use]
-    pub fn new(seed: u64, faults: bool) -> Self {
+    pub fn new(seed: u64, mode: Mode) -> Self {
         let mut dice = Dice::new(seed);
         let settings = settings::store(&mut dice);
         let disk = SimDisk::new(dice.bits(), settings::disk(&mut dice));
+        let channels_max = settings::channels_max(&mut dice);
         let clock = Arc::new(ManualClock::default());
         clock.set_wall_us(1_700_000_000_000_000);
         Self {
@@ -114,9 +140,11 @@ impl World {
             dice,
             settings,
             channels: Vec::new(),
+            channels_max,
             commits: Vec::new(),
             end: End::Closed,
-            faults,
+            faults: mode == Mode::Faults,
+            is_struck: false,
             aim: (seed % 8 == 6).then(|| Dice::new(!seed)),
             steps: 150,
             tally: Tally { histories: 1, ..Tally::default() },
@@ -129,17 +157,20 @@ impl World {
 /// # Errors
 ///
 /// The first thing that is not as it must be; a panic of the engine is one.
-pub fn run(seed: u64, faults: bool) -> Result<Outcome, Failure> {
-    let mut world = World::new(seed, faults);
+pub fn run(seed: u64, mode: Mode) -> Result<Outcome, Failure> {
+    let mut world = World::new(seed, mode);
     let lives = world.dice.within(4..14) as u32;
     for life in 0..lives {
         let lived = catch_unwind(AssertUnwindSafe(|| life::live(&mut world)));
         let lived = lived.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
-        lived.map_err(|what| Failure { seed, faults, life, what })?;
+        lived.map_err(|what| Failure { seed, mode, life, what })?;
     }
-    let last = catch_unwind(AssertUnwindSafe(|| life::finish(&mut world)));
+    let last = catch_unwind(AssertUnwindSafe(|| match mode {
+        Mode::Honest | Mode::Faults => life::finish(&mut world),
+        Mode::Damage => damage::finish(&mut world),
+    }));
     let last = last.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
-    last.map_err(|what| Failure { seed, faults, life: lives, what })?;
+    last.map_err(|what| Failure { seed, mode, life: lives, what })?;
     Ok(Outcome { trace_hash: world.disk.trace_hash(), tally: world.tally })
 }
 

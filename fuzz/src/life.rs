@@ -84,7 +84,11 @@ pub fn finish(world: &mut World) -> Result<(), String> {
 }
 
 /// Opens the store and compares it; `None` if the power went off meanwhile.
-fn open(world: &mut World) -> Result<Option<(SimStore, Vec<RedexFile>)>, String> {
+///
+/// # Errors
+///
+/// What is not as it must be.
+pub fn open(world: &mut World) -> Result<Option<(SimStore, Vec<RedexFile>)>, String> {
     let seed = world.dice.bits();
     match SimStore::open(&world.disk, &world.settings, &world.clock, seed) {
         Ok(store) => {
@@ -166,6 +170,7 @@ fn closed(world: &mut World, store: SimStore) -> Result<(), String> {
 fn note_commits(world: &mut World, store: &SimStore) {
     let commits: Vec<Vec<SimCommit>> = (0..store.shard_count()).map(|shard| store.commits(shard)).collect();
     world.commits = commits;
+    world.tally.checkpoint_moves += store.redex().stats().checkpoint_moves;
 }
 
 /// Cuts the power, and counts where.

@@ -12,7 +12,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let Command::Sim(args) = Cli::parse().command;
     let (seed, threads) = (args.seed.unwrap_or(1), threads(&args)?);
     let begun = Instant::now();
-    match runner::run(seed, args.faults, threads, limits(&args)) {
+    match runner::run(seed, args.mode(), threads, limits(&args)) {
         Ok(tally) => {
             print!("{}", table(&tally, begun.elapsed()));
             let missed = missed(&tally);

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use redex::{FsyncPolicy, RedexFileConfig};
+use redex::{Cursor, FsyncPolicy, RedexFileConfig};
 
 use crate::dice::Dice;
 
@@ -16,6 +16,8 @@ pub struct Event {
     pub len: usize,
     /// The time that it must have, microseconds.
     pub time_us: u64,
+    /// Whether the next event was appended with it, in a batch that one commit can hold: no crash may part the two.
+    pub continues: bool,
 }
 
 impl Event {
@@ -40,6 +42,9 @@ impl Event {
     }
 }
 
+/// What is appended together: seed and length of each payload.
+pub type Wanted = Vec<(u64, usize)>;
+
 /// One channel.
 #[derive(Clone, Debug)]
 pub struct Channel {
@@ -50,7 +55,10 @@ pub struct Channel {
     /// All events that were published.
     pub events: Vec<Event>,
     /// Appends, in the order of their calls, of which nothing was published yet: seed and length of each payload.
-    pub waiting: VecDeque<Vec<(u64, usize)>>,
+    pub waiting: VecDeque<Wanted>,
+    /// Positions that subscriptions had, and the sequence that each leads to; `None` if a crash took back what it has
+    /// seen.
+    pub cursors: Vec<(Cursor, Option<u64>)>,
     /// Events when the present life began.
     pub base: u64,
     /// Events below must survive a power cut.
@@ -61,7 +69,7 @@ impl Channel {
     /// An empty channel.
     #[must_use]
     pub fn new(name: String, config: RedexFileConfig) -> Self {
-        Self { name, config, events: Vec::new(), waiting: VecDeque::new(), base: 0, floor: 0 }
+        Self { name, config, events: Vec::new(), waiting: VecDeque::new(), cursors: Vec::new(), base: 0, floor: 0 }
     }
 
     /// Sequence of the next event.
@@ -73,12 +81,27 @@ impl Channel {
     /// Takes an event that was published at `wall_us`: times never go backwards.
     pub fn push(&mut self, (seed, len): (u64, usize), wall_us: u64) {
         let time_us = self.events.last().map_or(wall_us, |last| last.time_us.max(wall_us));
-        self.events.push(Event { seed, len, time_us });
+        self.events.push(Event { seed, len, time_us, continues: false });
+    }
+
+    /// Takes a whole append; `is_whole` says that no crash may leave a part of it.
+    fn push_batch(&mut self, wanted: Wanted, wall_us: u64, is_whole: bool) {
+        let first = self.events.len();
+        wanted.into_iter().for_each(|event| self.push(event, wall_us));
+        let parted = self.events[first..].split_last_mut();
+        parted.into_iter().flat_map(|(_, before)| before).for_each(|event| event.continues = is_whole);
+    }
+
+    /// Whether a crash may leave so many events: none that parts a batch.
+    #[must_use]
+    pub fn may_end_at(&self, end: u64) -> bool {
+        let last = end.checked_sub(1).and_then(|last| self.events.get(last as usize));
+        last.is_none_or(|event| !event.continues)
     }
 
     /// Takes what was published at `wall_us` into the model: whole appends, in the order of their calls. `is_there` says
     /// whether the event of a sequence has the content of a seed and a length: if appends may have been refused, the ones
-    /// that are not there were.
+    /// that are not there were. `fits_commit` says whether one commit can hold an append.
     ///
     /// # Errors
     ///
@@ -88,6 +111,7 @@ impl Channel {
         published: u64,
         wall_us: u64,
         refusable: bool,
+        fits_commit: impl Fn(&[(u64, usize)]) -> bool,
         is_there: impl Fn(u64, Event) -> bool,
     ) -> Result<(), String> {
         while self.next() < published {
@@ -96,7 +120,7 @@ impl Channel {
                 return Err(format!("{name}: {published} events published, {next} appended"));
             };
             let fits = next + wanted.len() as u64 <= published;
-            let event = |(seed, len)| Event { seed, len, time_us: 0 };
+            let event = |(seed, len)| Event { seed, len, time_us: 0, continues: false };
             let is_it = || wanted.iter().zip(next..).all(|(wanted, seq)| is_there(seq, event(*wanted)));
             if refusable && !(fits && is_it()) {
                 continue;
@@ -107,7 +131,8 @@ impl Channel {
                     wanted.len()
                 ));
             }
-            wanted.into_iter().for_each(|event| self.push(event, wall_us));
+            let is_whole = fits_commit(&wanted);
+            self.push_batch(wanted, wall_us, is_whole);
         }
         Ok(())
     }
@@ -154,10 +179,18 @@ impl Channel {
         }
     }
 
+    /// Keeps a position that a subscription had.
+    pub fn note_cursor(&mut self, cursor: Cursor) {
+        self.cursors.push((cursor, Some(cursor.seq)));
+    }
+
     /// What is left after a crash, and where the next life begins.
     pub fn cut(&mut self, survived: u64) {
         self.events.truncate(survived as usize);
         self.waiting.clear();
+        for (cursor, leads_to) in &mut self.cursors {
+            *leads_to = leads_to.filter(|_| cursor.seq <= survived);
+        }
         (self.base, self.floor) = (survived, survived);
     }
 }

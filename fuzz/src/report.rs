@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use redex::sim::StepKind;
 
+use crate::damage::Verdict;
 use crate::history::Tally;
 
 /// Power cuts from which on each kind of step must have been hit.
@@ -16,10 +17,16 @@ pub const CUTS_PER_KIND: u64 = 100;
 #[must_use]
 pub fn table(tally: &Tally, elapsed: Duration) -> String {
     let mut text = String::new();
-    let Tally { histories, lives, kills, closes, faults, events, .. } = tally;
+    let Tally { histories, lives, kills, closes, faults, events, checkpoint_moves, blows, .. } = tally;
     let (cuts, seconds) = (tally.cut_count(), elapsed.as_secs_f64());
     let _ = writeln!(text, "{histories} histories, {lives} lives, {events} events in {seconds:.1} s");
     let _ = writeln!(text, "{cuts} power cuts, {kills} kills, {closes} clean closes, {faults} faulty lives");
+    let _ = writeln!(text, "{checkpoint_moves} entries moved along between checkpoint files");
+    if !blows.is_empty() {
+        let count = |verdict| blows.get(&verdict).copied().unwrap_or(0);
+        let [unharmed, refused, unreadable] = [Verdict::Unharmed, Verdict::Refused, Verdict::Unreadable].map(count);
+        let _ = writeln!(text, "damages: {unharmed} without harm, {refused} refused, {unreadable} named by reads");
+    }
     for kind in StepKind::ALL {
         let count = tally.cuts.get(&kind).copied().unwrap_or(0);
         let _ = writeln!(text, "  {:<18}{count:>8}", kind.name());
@@ -32,4 +39,31 @@ pub fn table(tally: &Tally, elapsed: Duration) -> String {
 pub fn missed(tally: &Tally) -> Vec<StepKind> {
     let few = |kind: &StepKind| tally.cuts.get(kind).copied().unwrap_or(0) < CUTS_PER_KIND;
     if tally.cut_count() < CUTS_FOR_ALL_KINDS { Vec::new() } else { StepKind::ALL.into_iter().filter(few).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(seldom: u64, often: u64) -> Tally {
+        let mut cuts: std::collections::BTreeMap<_, _> = StepKind::ALL.into_iter().map(|kind| (kind, often)).collect();
+        cuts.insert(StepKind::Rename, seldom);
+        Tally { cuts, ..Tally::default() }
+    }
+
+    #[test]
+    fn a_kind_of_step_that_few_cuts_have_hit_is_missed() {
+        assert_eq!(missed(&tally(CUTS_PER_KIND - 1, 2000)), [StepKind::Rename]);
+        assert_eq!(missed(&tally(CUTS_PER_KIND, 2000)), []);
+        let mut none = tally(0, 2000);
+        none.cuts.remove(&StepKind::Rename);
+        assert_eq!(missed(&none), [StepKind::Rename]);
+    }
+
+    #[test]
+    fn a_short_run_misses_nothing() {
+        let short = tally(0, 1000);
+        assert!(short.cut_count() < CUTS_FOR_ALL_KINDS);
+        assert_eq!(missed(&short), []);
+    }
 }

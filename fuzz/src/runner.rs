@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
-use crate::history::{self, Tally};
+use crate::history::{self, Mode, Tally};
 
 /// When to end. The first limit that is reached counts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,14 +31,14 @@ impl Limits {
 /// # Errors
 ///
 /// The first history that fails.
-pub fn run(first_seed: u64, faults: bool, threads: u64, limits: Limits) -> Result<Tally, Failure> {
+pub fn run(first_seed: u64, mode: Mode, threads: u64, limits: Limits) -> Result<Tally, Failure> {
     let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
     let (total, failure) = (Mutex::new(Tally::default()), Mutex::new(None));
     let begun = Instant::now();
     let work = || {
         while !over.load(Ordering::Relaxed) {
             let seed = first_seed.wrapping_add(next.fetch_add(1, Ordering::Relaxed));
-            match history::run(seed, faults) {
+            match history::run(seed, mode) {
                 Ok(outcome) => {
                     let mut total = total.lock().expect("no panic while the lock is held");
                     total.add(&outcome.tally);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redex::sim::{SimOptions, SimSettings};
+use redex::sim::{CheckpointLimits, SimOptions, SimSettings};
 use redex::{FsyncPolicy, RedexFileConfig};
 
 use crate::dice::Dice;
@@ -14,6 +14,11 @@ pub fn store(dice: &mut Dice) -> SimSettings {
         shards: if dice.percent(75) { 1 } else { dice.within(2..4) as usize },
         journal_segment_bytes: dice.pick(&[64 << 10, 64 << 10, 128 << 10, 256 << 10]),
         checkpoint_bytes: dice.pick(&[64 << 10, 64 << 10, 128 << 10, 512 << 10]),
+        checkpoint_limits: CheckpointLimits {
+            files_max: dice.pick(&[2, 3, 5, 16]),
+            dead_entries_max: dice.pick(&[0, 2, 8, 1024]),
+            moved_per_file: dice.pick(&[1, 3, 512]),
+        },
         page_budget_bytes: dice.pick(&[16 << 20, 1 << 20, 32 << 20, 32 << 20]),
         extent_bytes: dice.pick(&[4 << 10, 8 << 10, 16 << 10, 64 << 10]),
         commit_depth: dice.pick(&[1, 1, 2, 4]),
@@ -21,6 +26,12 @@ pub fn store(dice: &mut Dice) -> SimSettings {
         idle_witness: Duration::from_micros(dice.pick(&[500, 2000])),
         unflushed_bytes_max: dice.pick(&[32 << 10, 256 << 10, 1 << 20]),
     }
+}
+
+/// Most channels of a history: a few, so that much happens to each; at times more than a checkpoint touches.
+#[must_use]
+pub fn channels_max(dice: &mut Dice) -> usize {
+    if dice.percent(85) { 6 } else { dice.within(12..41) as usize }
 }
 
 /// Behaviour of the disk: honest, but in no hurry and in no order.

@@ -8,38 +8,50 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use redex::sim::{SimStep, SimStore};
-use redex::{AppendError, RedexFile, Tail};
+use redex::{AppendError, RedexFile, SubscribeError, Tail, TailEnd};
 
 use crate::dice::Dice;
 use crate::failure::chain;
 use crate::faults;
 use crate::history::World;
-use crate::model::Event;
+use crate::model::{Event, Wanted};
 use crate::settings;
 
 /// Steps after which an append that waits is taken for stuck.
 const STEPS_MAX: usize = 20_000;
-/// Most channels of a history.
-const CHANNELS_MAX: usize = 6;
+
+/// A subscription, and where it must stand.
+struct Follower {
+    /// Of which channel.
+    channel: usize,
+    /// The sequence that comes next.
+    next: u64,
+    /// Whether it shows only what is durable.
+    durable_only: bool,
+    tail: Tail,
+}
 
 /// A life under way.
 pub struct Run<'w> {
     world: &'w mut World,
     store: SimStore,
     files: Vec<RedexFile>,
-    /// A subscription: its channel, and the sequence that comes next.
-    tail: Option<(usize, u64, Tail)>,
+    /// A subscription.
+    tail: Option<Follower>,
+    /// The channels that something is done to: their first, and how many.
+    busy: (u64, u64),
     /// Whether the store has failed, as it may.
     over: bool,
 }
 
-/// What is appended: seed and length of each payload.
-type Wanted = Vec<(u64, usize)>;
-
 impl<'w> Run<'w> {
     /// A life that begins with these channels open, in the order of the model.
     pub fn new(world: &'w mut World, store: SimStore, files: Vec<RedexFile>) -> Self {
-        Self { world, store, files, tail: None, over: false }
+        let count = files.len().max(1) as u64;
+        // At times a few channels only, so that a checkpoint has news of some and not of the others.
+        let busy =
+            if world.dice.one_in(2) { (0, u64::MAX) } else { (world.dice.within(0..count), world.dice.within(1..4)) };
+        Self { world, store, files, tail: None, busy, over: false }
     }
 
     /// Does so many things, or until the power goes off. Gives the store back, and the channels.
@@ -63,10 +75,12 @@ impl<'w> Run<'w> {
     }
 
     fn act(&mut self) -> Result<(), String> {
-        if self.files.is_empty() {
+        let missing = self.world.channels_max.saturating_sub(self.files.len());
+        if self.files.is_empty() || (missing > 6 && self.dice().one_in(4)) {
             return self.open_new();
         }
-        let channel = self.world.dice.within(0..self.files.len() as u64) as usize;
+        let (first, count) = (self.busy.0, self.files.len() as u64);
+        let channel = ((first + self.world.dice.within(0..count.min(self.busy.1))) % count) as usize;
         match self.world.dice.within(0..100) {
             0..30 => self.append_one(channel, false),
             30..40 => self.append_batch(channel),
@@ -81,10 +95,10 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// An error is in order if there is no power, or if the disk was told to fail.
+    /// An error is in order if there is no power, or if the disk was told to fail or to do damage.
     fn excuse(&mut self, what: &str, error: &(dyn std::error::Error + 'static)) -> Result<(), String> {
         self.over = true;
-        match self.world.disk.is_off() || self.world.faults {
+        match self.world.disk.is_off() || self.world.faults || self.world.is_struck {
             true => Ok(()),
             false => Err(format!("{what}: {}", chain(error))),
         }
@@ -134,9 +148,11 @@ impl<'w> Run<'w> {
     }
 
     fn append_batch(&mut self, channel: usize) -> Result<(), String> {
-        let (count, len) = match self.dice().within(0..10) {
-            0..5 => (1..40, 0..100),
-            5..8 => (1..300, 0..60),
+        let (count, len) = match self.dice().within(0..100) {
+            0..50 => (1..40, 0..100),
+            50..78 => (1..300, 0..60),
+            // About as many records as the smallest commits hold.
+            78..80 => (2000..3500, 0..9),
             _ => (5..40, 1000..5000),
         };
         let count = self.dice().within(count);
@@ -258,7 +274,7 @@ impl<'w> Run<'w> {
     }
 
     fn open_new(&mut self) -> Result<(), String> {
-        if self.files.len() >= CHANNELS_MAX {
+        if self.files.len() >= self.world.channels_max {
             return Ok(());
         }
         let name = format!("c/{}", self.files.len());
@@ -275,14 +291,16 @@ impl<'w> Run<'w> {
 
     /// Closes a channel's handle and opens it again.
     fn reopen(&mut self, channel: usize) -> Result<(), String> {
-        if self.tail.as_ref().is_some_and(|(of, ..)| *of == channel) {
-            self.tail = None;
-        }
         let old = self.files[channel].clone();
         let mut closing = old.close();
         let polled = poll(&mut closing);
         if let Poll::Ready(Err(error)) = polled {
             return self.excuse("close of a channel", &error);
+        }
+        if let Some(mut follower) = self.tail.take_if(|follower| follower.channel == channel) {
+            // A close does what it does, awaited or not.
+            drop(closing);
+            self.end_of(&mut follower)?;
         }
         let model = &self.world.channels[channel];
         match self.store.redex().open_file(&*model.name, model.config.clone()) {
@@ -316,33 +334,91 @@ impl<'w> Run<'w> {
 
     /// Reads what a subscription has, or begins one.
     fn follow(&mut self, channel: usize) -> Result<(), String> {
-        let Some((channel, mut next, mut tail)) = self.tail.take() else {
-            let limit = self.world.channels[channel].next() + 1;
-            let from = self.dice().within(0..limit);
-            return match self.files[channel].subscribe_from(from).wait() {
-                Ok(tail) => {
-                    self.tail = Some((channel, from, tail));
-                    Ok(())
-                }
-                Err(error) => self.excuse("subscribe_from", &error),
-            };
-        };
+        let Some(mut follower) = self.tail.take() else { return self.subscribe(channel) };
         for _ in 0..self.dice().within(1..100) {
-            match poll_tail(&mut tail) {
-                Poll::Ready(Some(event)) => {
-                    crate::check::same(&self.world.channels[channel], next, &event)?;
-                    next += 1;
-                }
+            match poll_tail(&mut follower.tail) {
+                Poll::Ready(Some(event)) => self.delivered(&mut follower, &event)?,
                 Poll::Ready(None) => {
-                    let end = tail.ended().expect("a tail that ended says why").clone();
+                    let end = follower.tail.ended().expect("a tail that ended says why").clone();
                     return self.excuse("tail", &end);
                 }
-                Poll::Pending if next == self.world.channels[channel].next() => break,
-                Poll::Pending => return Err(format!("a tail waits at {next} below the published mark")),
+                Poll::Pending if follower.next >= self.mark_of(&follower) => break,
+                Poll::Pending => {
+                    return Err(format!("a tail waits at {} below the mark that it follows", follower.next));
+                }
             }
         }
-        self.tail = Some((channel, next, tail));
+        let cursor = follower.tail.cursor();
+        if cursor.seq != follower.next {
+            return Err(format!("a tail stands at {}, its cursor says {}", follower.next, cursor.seq));
+        }
+        if self.dice().one_in(4) {
+            self.world.channels[follower.channel].note_cursor(cursor);
+        }
+        self.tail = Some(follower);
         Ok(())
+    }
+
+    /// Begins a subscription: at a sequence, or at a cursor of this life or an earlier one.
+    fn subscribe(&mut self, channel: usize) -> Result<(), String> {
+        let durable_only = self.dice().one_in(2);
+        let model = &self.world.channels[channel];
+        let count = model.cursors.len() as u64;
+        let cursor = (count > 0).then(|| model.cursors[self.world.dice.within(0..count) as usize]);
+        let limit = model.next() + 1;
+        let (subscribe, next) = match cursor.filter(|_| self.world.dice.one_in(2)) {
+            Some((cursor, next)) => (self.files[channel].subscribe_from(cursor), next),
+            None => {
+                let next = self.world.dice.within(0..limit);
+                (self.files[channel].subscribe_from(next), Some(next))
+            }
+        };
+        match (subscribe.wait(), next) {
+            (Ok(tail), Some(next)) => {
+                let tail = if durable_only { tail.durable_only() } else { tail };
+                self.tail = Some(Follower { channel, next, durable_only, tail });
+                Ok(())
+            }
+            (Err(SubscribeError::LostEvents { .. }), None) => Ok(()),
+            (Ok(_), None) => Err("a cursor behind what a crash took back is taken".to_owned()),
+            (Err(error), _) => Err(format!("subscribe_from {cursor:?}: {}", chain(&error))),
+        }
+    }
+
+    fn mark_of(&self, follower: &Follower) -> u64 {
+        let file = &self.files[follower.channel];
+        if follower.durable_only { file.durable() } else { file.published() }
+    }
+
+    /// An event was delivered: it is the right one, and if only durable ones may be, no crash takes it back.
+    fn delivered(&mut self, follower: &mut Follower, event: &redex::RedexEvent) -> Result<(), String> {
+        let model = &mut self.world.channels[follower.channel];
+        crate::check::same(model, follower.next, event)?;
+        follower.next += 1;
+        if follower.durable_only {
+            // Whatever the channel says of its mark: the next opening looks for it.
+            model.acknowledged(follower.next);
+        }
+        Ok(())
+    }
+
+    /// What is left in the subscription of a handle that was closed: everything that was published, then the end.
+    fn end_of(&mut self, follower: &mut Follower) -> Result<(), String> {
+        for step in 0..STEPS_MAX {
+            faults::make_room(self.world, step);
+            match poll_tail(&mut follower.tail) {
+                Poll::Ready(Some(event)) => self.delivered(follower, &event)?,
+                Poll::Ready(None) => {
+                    return match follower.tail.ended().expect("a tail that ended says why").clone() {
+                        TailEnd::Closed if follower.next == self.world.channels[follower.channel].next() => Ok(()),
+                        TailEnd::Closed => Err(format!("a tail ended at {}, below what was published", follower.next)),
+                        end => self.excuse("tail", &end),
+                    };
+                }
+                Poll::Pending => self.step("a tail of a closed handle")?,
+            }
+        }
+        Err("the tail of a closed handle finds no end".to_owned())
     }
 }
 
@@ -357,7 +433,8 @@ pub fn observe(world: &mut World, files: &[RedexFile], wall_us: u64) -> Result<(
         let is_there = |seq, event: Event| {
             file.read_one(seq).wait().is_ok_and(|read| read.is_some_and(|read| event.is(&read.payload)))
         };
-        model.catch_up(published, wall_us, world.faults, is_there)?;
+        let fits_commit = |wanted: &[(u64, usize)]| world.settings.fits_commit(wanted.iter().map(|(_, len)| *len));
+        model.catch_up(published, wall_us, world.faults, fits_commit, is_there)?;
         world.tally.events += published - before;
         if durable > published {
             return Err(format!("{}: durable {durable}, published {published}", model.name));
@@ -378,7 +455,8 @@ impl Future for Batch<'_> {
     }
 }
 
-fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+/// Polls a future that nobody will wake for.
+pub fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 

@@ -78,7 +78,12 @@ fn rounds(args: &CrashArgs, scratch: &Scratch, progress: &Progress, totals: &mut
         if let Some(opened) = &told.opened {
             outcome.opened(&mut unseen, opened, ledger.opened(opened, Some(round)));
         }
-        ledger.require(&told.required(args.policy));
+        let size = |channel, seq| {
+            let mut bytes = Vec::new();
+            payload::make(&mut bytes, args.seed, round, channel, seq);
+            bytes.len() as u64
+        };
+        ledger.require(&told.required(args.policy, size));
         let (lived, acknowledged) = (told.lived, told.acknowledged());
         unseen = if told.opened.is_some() { Some(told) } else { unseen };
         let last = round + 1 == args.rounds;
@@ -186,6 +191,9 @@ fn bound(policy: Policy) -> String {
         Policy::Never => format!("the last {} ms", NEVER_WINDOW.as_millis()),
         Policy::Every(n) => format!("{} of each channel", n - 1),
         Policy::Interval(period) => format!("the last {} ms", period.as_millis()),
+        Policy::IntervalOrBytes { period, max_bytes } => {
+            format!("the last {} ms, and {max_bytes} bytes of each channel", period.as_millis())
+        }
         Policy::Durable => "none".to_owned(),
     }
 }
@@ -202,6 +210,7 @@ fn open_channels(redex: &redex::Redex, policy: Policy) -> anyhow::Result<Vec<red
         Policy::Never | Policy::Durable => FsyncPolicy::Never,
         Policy::Every(n) => FsyncPolicy::EveryN(n),
         Policy::Interval(period) => FsyncPolicy::Interval(period),
+        Policy::IntervalOrBytes { period, max_bytes } => FsyncPolicy::IntervalOrBytes { period, max_bytes },
     };
     (0..CHANNEL_COUNT).map(|channel| crate::store::channel(redex, &channel_name(channel), fsync)).collect()
 }

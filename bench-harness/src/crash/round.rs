@@ -43,8 +43,8 @@ impl Told {
         last.ends.iter().zip(first).map(|(end, first)| end - first).sum()
     }
 
-    /// Exclusive upper bounds of what must be there after the kill.
-    pub(crate) fn required(&self, policy: Policy) -> Vec<u64> {
+    /// Exclusive upper bounds of what must be there after the kill. `size` tells the payload bytes of an event of this round.
+    pub(crate) fn required(&self, policy: Policy, size: impl Fn(usize, u64) -> u64) -> Vec<u64> {
         let before = |window: Duration| {
             let kept = self.reports.iter().rev().find(|report| report.at + window < self.killed_at);
             kept.map(|report| report.ends.clone()).unwrap_or_default()
@@ -52,12 +52,34 @@ impl Told {
         match policy {
             Policy::Never => before(NEVER_WINDOW),
             Policy::Interval(period) => before(period),
+            Policy::IntervalOrBytes { period, max_bytes } => {
+                let (in_time, by_bytes) = (before(period), self.within_bytes(max_bytes, size));
+                let in_time = in_time.into_iter().chain(std::iter::repeat(0));
+                by_bytes.into_iter().zip(in_time).map(|(end, other)| end.max(other)).collect()
+            }
             Policy::Durable => self.reports.last().map(|report| report.ends.clone()).unwrap_or_default(),
             Policy::Every(n) => {
                 let ends = self.reports.last().map(|report| report.ends.as_slice()).unwrap_or_default();
                 ends.iter().map(|end| end.saturating_sub(n - 1)).collect()
             }
         }
+    }
+
+    /// What must be there if no more than so many bytes of each channel may be gone.
+    fn within_bytes(&self, max_bytes: u64, size: impl Fn(usize, u64) -> u64) -> Vec<u64> {
+        let (Some(first), Some(last)) = (&self.opened, self.reports.last()) else { return Vec::new() };
+        let bound = |(channel, (&first, &end)): (usize, (&u64, &u64))| {
+            let mut left = max_bytes;
+            let fits = |seq: &u64| match left.checked_sub(size(channel, *seq)) {
+                Some(less) => {
+                    left = less;
+                    true
+                }
+                None => false,
+            };
+            end - (first..end).rev().take_while(fits).count() as u64
+        };
+        first.iter().zip(&last.ends).enumerate().map(bound).collect()
     }
 
     /// Acknowledged events that are not below `next`, and how long before the kill the oldest of them had been reported.
@@ -151,13 +173,18 @@ mod tests {
 
     #[test]
     fn each_policy_requires_what_it_promises() {
-        let required = |policy| told().required(policy)[0];
+        let required = |policy| told().required(policy, |_, _| 100)[0];
         assert_eq!(required(Policy::Durable), 30);
         assert_eq!(required(Policy::Every(1)), 30);
         assert_eq!(required(Policy::Every(8)), 23);
         assert_eq!(required(Policy::Never), 10, "a report of exactly 10 ms before the kill is within the window");
         assert_eq!(required(Policy::Interval(Duration::from_millis(7))), 20);
-        assert!(told().required(Policy::Interval(Duration::from_secs(1))).is_empty());
+        assert!(told().required(Policy::Interval(Duration::from_secs(1)), |_, _| 100).is_empty());
+        let either = |ms, max_bytes| Policy::IntervalOrBytes { period: Duration::from_millis(ms), max_bytes };
+        assert_eq!(required(either(7, 450)), 26, "four events of 100 bytes may be gone");
+        assert_eq!(required(either(7, 10_000)), 20, "what is older than the period may not");
+        assert_eq!(required(either(1000, 99)), 30);
+        assert_eq!(required(either(1000, 1 << 20)), 5, "events of earlier rounds are there already");
         assert_eq!(told().acknowledged(), 25);
     }
 

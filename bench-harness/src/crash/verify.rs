@@ -109,3 +109,83 @@ impl Comparison<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crash::Outcome;
+
+    const SEED: u64 = 5;
+
+    /// Ten events of round 3 in channel 0, of which the last is gone; what `change` makes of the others is compared.
+    fn compared(change: impl Fn(u64, &mut u64, &mut Vec<u8>) -> bool) -> Verified {
+        let mut ledger = Ledger::new(1);
+        ledger.opened(&[0], Some(3));
+        ledger.require(&[10]);
+        let missing = ledger.opened(&[9], None);
+        let found = Verified { next: vec![9], missing, ..Verified::default() };
+        let mut comparison = Comparison { seed: SEED, ledger: &mut ledger, expected: Vec::new(), found };
+        for seq in 0..9 {
+            let (mut at, mut bytes) = (seq, Vec::new());
+            payload::make(&mut bytes, SEED, 3, 0, seq);
+            let is_there = change(seq, &mut at, &mut bytes);
+            comparison.event(0, seq, is_there.then_some((at, &bytes[..])));
+        }
+        comparison.found
+    }
+
+    #[test]
+    fn a_missing_event_is_a_loss() {
+        let found = compared(|_, _, _| true);
+        assert_eq!((found.compared, found.wrong, found.missing), (9, 0, 1));
+        let outcome = Outcome { missing: found.missing, ..Outcome::default() };
+        assert!(!outcome.intact());
+        assert!(Outcome::default().intact());
+    }
+
+    #[test]
+    fn a_wrong_event_is_counted_whatever_is_wrong_with_it() {
+        let last_byte = |seq, _: &mut u64, bytes: &mut Vec<u8>| {
+            if let (4, Some(last)) = (seq, bytes.last_mut()) {
+                *last ^= 1;
+            }
+            true
+        };
+        assert_eq!(compared(last_byte).wrong, 1);
+        assert_eq!(
+            compared(|seq, _, bytes| {
+                if seq == 5 {
+                    bytes.push(0);
+                }
+                true
+            })
+            .wrong,
+            1,
+            "another size"
+        );
+        assert_eq!(
+            compared(|seq, at, _| {
+                *at += u64::from(seq == 6);
+                true
+            })
+            .wrong,
+            1,
+            "another sequence"
+        );
+        assert_eq!(compared(|seq, _, _| seq != 7).wrong, 1, "cannot be found");
+        let outcome = Outcome { wrong: 1, ..Outcome::default() };
+        assert!(!outcome.intact());
+    }
+
+    /// The event of a round of which nothing survived is not what was appended there.
+    #[test]
+    fn an_event_of_another_round_is_wrong() {
+        let other_round = |seq, _: &mut u64, bytes: &mut Vec<u8>| {
+            if seq == 2 {
+                payload::make(bytes, SEED, 2, 0, seq);
+            }
+            true
+        };
+        assert_eq!(compared(other_round).wrong, 1);
+    }
+}

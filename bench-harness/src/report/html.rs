@@ -39,7 +39,7 @@ pub(crate) fn page(rows: &[Row], machine: &Machine, warnings: &[String]) -> anyh
     }
     page += &headlines(rows);
     page += &machine_table(rows, machine);
-    for workload in Workload::ALL {
+    for workload in Workload::all() {
         let own: Vec<&Row> = rows.iter().filter(|row| row.workload == workload.name()).collect();
         if !own.is_empty() {
             page += &section(workload, &own)?;
@@ -180,6 +180,11 @@ fn explanation(workload: Workload) -> (&'static str, &'static str) {
         Workload::Channels => (
             "One channel or a thousand",
             "1000 durable appends in flight from one thread, all to one channel, and spread over 1,000 channels.",
+        ),
+        Workload::PageCache => (
+            "Writing past the page cache",
+            "1 GiB is appended and synced; pages of the store's files that the kernel keeps are counted before and after each part. The \
+             machine's own count is moved by anything else that runs.",
         ),
         Workload::Tasks => (
             "Many writers",

@@ -57,7 +57,7 @@ pub(super) fn run(session: &mut Session) -> anyhow::Result<()> {
             closed(session, &mut raw, &payloads, in_flight)?;
         }
         if let Some(rate) = session.rate {
-            open(session, &payloads, rate)?;
+            open(session, &mut raw, &payloads, rate)?;
         }
     }
     session.place("raw")?;
@@ -100,17 +100,22 @@ fn closed(session: &mut Session, raw: &mut RawLoop, payloads: &Payloads, in_flig
     session.place("file").map(drop)
 }
 
-/// One open-loop row.
-fn open(session: &mut Session, payloads: &Payloads, rate: f64) -> anyhow::Result<()> {
+/// One open-loop row. The raw loop beside it commits one event at a time: the least that an event which is due can take.
+fn open(session: &mut Session, raw: &mut RawLoop, payloads: &Payloads, rate: f64) -> anyhow::Result<()> {
     let size = payloads.size();
     session.doing(format!("durable, {size} B, open loop at {rate}/s"));
-    let time = session.row_time(Workload::Durable);
+    let turn_time = session.row_time(Workload::Durable) / TURN_COUNT;
+    raw.load(payloads, 1);
     let dir = session.place("store")?;
     let redex = store::open(&dir, session.backend)?;
     let file = store::channel(&redex, CHANNEL, FsyncPolicy::Never)?;
     let mut meter = Meter::new(&dir);
-    let mut turns = Turns::default();
-    turns.push(meter.around(&redex, || open_turn(&file, payloads, rate, time))?);
+    let (mut turns, mut raw_turns) = (Turns::default(), RawTurns::default());
+    for _ in 0..TURN_COUNT {
+        let (first, time) = (turns.events(), turn_time.mul_f64(1.0 - 3.0 * RAW_SHARE));
+        turns.push(meter.around(&redex, || open_turn(&file, payloads, rate, first, time))?);
+        raw_turns.take(raw, 1, size, turn_time.mul_f64(RAW_SHARE))?;
+    }
     let acknowledged = turns.events();
     let facts = redex.stats().io;
     drop(file);
@@ -123,11 +128,11 @@ fn open(session: &mut Session, payloads: &Payloads, rate: f64) -> anyhow::Result
     if row.events_per_s < 0.98 * rate {
         row.note = Some("the engine did not keep up with the rate".to_owned());
     }
-    session.finish(row.costing(&meter.usage(), &facts))
+    session.finish(row.beside(raw_turns.limit()).costing(&meter.usage(), &facts))
 }
 
 /// One thread appends when events are due, another waits for the acknowledgements, in order.
-fn open_turn(file: &RedexFile, payloads: &Payloads, rate: f64, time: Duration) -> anyhow::Result<Turn> {
+fn open_turn(file: &RedexFile, payloads: &Payloads, rate: f64, first: u64, time: Duration) -> anyhow::Result<Turn> {
     let count = ((rate * time.as_secs_f64()) as u64).max(1);
     let (sender, receipts) = mpsc::sync_channel(OPEN_IN_FLIGHT);
     let mut latencies = Latencies::new();
@@ -137,7 +142,7 @@ fn open_turn(file: &RedexFile, payloads: &Payloads, rate: f64, time: Duration) -
             let pace = Pace::new(start, rate);
             for index in 0..count {
                 let due = pace.wait(index);
-                if sender.send((due, file.append_durable(payloads.get(index)))).is_err() {
+                if sender.send((due, file.append_durable(payloads.get(first + index)))).is_err() {
                     return;
                 }
             }

@@ -4,6 +4,7 @@ mod channels;
 mod closed_loop;
 mod durable;
 mod nondurable;
+mod page_cache;
 mod reopen;
 mod scan;
 mod tail;
@@ -35,12 +36,20 @@ pub(crate) enum Workload {
     Channels,
     /// 256 tasks on a runtime beside 256 threads with a plain file
     Tasks,
+    /// Whether the page cache moves while 1 GiB is written; only when asked for
+    #[value(name = "pagecache")]
+    PageCache,
 }
 
 impl Workload {
-    /// All, in the order in which they run.
-    pub(crate) const ALL: [Self; 7] =
+    /// Those that run unless others are asked for, in the order in which they run.
+    pub(crate) const DEFAULT: [Self; 7] =
         [Self::Durable, Self::Nondurable, Self::Tail, Self::Scan, Self::Reopen, Self::Channels, Self::Tasks];
+
+    /// All, in the order in which they run.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        Self::DEFAULT.into_iter().chain([Self::PageCache])
+    }
 
     /// The fixed name.
     pub(crate) fn name(self) -> &'static str {
@@ -52,6 +61,7 @@ impl Workload {
             Self::Reopen => "reopen",
             Self::Channels => "channels",
             Self::Tasks => "tasks",
+            Self::PageCache => "pagecache",
         }
     }
 
@@ -60,7 +70,7 @@ impl Workload {
         Duration::from_millis(match self {
             Self::Durable | Self::Channels => 1600,
             Self::Nondurable | Self::Scan | Self::Reopen => 800,
-            Self::Tail | Self::Tasks => 1500,
+            Self::Tail | Self::Tasks | Self::PageCache => 1500,
         })
     }
 
@@ -70,7 +80,7 @@ impl Workload {
             Self::Durable => durable::row_count(quick, open_loop),
             Self::Nondurable => nondurable::ROW_COUNT,
             Self::Tail | Self::Channels | Self::Tasks => 2,
-            Self::Scan => 1,
+            Self::Scan | Self::PageCache => 1,
             Self::Reopen => reopen::ROW_COUNT,
         }
     }
@@ -85,6 +95,7 @@ impl Workload {
             Self::Reopen => reopen::run(session),
             Self::Channels => channels::run(session),
             Self::Tasks => tasks::run(session),
+            Self::PageCache => page_cache::run(session),
         }
     }
 }
@@ -95,7 +106,7 @@ mod tests {
 
     #[test]
     fn names_on_the_command_line_are_the_fixed_names() {
-        for workload in Workload::ALL {
+        for workload in Workload::all() {
             assert_eq!(workload.to_possible_value().unwrap().get_name(), workload.name());
         }
     }

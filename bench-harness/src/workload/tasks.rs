@@ -1,7 +1,7 @@
 //! `tasks`: 256 tasks on one async runtime, each appending one durable event after the other, beside 256 threads that do the same
 //! with a plain file.
 //!
-//! A one-thread runtime, one with two workers, and the threads take turns. All tasks write one channel, all threads one file; each thread
+//! A one-thread runtime, one with two workers, the raw loop (256 events in one write and one flush) and the threads take turns. All tasks write one channel, all threads one file; each thread
 //! calls `fdatasync` for itself, as a program without group commit does.
 
 use std::path::Path;
@@ -17,6 +17,7 @@ use crate::args::Backend;
 use crate::counters::Meter;
 use crate::load::Payloads;
 use crate::plain_file;
+use crate::raw_loop::{RawLoop, RawTurns};
 use crate::readback;
 use crate::row::Row;
 use crate::run::Session;
@@ -31,6 +32,9 @@ const TASK_COUNT: usize = 256;
 /// Slices of time; fewer than elsewhere, since threads take long to start and to stop.
 const TURN_COUNT: u32 = 3;
 
+/// Time of each way of the raw loop in a round, as a share of a contestant's.
+const RAW_SHARE: f64 = 0.2;
+
 /// An event that was acknowledged: its sequence, and the number of its payload.
 type Acknowledged = (u64, u64);
 
@@ -44,7 +48,11 @@ struct Alone {
 pub(super) fn run(session: &mut Session) -> anyhow::Result<()> {
     session.doing(format!("tasks, {TASK_COUNT} tasks and threads"));
     let time = (session.row_time(Workload::Tasks) + session.row_time(Workload::Tasks)) / (3 * TURN_COUNT);
+    let time = time.mul_f64(3.0 / (3.0 + 3.0 * RAW_SHARE));
     let payloads = Arc::new(Payloads::new(session.seed_for(1), PAYLOAD_SIZE));
+    let mut raw = RawLoop::new(&session.place("raw")?, TASK_COUNT * PAYLOAD_SIZE)?;
+    raw.load(&payloads, TASK_COUNT);
+    let mut raw_turns = RawTurns::default();
     let dir = session.place("store")?;
     let plain = session.place("file")?;
     let redex = store::open(&dir, session.backend)?;
@@ -57,6 +65,7 @@ pub(super) fn run(session: &mut Session) -> anyhow::Result<()> {
             round += 1;
             turns.push(meter.around(&redex, || turn(runtime, &file, &payloads, round, time, &mut acknowledged))?);
         }
+        raw_turns.take(&mut raw, TASK_COUNT, PAYLOAD_SIZE, time.mul_f64(RAW_SHARE))?;
         file_turns.push(plain_file::threads_durable(&plain, &payloads, TASK_COUNT, time)?);
     }
     let facts = redex.stats().io;
@@ -65,16 +74,18 @@ pub(super) fn run(session: &mut Session) -> anyhow::Result<()> {
     read_back(&dir, session.backend, &payloads, &acknowledged)?;
     session.place("store")?;
     session.place("file")?;
+    session.place("raw")?;
+    let limit = raw_turns.limit();
 
     for (mode, _, meter, turns) in contestants {
         let mut row = Row::new(NAME, "redex", PAYLOAD_SIZE, &turns, &session.machine);
         (row.mode, row.in_flight) = (mode, TASK_COUNT as u64);
         row.ratio_file = Some(turns.rate() / file_turns.rate().max(1e-9));
-        session.finish(row.costing(&meter.usage(), &facts))?;
+        session.finish(row.beside(limit.clone()).costing(&meter.usage(), &facts))?;
     }
     let mut row = Row::new(NAME, "file", PAYLOAD_SIZE, &file_turns, &session.machine);
     (row.mode, row.in_flight) = ("threads", TASK_COUNT as u64);
-    session.finish(row)
+    session.finish(row.beside(limit))
 }
 
 fn two_workers() -> std::io::Result<Runtime> {

@@ -205,7 +205,13 @@ pub fn relieve(channel: &Channel) -> bool {
 fn publish(channel: &Channel, entry: &Entry) -> Option<Result<Published, Denied>> {
     let no_space = || channel.persistence.as_ref().is_some_and(|persistence| persistence.shard.no_space());
     let appended = match &entry.waiting {
-        Waiting::Mark => return Some(Ok(Published { first: channel.tail.published(), wait_below: None })),
+        Waiting::Mark => {
+            let first = channel.tail.published();
+            // A sync or close covers what came before it even if nobody awaits it any more.
+            channel.want_durable(first);
+            channel.ring();
+            return Some(Ok(Published { first, wait_below: None }));
+        }
         _ if channel.tail.is_closed() => return Some(Err(Denied::Closed)),
         _ if no_space() => return Some(Err(Denied::NoSpace)),
         _ if channel.holds_back(entry.durable) => return None,

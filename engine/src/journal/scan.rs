@@ -497,7 +497,16 @@ fn best_witness(
     let mut best = None;
     for offset in (offset..image.size()).step_by(BLOCK_SIZE) {
         let bytes = image.bytes(offset..offset + COMMIT_HEADER_SIZE)?;
-        let Ok(header) = CommitHeader::verify(bytes, &context, offset as u64) else { continue };
+        let header = match CommitHeader::verify(bytes, &context, offset as u64) {
+            // A commit of this segment that went to a wrong place, perhaps over what it bears witness to: it is as true.
+            Err(CommitError::Place { shard, segment: number, offset: own })
+                if (shard, number) == (segment.shard, segment.number) =>
+            {
+                CommitHeader::verify(bytes, &context, own.into())
+            }
+            result => result,
+        };
+        let Ok(header) = header else { continue };
         let fields = *header.fields();
         if fields.lsn < lsn {
             continue;

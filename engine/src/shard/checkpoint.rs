@@ -510,6 +510,7 @@ impl Shard {
             unreachable!("the entry was being committed");
         };
         let Run { number, lsn, states, moved, files_after, .. } = *run;
+        let moved_count = moved.len() as u64;
         let channels = states.len() + moved.len();
         let states = states.into_iter().chain(moved.into_iter().map(|(state, _)| state));
         let dropped = self.checkpoint_files.take_in(&mut self.handle.known(), number, states);
@@ -522,6 +523,7 @@ impl Shard {
         }
         self.replay_from = lsn;
         add(&self.handle.stats.checkpoints, 1);
+        add(&self.handle.stats.checkpoint_moves, moved_count);
         tracing::debug!(shard = %self.handle.id, checkpoint = %number, lsn = %lsn, channels, "checkpoint");
     }
 }

@@ -3,7 +3,7 @@
 //! Every checkpoint adds a file. A file goes when none of its entries is its channel's newest, and two bounds see to it
 //! that files go as fast as they come, whatever the number of channels:
 //!
-//! - their *number*: above [`FILES_MAX`], whole files move along, those with the fewest living entries first. The share that
+//! - their *number*: above [`CheckpointLimits::files_max`], whole files move along, those with the fewest living entries first. The share that
 //!   may move grows with the number of files, while the smallest file shrinks: with `n` channels the number stays at
 //!   about the root of `n / 512` (45 for a million), since from there on the smallest file always fits the share.
 //! - their *size*: when the dead entries are the greater part, living ones of the oldest file move along, a share each time
@@ -14,14 +14,8 @@ use std::sync::Arc;
 
 use super::checkpoint::{Known, Located};
 use crate::ids::{ChannelId, CheckpointNo};
+use crate::options::CheckpointLimits;
 use crate::store::checkpoint::ChannelState;
-
-/// Files kept before whole ones are merged.
-pub const FILES_MAX: usize = 16;
-/// Entries moved along in one checkpoint, for each file there is (for [`FILES_MAX`] at the least).
-const MOVED_PER_FILE: usize = 512;
-/// Dead entries that are not worth the move.
-const DEAD_MIN: usize = 1024;
 
 /// A file in use.
 #[derive(Debug)]
@@ -41,6 +35,8 @@ pub struct CheckpointFiles {
     pub files: Vec<CheckpointFile>,
     /// Number of the next one.
     pub next: CheckpointNo,
+    /// When entries move.
+    pub limits: CheckpointLimits,
 }
 
 impl CheckpointFiles {
@@ -49,11 +45,11 @@ impl CheckpointFiles {
         let mut left = self.live_without(known, fresh.iter().copied());
         left.retain(|_, live| *live > 0);
         // As many as there are new ones never are too many: what is written then only doubles.
-        let mut share = fresh.len().max(MOVED_PER_FILE * self.files.len().max(FILES_MAX));
+        let mut share = fresh.len().max(self.limits.moved_per_file * self.files.len().max(self.limits.files_max));
         let mut whole: Vec<(usize, CheckpointNo)> = left.iter().map(|(number, live)| (*live, *number)).collect();
         whole.sort_unstable();
         // The new one counts too.
-        whole.truncate((left.len() + 1).saturating_sub(FILES_MAX));
+        whole.truncate((left.len() + 1).saturating_sub(self.limits.files_max));
         let mut moved = Vec::new();
         for (live, number) in whole {
             if live > share {
@@ -75,7 +71,7 @@ impl CheckpointFiles {
     fn is_mostly_dead(&self, left: &HashMap<CheckpointNo, usize>) -> bool {
         let files = self.files.iter().filter(|file| left.contains_key(&file.number));
         let entries: usize = files.map(|file| file.channels.len()).sum();
-        entries > 2 * left.values().sum::<usize>() + DEAD_MIN
+        entries > 2 * left.values().sum::<usize>() + self.limits.dead_entries_max
     }
 
     /// Channels whose newest entry a file has.
@@ -136,6 +132,8 @@ impl CheckpointFiles {
 mod tests {
     use super::*;
 
+    const LIMITS: CheckpointLimits = CheckpointLimits { files_max: 16, dead_entries_max: 1024, moved_per_file: 512 };
+
     /// Checkpoints as a shard takes them, of channels that a rule names.
     struct Shard {
         files: CheckpointFiles,
@@ -144,7 +142,10 @@ mod tests {
 
     impl Shard {
         fn new() -> Self {
-            Self { files: CheckpointFiles { files: Vec::new(), next: CheckpointNo(1) }, known: Known::new() }
+            Self {
+                files: CheckpointFiles { files: Vec::new(), next: CheckpointNo(1), limits: LIMITS },
+                known: Known::new(),
+            }
         }
 
         /// Gives how many entries moved.
@@ -185,7 +186,7 @@ mod tests {
             assert!(moved <= 2 * 8192, "{moved} entries moved");
             most = most.max(shard.files.files.len());
         }
-        assert!(most <= FILES_MAX, "{most} files");
+        assert!(most <= LIMITS.files_max, "{most} files");
         assert_eq!(shard.known.len(), 50_000);
         shard.check_counts();
     }
@@ -200,7 +201,7 @@ mod tests {
             most = most.max(shard.files.files.len());
         }
         shard.check_counts();
-        let bound = ((60.0 * 6000.0_f64 / MOVED_PER_FILE as f64).sqrt()) as usize + 2;
+        let bound = ((60.0 * 6000.0_f64 / LIMITS.moved_per_file as f64).sqrt()) as usize + 2;
         assert!(most <= bound, "{most} files, not {bound}");
     }
 
@@ -218,7 +219,10 @@ mod tests {
                 .collect();
             shard.checkpoint(changed.into_iter());
             let entries = shard.entries();
-            assert!(entries <= 2 * 20_000 + 2 * 4_000 + DEAD_MIN, "{entries} entries for 20,000 channels");
+            assert!(
+                entries <= 2 * 20_000 + 2 * 4_000 + LIMITS.dead_entries_max,
+                "{entries} entries for 20,000 channels"
+            );
         }
     }
 }

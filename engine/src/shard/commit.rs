@@ -250,19 +250,13 @@ impl Shard {
         left.min(COMMIT_BYTES_MAX).saturating_sub(COMMIT_HEADER_SIZE)
     }
 
-    /// Bytes for entries and payload in a commit at the beginning of a segment.
-    fn largest_room(&self) -> usize {
-        let taken = BLOCK_SIZE as u64 + self.journal_reserve();
-        let left = self.journal.segment_bytes().saturating_sub(taken) as usize;
-        left.min(COMMIT_BYTES_MAX).saturating_sub(COMMIT_HEADER_SIZE)
-    }
-
     fn plan_commit(&mut self, room: usize) -> Result<bool, Poisoned> {
         let mut plan = std::mem::take(&mut self.commits.plan);
         let mut created = std::mem::take(&mut self.commits.created);
         created.clear();
-        let is_largest = room >= self.largest_room();
-        plan.reset(room, self.options.extent_bytes.min(self.journal.segment_bytes() as usize / 4), is_largest);
+        let segment_bytes = self.journal.segment_bytes();
+        let is_largest = room >= largest_room(segment_bytes, self.journal_reserve());
+        plan.reset(room, extent_bytes(self.options.extent_bytes, segment_bytes), is_largest);
         let mut wanted = self.flush_now || self.flush_backlog;
         let mut marks = self.commits.spare_marks.pop().unwrap_or_default();
         let mut no_room = false;
@@ -681,6 +675,17 @@ impl Shard {
     }
 }
 
+/// Bytes for entries and payload in a commit at the beginning of a segment of which `reserve` bytes stay free.
+pub fn largest_room(segment_bytes: u64, reserve: u64) -> usize {
+    let left = segment_bytes.saturating_sub(BLOCK_SIZE as u64 + reserve) as usize;
+    left.min(COMMIT_BYTES_MAX).saturating_sub(COMMIT_HEADER_SIZE)
+}
+
+/// Bytes from which a page's new blocks go by extent: with small segments less than was `set`.
+pub fn extent_bytes(set: usize, segment_bytes: u64) -> usize {
+    set.min(segment_bytes as usize / 4)
+}
+
 /// Notes that the commit tells of a new channel. `false` if there is no room.
 fn tell(active: &mut super::active::Active, created: &mut Vec<Slot>, plan: &mut Plan) -> bool {
     let size = CREATED_ENTRY_EXTRA + active.channel.name.as_str().len() + active.channel.config.encode().len();
@@ -688,6 +693,8 @@ fn tell(active: &mut super::active::Active, created: &mut Vec<Slot>, plan: &mut 
         return false;
     }
     plan.room -= size;
+    // The next commit has more room: a batch that fits there is not split here.
+    plan.is_largest = false;
     created.push(active.slot);
     active.untold = false;
     true

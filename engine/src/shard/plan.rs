@@ -192,7 +192,28 @@ fn last_that(from: usize, to: usize, fits: impl Fn(usize) -> bool) -> Option<usi
 
 #[cfg(test)]
 mod tests {
-    use super::last_that;
+    use super::{Plan, last_that};
+    use crate::tail::pool::PagePool;
+    use crate::tail::{Tail, TailLimits, TailStart};
+
+    /// One event, a batch of three, one of two: slots 0, 1 to 3, 4 and 5.
+    #[test]
+    fn a_commit_ends_between_batches() {
+        let limits = TailLimits { segment_bytes: 1 << 20, bounded: true };
+        let tail = Tail::new(TailStart::default(), limits, PagePool::new(1 << 20, 1 << 20));
+        tail.append(b"alone", 0).unwrap();
+        tail.append_batch(&[b"one of three"; 3], 0).unwrap();
+        tail.append_batch(&[b"one of two"; 2], 0).unwrap();
+        let page = tail.page(0).expect("it was appended to");
+        let mut plan = Plan::default();
+        plan.reset(1 << 10, 1 << 20, false);
+        for (to, end) in [(1, 1), (2, 1), (3, 1), (4, 4), (5, 4), (6, 6)] {
+            assert_eq!(plan.between_batches(&page, 0, to), Some(end), "up to {to}");
+        }
+        assert_eq!(plan.between_batches(&page, 1, 3), None, "the batch waits for a commit with more room");
+        plan.reset(1 << 10, 1 << 20, true);
+        assert_eq!(plan.between_batches(&page, 1, 3), Some(3), "no commit has more room: it is split");
+    }
 
     #[test]
     fn finds_the_last_number_that_fits() {

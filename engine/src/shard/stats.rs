@@ -120,6 +120,8 @@ counters! {
     checkpoint_bytes,
     /// Checkpoints completed.
     checkpoints,
+    /// Entries of channels that moved along from an older checkpoint file.
+    checkpoint_moves,
     /// Journal segments begun after the first.
     rolls,
     /// Segments sealed.

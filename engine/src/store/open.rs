@@ -32,6 +32,7 @@ use crate::segment::path::{CHANNELS_DIR, meta_path};
 use crate::segment::read::OnDisk;
 use crate::shard::ShardSeed;
 use crate::shard::checkpoint::{CHECKPOINT_DIR, Located, checkpoint_dir, load_located_tail};
+use crate::shard::checkpoint_files::CheckpointFiles;
 use crate::shard::handle::{Control, Opened, ShardHandle, active_segment};
 use crate::shard::run::run;
 use crate::shard::stats::Stats;
@@ -575,7 +576,7 @@ fn seed(environment: &Environment, options: &Options, id: ShardId, restored: Res
         pool: restored.pool,
         next_lsn: restored.next_lsn,
         replay_from: Lsn(0),
-        checkpoint_files: restored.checkpoint_files,
+        checkpoint_files: CheckpointFiles { limits: options.checkpoint_limits, ..restored.checkpoint_files },
         pages: environment.pages.clone(),
         options: options.clone(),
         clock: environment.clock.clone(),

@@ -27,6 +27,7 @@ use crate::journal::pool::SegmentPool;
 use crate::journal::scan::{CommitFault, HeaderFault, JournalError, NamedBy, Recovery, ScannedCommit, Witness, scan};
 use crate::journal::writer::Journal;
 use crate::journal::{journal_dir, segment_number, segment_path};
+use crate::options::CheckpointLimits;
 use crate::random::Random;
 use crate::segment::path::dat_path;
 use crate::shard::checkpoint::{
@@ -100,7 +101,7 @@ pub fn find(
         number_max: SegmentNo(0),
         epoch_max: epoch,
         known: Known::new(),
-        files: CheckpointFiles { files: Vec::new(), next: CheckpointNo(1) },
+        files: CheckpointFiles { files: Vec::new(), next: CheckpointNo(1), limits: CheckpointLimits::default() },
         unused_checkpoints: Vec::new(),
     };
     let checkpoint = if root.segment == SegmentNo(0) {

@@ -3,7 +3,7 @@
 //! Nothing here looks at time, addresses or the order of a hash map: the same seed draws the same numbers.
 
 /// A seeded generator: splitmix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Chance {
     state: u64,
 }

@@ -8,7 +8,7 @@
 use super::chance::{Chance, Style};
 
 /// A change of bytes that is not durable.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Effect {
     /// When it was done: orders rise over the whole disk.
     order: u64,
@@ -21,7 +21,7 @@ struct Effect {
 }
 
 /// A file's bytes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Content {
     sector: usize,
     /// What a read sees.

@@ -52,6 +52,13 @@ impl SimDisk {
         Self { state: Arc::new(Mutex::new(State::new(seed, options))) }
     }
 
+    /// Another disk that holds the same, durable or not, and whose choices come from `seed`. Files that are open on this
+    /// one are not open there.
+    #[must_use]
+    pub fn fork(&self, seed: u64) -> Self {
+        Self { state: Arc::new(Mutex::new(self.lock().fork(seed))) }
+    }
+
     /// Cuts the power and gives it back: of what was not durable, including what is in flight, a random part stays,
     /// and is durable now. Every open file and driver is dead: its calls fail with an error that [`is_power_off`]
     /// knows. The phase and the count of [`SimDisk::power_off_after`] are reset.
@@ -137,7 +144,7 @@ impl SimDisk {
         self.lock().options.space = space;
     }
 
-    /// Makes the `nth` operation of that kind from now (1: the next) fail with EIO, once.
+    /// Makes the `nth` operation of that kind from now (1: the next) fail with EIO, or as the kind says, once.
     ///
     /// # Panics
     /// If `nth` is 0.

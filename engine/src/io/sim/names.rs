@@ -23,14 +23,14 @@ const ROOT: u64 = 0;
 
 type Entries = BTreeMap<String, Node>;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Dir {
     live: Entries,
     durable: Entries,
 }
 
 /// A change of directories that is not durable.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Change {
     order: u64,
     dir: u64,
@@ -38,7 +38,7 @@ struct Change {
     node: Node,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Kind {
     /// A new name, replacing what had it.
     Link(String),
@@ -51,7 +51,7 @@ enum Kind {
 }
 
 /// All names of the disk.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Names {
     dirs: BTreeMap<u64, Dir>,
     changes: Vec<Change>,

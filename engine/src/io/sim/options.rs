@@ -70,6 +70,10 @@ pub enum FaultKind {
     Resize,
     /// A sync of a directory.
     SyncDir,
+    /// A write that succeeds without any effect, as [`SimOptions::lost_write`]; counted as it is submitted.
+    LostWrite,
+    /// A write that lands elsewhere, as [`SimOptions::misdirected_write`]; counted as it is submitted.
+    MisdirectedWrite,
 }
 
 /// Why a call failed: there is no power, or there was a power cut since the file or driver was made.

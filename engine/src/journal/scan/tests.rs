@@ -223,6 +223,30 @@ fn case_b_damage_with_a_witness_is_corruption() {
     assert!(text.contains(&path(1)) && text.contains("offset 4096") && text.contains("from a copy"), "{text}");
 }
 
+/// A witness that went over the commit that it knows to be durable still bears witness; over any block of it.
+#[test]
+fn case_b_misplaced_witness_counts() {
+    for block in 0..2 {
+        let disk = MemoryDisk::default();
+        let payload = [7; 5000];
+        let two_blocks = |meta: &mut MetaWriter<'_>| {
+            let fields = EventsFields { inline_len: 5000, ..fields(2) };
+            let record = IndexRecord::in_dat(0, 5000, crc32c::crc32c(&payload), 2);
+            meta.begin_events(&fields, 1).unwrap().copy_from_slice(record.as_bytes());
+        };
+        let builder = Builder::new(1, 1).events(1, 1).commit(2, 2, &payload, two_blocks).empty(3, 3);
+        let mut bytes = builder.bytes.clone();
+        let (lost, witness) = ((2 + block) * BLOCK_SIZE, 4 * BLOCK_SIZE);
+        bytes.copy_within(witness..witness + BLOCK_SIZE, lost);
+        bytes[witness..witness + BLOCK_SIZE].fill(0);
+        disk.put(&path(1), bytes);
+        let error = scan_one(&disk).unwrap_err();
+        let JournalError::Corrupt { lsn, witness, .. } = &error else { panic!("{error}") };
+        assert_eq!(*lsn, Lsn(2), "{error}");
+        assert!(matches!(**witness, Witness::Commit { lsn: Lsn(3), durable_lsn: Lsn(3), .. }), "{error}");
+    }
+}
+
 #[test]
 fn case_b_witness_may_lie_in_a_later_segment() {
     let disk = rolled();

@@ -3,11 +3,10 @@
 use super::*;
 use crate::clock::Clock;
 use crate::io::sim::{SimDisk, SimOptions};
-use crate::options::Options;
+use crate::options::{CheckpointLimits, Options};
 use crate::read::offload::Offload;
 use crate::shard::Shard;
 use crate::shard::Turn;
-use crate::shard::checkpoint_files::FILES_MAX;
 use crate::store::Store;
 use crate::store::open::{Environment, make_dirs, make_superblock};
 use crate::store::superblock::Superblock;
@@ -43,7 +42,7 @@ fn empty() -> Found {
         number_max: SegmentNo(0),
         epoch_max: Epoch(1),
         known: Known::new(),
-        files: CheckpointFiles { files: Vec::new(), next: CheckpointNo(1) },
+        files: CheckpointFiles { files: Vec::new(), next: CheckpointNo(1), limits: CheckpointLimits::default() },
         unused_checkpoints: Vec::new(),
     }
 }
@@ -107,7 +106,7 @@ fn a_store_with_too_many_checkpoint_files_opens_and_merges_them() {
         drop(shards);
         store.finish_close().unwrap();
         let left = disk.list(&checkpoint_dir(SHARD)).unwrap().len();
-        assert!(left <= FILES_MAX, "round {round}: {left} files are left");
+        assert!(left <= CheckpointLimits::default().files_max, "round {round}: {left} files are left");
     }
 }
 
@@ -123,7 +122,11 @@ fn opens_without_a_checkpoint_leave_few_files() {
         move_along(&*disk, &found, &mut entries).unwrap();
         write_checkpoint(&*disk, UUID, entries, &mut found).unwrap();
         found.files.files.retain(|file| file.live > 0);
-        assert!(found.files.files.len() <= FILES_MAX, "{} files after {id} opens", found.files.files.len());
+        assert!(
+            found.files.files.len() <= CheckpointLimits::default().files_max,
+            "{} files after {id} opens",
+            found.files.files.len()
+        );
         assert_eq!(found.known.len() as u64, id);
     }
 }

@@ -129,10 +129,10 @@ impl State {
         if is_extent && self.options.extent_no_space > 0.0 && self.chance.happens(self.options.extent_no_space) {
             return Some(WriteFault::NoSpace);
         }
-        if self.chance.happens(self.options.lost_write) {
+        if self.one_shot(FaultKind::LostWrite) | self.chance.happens(self.options.lost_write) {
             return Some(WriteFault::Lost);
         }
-        if self.chance.happens(self.options.misdirected_write) {
+        if self.one_shot(FaultKind::MisdirectedWrite) | self.chance.happens(self.options.misdirected_write) {
             let room = self.inodes[&inode].content.live().len().saturating_sub(len) / BLOCK_SIZE;
             return Some(WriteFault::Misdirected(self.chance.below(room as u64 + 1) as usize * BLOCK_SIZE));
         }

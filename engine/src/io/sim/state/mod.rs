@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 /// A file, named or not.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::io::sim) struct Inode {
     pub(in crate::io::sim) content: Content,
     /// The last name it was given.
@@ -48,7 +48,7 @@ pub(in crate::io::sim) enum WriteFault {
 }
 
 /// An operation that has not ended.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::io::sim) struct Flight {
     /// The driver that will reap it; none for a blocking call that the power left.
     pub(in crate::io::sim) driver: Option<u64>,
@@ -60,7 +60,7 @@ pub(in crate::io::sim) struct Flight {
     pub(in crate::io::sim) work: Work,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::io::sim) enum Work {
     Write {
         offset: usize,
@@ -94,7 +94,7 @@ impl Power {
 }
 
 /// The whole disk.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::io::sim) struct State {
     pub(in crate::io::sim) options: SimOptions,
     pub(in crate::io::sim) chance: Chance,
@@ -235,6 +235,12 @@ impl State {
     }
 
     // --- From outside ---
+
+    pub(in crate::io::sim) fn fork(&self, seed: u64) -> Self {
+        let mut fork = Self { chance: Chance::new(seed), trace: mix(seed), ..self.clone() };
+        fork.kill();
+        fork
+    }
 
     pub(in crate::io::sim) fn replace_file(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
         let file = match self.names.find_file(path) {
