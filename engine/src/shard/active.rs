@@ -36,6 +36,30 @@ pub struct Position {
     pub segment_first: Seq,
 }
 
+/// Space allocated ahead in a file, which grows step by step.
+///
+/// A direct write that spans two steps may span two extents of the file system, and ext4 gives such a write to a kernel
+/// worker of the ring. So writes end at a seam.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Where it ends, bytes.
+    pub end: u64,
+    /// Where the last step begins.
+    pub seam: u64,
+}
+
+impl Space {
+    /// Where a write of these bytes should end: at the end of the space, if it would go beyond, or at a seam.
+    pub fn cut(&self, from: u64, to: u64) -> u64 {
+        [self.seam, self.end].into_iter().find(|seam| from < *seam && *seam < to).unwrap_or(to)
+    }
+
+    /// Another step was allocated.
+    pub fn grow(&mut self, end: u64) {
+        *self = Self { end, seam: self.end };
+    }
+}
+
 /// The idx and the dat of a segment.
 #[derive(Debug)]
 pub struct FilePair {
@@ -58,10 +82,10 @@ pub struct ActiveSegment {
     pub dat: Option<Arc<dyn File>>,
     /// Both, while they are being opened or made.
     pub opening: Option<Offloaded<io::Result<FilePair>>>,
-    /// Bytes allocated ahead.
-    pub idx_allocated: u64,
-    /// See `idx_allocated`.
-    pub dat_allocated: u64,
+    /// Space allocated ahead.
+    pub idx_space: Space,
+    /// See `idx_space`.
+    pub dat_space: Space,
     /// Whether blocks were written since the last flush.
     pub idx_dirty: bool,
     /// See `idx_dirty`.
@@ -84,8 +108,8 @@ impl ActiveSegment {
             idx: None,
             dat: None,
             opening: None,
-            idx_allocated: 0,
-            dat_allocated: 0,
+            idx_space: Space::default(),
+            dat_space: Space::default(),
             idx_dirty: false,
             dat_dirty: false,
             idx_hash: 0,
@@ -233,7 +257,7 @@ impl Active {
         let end = u64::from(page.start().dat_start) + page.size().bytes() as u64;
         self.segment.first == page.start().segment_first
             && self.segment.dat.is_some()
-            && self.segment.dat_allocated >= end
+            && self.segment.dat_space.end >= end
     }
 
     /// Whole blocks of dat of the page that is destaged now, which are written to the journal: `(from, to)`, and whether
@@ -249,5 +273,22 @@ impl Active {
             _ => self.written.byte / BLOCK_SIZE * BLOCK_SIZE,
         };
         (self.dat_byte, to.max(self.dat_byte), complete)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Space;
+
+    #[test]
+    fn writes_end_at_seams() {
+        let mut space = Space::default();
+        space.grow(100);
+        assert_eq!((space.cut(0, 50), space.cut(0, 100), space.cut(50, 150), space.cut(100, 150)), (50, 100, 100, 150));
+        space.grow(300);
+        assert_eq!(
+            (space.cut(50, 150), space.cut(100, 350), space.cut(0, 400), space.cut(300, 400)),
+            (100, 300, 100, 400)
+        );
     }
 }

@@ -391,8 +391,9 @@ impl Shard {
             run.files_after = self.checkpoint_files.after(&self.handle.known(), run.number, run.ids());
         }
         let path = checkpoint_path(self.handle.id, run.number);
-        let opened = self.disk.open(&path, OpenMode::Create);
-        run.file = self.found_space("making of a checkpoint file", &path, opened)?;
+        let size = run.encoder.as_ref().expect("just made").bytes_left() as u64;
+        let made = make_sized(&*self.disk, &path, size);
+        run.file = self.found_space("making of a checkpoint file", &path, made)?;
         Ok(run.file.is_some())
     }
 
@@ -532,6 +533,19 @@ impl Run {
     fn ids(&self) -> impl Iterator<Item = ChannelId> {
         let moved = self.moved.iter().map(|(state, _)| state);
         self.states.iter().chain(moved).map(|state| ChannelId(state.id))
+    }
+}
+
+/// Makes a file with room for all that it will hold: a write that extends a file makes the ring call a kernel worker.
+fn make_sized(disk: &dyn Disk, path: &str, size: u64) -> io::Result<Arc<dyn File>> {
+    let file = disk.open(path, OpenMode::Create)?;
+    match file.allocate(size) {
+        Ok(()) => Ok(file),
+        Err(error) => {
+            drop(file);
+            disk.unlink(path)?;
+            Err(error)
+        }
     }
 }
 

@@ -436,19 +436,29 @@ impl Shard {
             }
             active.dat_busy = true;
             active.segment.dat_dirty = true;
-            let (page, blocks) = (piece.page.clone(), extent.clone());
-            let written = Extent { lsn: commit.lsn, page, blocks, durability, again: false };
-            let operation = written.operation(file.clone());
-            self.ops.submit(&mut *self.driver, Purpose::CommitExtent(written), operation);
-            commit.ops_left += 1;
+            let space = active.segment.dat_space;
+            let mut from = extent.start;
+            while from < extent.end {
+                let start = u64::from(piece.page.start().dat_start);
+                let to = (space.cut(start + from as u64, start + extent.end as u64) - start) as usize;
+                let page = piece.page.clone();
+                let written = Extent { lsn: commit.lsn, page, blocks: from..to, durability, again: false };
+                let operation = written.operation(file.clone());
+                self.ops.submit(&mut *self.driver, Purpose::CommitExtent(written), operation);
+                commit.ops_left += 1;
+                from = to;
+                if durability == Durability::Durable {
+                    add(&self.handle.stats.extent_flushes, 1);
+                }
+            }
             commit.bytes += extent.len() as u64;
             commit.extents.push((piece.slot, extent.end, piece.completes_page));
             let stats = &self.handle.stats;
             add(&stats.extents, 1);
             add(&stats.extent_bytes, extent.len() as u64);
-            if durability == Durability::Durable {
-                add(&stats.extent_flushes, 1);
-            } else if !self.commits.unflushed_extents.iter().any(|other| Arc::ptr_eq(other, &file)) {
+            if durability == Durability::Written
+                && !self.commits.unflushed_extents.iter().any(|other| Arc::ptr_eq(other, &file))
+            {
                 self.commits.unflushed_extents.push(file);
             }
         }

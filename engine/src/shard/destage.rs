@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-use super::active::{Active, DestageTurn, FilePair, Sealing};
+use super::active::{Active, DestageTurn, FilePair, Sealing, Space};
 use super::handle::{ShardHandle, Slot};
 use super::ops::Purpose;
 use super::stats::add;
@@ -142,11 +142,14 @@ impl Shard {
             if !forced && to - from < DAT_BYTES_MIN && !self.is_worth_destaging(active) {
                 return Ok(());
             }
-            if complete {
+            let start = u64::from(page.start().dat_start);
+            let offset = start + from as u64;
+            let end = active.segment.dat_space.cut(offset, start + to as u64);
+            if complete && end == start + to as u64 {
                 page.pad();
             }
-            let file = self.open_dat(active, u64::from(page.start().dat_start) + to as u64)?;
-            let offset = u64::from(page.start().dat_start) + from as u64;
+            let file = self.open_dat(active, end)?;
+            let to = (end - start) as usize;
             let buf = IoBuf::Stable(page.blocks(from..to));
             active.dat_busy = true;
             active.segment.dat_dirty = true;
@@ -251,12 +254,14 @@ impl Shard {
         if blocks == 0 || !(enough || (blocks >= IDX_BLOCKS_SHORT && self.is_worth_destaging(active))) {
             return Ok(());
         }
+        let first = active.segment.first;
+        let offset = (active.idx_next.0 - first.0) / RECORDS_PER_BLOCK as u64 * BLOCK_SIZE as u64;
+        let end = active.segment.idx_space.cut(offset, offset + (blocks * BLOCK_SIZE) as u64);
+        let file = self.open_idx(active, end)?;
+        let blocks = (end - offset) as usize / BLOCK_SIZE;
         let count = blocks * RECORDS_PER_BLOCK;
         let records = self.records(active, active.idx_next, count);
-        let first = active.segment.first;
         let place = BlockPlace { channel: active.channel.id, segment_first: first };
-        let offset = (active.idx_next.0 - first.0) / RECORDS_PER_BLOCK as u64 * BLOCK_SIZE as u64;
-        let file = self.open_idx(active, offset + (blocks * BLOCK_SIZE) as u64)?;
         let mut buf = self.idx_buffers.pop().unwrap_or_else(|| AlignedBuf::new(IDX_BLOCKS * BLOCK_SIZE));
         for (i, records) in records.chunks_exact(RECORDS_PER_BLOCK).enumerate() {
             let base = Seq(active.idx_next.0 + (i * RECORDS_PER_BLOCK) as u64);
@@ -361,7 +366,7 @@ impl Shard {
     pub(super) fn open_dat(&mut self, active: &mut Active, end: u64) -> io::Result<Arc<dyn File>> {
         self.open_files(active)?;
         let file = active.segment.dat.clone().expect("just opened");
-        allocate_ahead(&*file, &mut active.segment.dat_allocated, end)?;
+        allocate_ahead(&*file, &mut active.segment.dat_space, end)?;
         Ok(file)
     }
 
@@ -369,7 +374,7 @@ impl Shard {
     pub(super) fn open_idx(&mut self, active: &mut Active, end: u64) -> io::Result<Arc<dyn File>> {
         self.open_files(active)?;
         let file = active.segment.idx.clone().expect("just opened");
-        allocate_ahead(&*file, &mut active.segment.idx_allocated, end)?;
+        allocate_ahead(&*file, &mut active.segment.idx_space, end)?;
         Ok(file)
     }
 
@@ -401,8 +406,8 @@ impl Shard {
                 add(&self.handle.stats.header_bytes, meta_bytes);
                 active.segment.idx = Some(idx);
                 active.segment.dat = Some(dat);
-                active.segment.idx_allocated = ALLOCATE_FIRST;
-                active.segment.dat_allocated = ALLOCATE_FIRST;
+                active.segment.idx_space.grow(ALLOCATE_FIRST);
+                active.segment.dat_space.grow(ALLOCATE_FIRST);
                 Ok(())
             }
         }
@@ -493,15 +498,15 @@ fn write_meta(disk: &dyn Disk, meta: &Meta, path: &str) -> io::Result<()> {
     file.flush()
 }
 
-/// Keeps `allocated` at or above `end`, in steps that grow with the file.
-fn allocate_ahead(file: &dyn File, allocated: &mut u64, end: u64) -> io::Result<()> {
-    if end <= *allocated {
+/// Sees to it that the space reaches `end`, in steps that grow with the file.
+fn allocate_ahead(file: &dyn File, space: &mut Space, end: u64) -> io::Result<()> {
+    if end <= space.end {
         return Ok(());
     }
-    let step = (*allocated).clamp(ALLOCATE_FIRST, ALLOCATE_STEP_MAX);
-    let wanted = (*allocated + step).max(end).next_multiple_of(BLOCK_SIZE as u64);
+    let step = space.end.clamp(ALLOCATE_FIRST, ALLOCATE_STEP_MAX);
+    let wanted = (space.end + step).max(end).next_multiple_of(BLOCK_SIZE as u64);
     file.allocate(wanted).map_err(located(file.path()))?;
-    *allocated = wanted;
+    space.grow(wanted);
     Ok(())
 }
 

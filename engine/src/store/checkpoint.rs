@@ -355,6 +355,12 @@ impl CheckpointEncoder {
         self.finished = true;
     }
 
+    /// Bytes of the file that were not drained yet, once it is finished.
+    #[must_use]
+    pub fn bytes_left(&self) -> usize {
+        self.buf.len() - self.read
+    }
+
     /// Moves the next whole blocks of the file to `out`; gives their size, 0 if none is ready.
     pub fn drain(&mut self, out: &mut [u8]) -> usize {
         if self.tails_offset.is_none() {
