@@ -24,6 +24,7 @@ pub mod uring;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -143,6 +144,12 @@ pub trait File: Send + Sync + fmt::Debug {
     fn set_size(&self, size: u64) -> io::Result<()>;
     /// Makes sure that there is space for the first `size` bytes, and that the file has at least that size.
     fn allocate(&self, size: u64) -> io::Result<()>;
+    /// Where within these bytes one extent of the file system ends and the next begins; empty where that is not known. A
+    /// direct write across such a place may take a kernel worker of the ring.
+    fn seams(&self, range: Range<u64>) -> Vec<u64> {
+        let _ = range;
+        Vec::new()
+    }
     /// How the driver of the same disk knows this file. An error if it had to be opened again and could not be.
     fn handle(&self) -> io::Result<FileHandle>;
     /// The path by which it was opened, for messages.

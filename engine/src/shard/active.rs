@@ -38,25 +38,29 @@ pub struct Position {
 
 /// Space allocated ahead in a file, which grows step by step.
 ///
-/// A direct write that spans two steps may span two extents of the file system, and ext4 gives such a write to a kernel
-/// worker of the ring. So writes end at a seam.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A direct write that spans two extents of the file system goes, on ext4, to a kernel worker of the ring. So writes end at
+/// the seams: where a step begins, or an extent within it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Space {
     /// Where it ends, bytes.
     pub end: u64,
-    /// Where the last step begins.
-    pub seam: u64,
+    /// Ascending.
+    seams: Vec<u64>,
 }
 
 impl Space {
-    /// Where a write of these bytes should end: at the end of the space, if it would go beyond, or at a seam.
+    /// Where a write of these bytes should end: at a seam, or at the end of the space, if it would go beyond.
     pub fn cut(&self, from: u64, to: u64) -> u64 {
-        [self.seam, self.end].into_iter().find(|seam| from < *seam && *seam < to).unwrap_or(to)
+        let after = self.seams.partition_point(|seam| *seam <= from);
+        let seam = self.seams.get(after).copied().unwrap_or(u64::MAX);
+        let end = if from < self.end { self.end } else { u64::MAX };
+        to.min(seam).min(end)
     }
 
-    /// Another step was allocated.
-    pub fn grow(&mut self, end: u64) {
-        *self = Self { end, seam: self.end };
+    /// Another step was allocated, with these seams in it.
+    pub fn grow(&mut self, end: u64, within: Vec<u64>) {
+        self.seams.extend([self.end].into_iter().chain(within));
+        self.end = end;
     }
 }
 
@@ -283,12 +287,11 @@ mod tests {
     #[test]
     fn writes_end_at_seams() {
         let mut space = Space::default();
-        space.grow(100);
+        space.grow(100, Vec::new());
         assert_eq!((space.cut(0, 50), space.cut(0, 100), space.cut(50, 150), space.cut(100, 150)), (50, 100, 100, 150));
-        space.grow(300);
-        assert_eq!(
-            (space.cut(50, 150), space.cut(100, 350), space.cut(0, 400), space.cut(300, 400)),
-            (100, 300, 100, 400)
-        );
+        space.grow(300, vec![200]);
+        assert_eq!((space.cut(50, 150), space.cut(100, 350), space.cut(0, 400)), (100, 200, 100));
+        assert_eq!((space.cut(150, 200), space.cut(199, 400), space.cut(200, 400)), (200, 200, 300));
+        assert_eq!(space.cut(300, 400), 400);
     }
 }

@@ -436,7 +436,7 @@ impl Shard {
             }
             active.dat_busy = true;
             active.segment.dat_dirty = true;
-            let space = active.segment.dat_space;
+            let space = &active.segment.dat_space;
             let mut from = extent.start;
             while from < extent.end {
                 let start = u64::from(piece.page.start().dat_start);

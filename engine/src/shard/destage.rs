@@ -406,8 +406,8 @@ impl Shard {
                 add(&self.handle.stats.header_bytes, meta_bytes);
                 active.segment.idx = Some(idx);
                 active.segment.dat = Some(dat);
-                active.segment.idx_space.grow(ALLOCATE_FIRST);
-                active.segment.dat_space.grow(ALLOCATE_FIRST);
+                active.segment.idx_space.grow(ALLOCATE_FIRST, Vec::new());
+                active.segment.dat_space.grow(ALLOCATE_FIRST, Vec::new());
                 Ok(())
             }
         }
@@ -506,7 +506,7 @@ fn allocate_ahead(file: &dyn File, space: &mut Space, end: u64) -> io::Result<()
     let step = space.end.clamp(ALLOCATE_FIRST, ALLOCATE_STEP_MAX);
     let wanted = (space.end + step).max(end).next_multiple_of(BLOCK_SIZE as u64);
     file.allocate(wanted).map_err(located(file.path()))?;
-    space.grow(wanted);
+    space.grow(wanted, file.seams(space.end..wanted));
     Ok(())
 }
 

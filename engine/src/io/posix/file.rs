@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -115,6 +116,11 @@ impl File for PosixFile {
             }
             result => result,
         }
+    }
+
+    fn seams(&self, range: Range<u64>) -> Vec<u64> {
+        // Not every file system tells, and nothing depends on it but speed.
+        self.file().and_then(|file| syscall::extent_starts(file.as_fd(), range)).unwrap_or_default()
     }
 
     fn handle(&self) -> io::Result<FileHandle> {

@@ -11,6 +11,7 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::time::Duration;
@@ -100,6 +101,54 @@ pub(crate) fn allocate(fd: BorrowedFd<'_>, size: u64) -> io::Result<()> {
     let size = libc::off64_t::try_from(size).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
     // SAFETY: takes no memory.
     again(|| check(unsafe { libc::fallocate64(fd.as_raw_fd(), 0, 0, size) }).map(drop))
+}
+
+/// Extents that are asked for at once.
+const EXTENTS_MAX: usize = 64;
+
+/// See linux/fiemap.h.
+#[repr(C)]
+struct Fiemap {
+    start: u64,
+    length: u64,
+    flags: u32,
+    mapped_extents: u32,
+    extent_count: u32,
+    reserved: u32,
+    extents: [FiemapExtent; EXTENTS_MAX],
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct FiemapExtent {
+    logical: u64,
+    physical: u64,
+    length: u64,
+    reserved64: [u64; 2],
+    flags: u32,
+    reserved: [u32; 3],
+}
+
+/// `FS_IOC_FIEMAP`: _IOWR('f', 11, struct fiemap), whose 32 bytes do not count the extents.
+const FS_IOC_FIEMAP: libc::Ioctl = 0xc020_660b_u32 as libc::Ioctl;
+
+/// Where the extents of `range` begin, but for the first; as many as one call tells.
+pub(crate) fn extent_starts(fd: BorrowedFd<'_>, range: Range<u64>) -> io::Result<Vec<u64>> {
+    let mut map = Fiemap {
+        start: range.start,
+        length: range.end.saturating_sub(range.start),
+        flags: 0,
+        mapped_extents: 0,
+        extent_count: EXTENTS_MAX as u32,
+        reserved: 0,
+        extents: [FiemapExtent { logical: 0, physical: 0, length: 0, reserved64: [0; 2], flags: 0, reserved: [0; 3] };
+            EXTENTS_MAX],
+    };
+    // SAFETY: `map` is laid out as the kernel's structure, has room for as many extents as it says, and outlives the call.
+    again(|| check(unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_FIEMAP, &raw mut map) }).map(drop))?;
+    let count = (map.mapped_extents as usize).min(EXTENTS_MAX);
+    let starts = map.extents[..count].iter().map(|extent| extent.logical);
+    Ok(starts.filter(|start| range.contains(start) && *start > range.start).collect())
 }
 
 /// pwritev2 with `RWF_DSYNC`: what it wrote, perhaps not all, is durable when it returns.

@@ -265,3 +265,21 @@ fn a_handle_is_a_descriptor() {
         assert!(matches!(file.handle(), Ok(FileHandle::Open(file)) if std::os::fd::AsRawFd::as_raw_fd(&*file) > 2));
     });
 }
+
+/// Where the file system tells its extents, they begin at whole blocks within what was asked for.
+#[test]
+fn seams_lie_within_the_range() {
+    let dir = temp_dir();
+    on_each_disk(dir.path(), |disk| {
+        let file = disk.open("a", OpenMode::Create).unwrap();
+        file.allocate(1 << 20).unwrap();
+        // A written block in the middle of allocated ones makes three extents, where there are any.
+        file.write_at(&AlignedBuf::new(BLOCK_SIZE)[..BLOCK_SIZE], 512 << 10).unwrap();
+        file.flush().unwrap();
+        let seams = file.seams(0..1 << 20);
+        let block = BLOCK_SIZE as u64;
+        assert!(seams.is_empty() || seams == [512 << 10, (512 << 10) + block], "{seams:?}");
+        assert_eq!(file.seams(600 << 10..1 << 20), []);
+        disk.unlink("a").unwrap();
+    });
+}
