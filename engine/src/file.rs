@@ -280,8 +280,8 @@ impl<'f> Durable<'f> {
     }
 
     fn of_all(channel: &'f Channel) -> Self {
-        let mark = if channel.backlog.is_empty() { None } else { line_up(channel, Waiting::Mark, true) };
-        Self { all: true, mark, ..Self::new(channel, channel.tail.published()) }
+        let mark = if channel.backlog.is_empty() { None } else { line_up(channel, Waiting::Mark, true).ok() };
+        Self { all: true, mark, ..Self::new(channel, channel.tail.reserved_end()) }
     }
 
     /// Waits until what is to be covered is published.

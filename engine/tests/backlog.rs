@@ -1,5 +1,11 @@
 //! Appends that find no room: they keep their order, awaited or not, and none is lost with its future.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
 use redex::{AppendError, Redex, RedexFile, RedexFileConfig};
 
 const CHANNEL: &str = "a/backlog";
@@ -15,6 +21,10 @@ fn payload(number: u64) -> Vec<u8> {
 
 fn number(payload: &[u8]) -> u64 {
     u64::from_le_bytes(payload[..8].try_into().unwrap())
+}
+
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
 /// A store with so little memory for pages that a burst does not fit.
@@ -38,7 +48,7 @@ fn check(file: &RedexFile, count: u64) {
 
 #[test]
 fn a_burst_that_does_not_fit_keeps_the_order_of_its_calls() {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let dir = scratch();
     let redex = store(dir.path());
     let file = open(&redex);
     let appends: Vec<_> = (0..EVENTS).map(|i| file.append(payload(i))).collect();
@@ -52,7 +62,7 @@ fn a_burst_that_does_not_fit_keeps_the_order_of_its_calls() {
 
 #[test]
 fn durable_and_plain_appends_and_batches_share_one_order() {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let dir = scratch();
     let redex = store(dir.path());
     let file = open(&redex);
     let mut next = 0;
@@ -73,7 +83,7 @@ fn durable_and_plain_appends_and_batches_share_one_order() {
 
 #[test]
 fn a_dropped_future_cancels_nothing_and_a_close_comes_behind_it() {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let dir = scratch();
     let redex = store(dir.path());
     let file = open(&redex);
     (0..EVENTS).for_each(|i| drop(file.append(payload(i))));
@@ -90,7 +100,7 @@ fn a_dropped_future_cancels_nothing_and_a_close_comes_behind_it() {
 
 #[test]
 fn what_waits_is_bounded() {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let dir = scratch();
     let redex = store(dir.path());
     let file = open(&redex);
     let mut accepted = 0;
@@ -112,5 +122,97 @@ fn what_waits_is_bounded() {
     assert!(results.iter().any(|result| matches!(result, Err(AppendError::Full { .. }))), "640 MiB do not wait");
     let made: Vec<_> = results.into_iter().flatten().collect();
     assert!(made.windows(2).all(|pair| pair[1].start == pair[0].end), "those that were made are in order: {made:?}");
+    redex.close().wait().unwrap();
+}
+
+/// One producer copies big events, and another appends a small one and syncs: the small one may have to wait for the copy, but
+/// when its append has resolved it is published, and when the sync has it is durable.
+#[test]
+fn a_sync_covers_an_append_that_stands_behind_another_copy() {
+    let dir = scratch();
+    let redex = Redex::builder().persistent_dir(dir.path()).shards(1).build().unwrap();
+    let file = open(&redex);
+    let (stop, big) = (AtomicBool::new(false), vec![7; 8 << 20]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                file.append(&big).wait().unwrap();
+                file.sync().wait().unwrap();
+            }
+        });
+        for _ in 0..1000 {
+            let seq = file.append(b"more than eight bytes").wait().unwrap();
+            assert!(file.published() > seq, "an append resolves when it is published");
+            file.sync().wait().unwrap();
+            assert!(file.durable() > seq, "a sync covers what was appended before it");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    redex.close().wait().unwrap();
+}
+
+#[test]
+fn a_close_ends_while_producers_go_on() {
+    let dir = scratch();
+    let redex = store(dir.path());
+    let file = open(&redex);
+    let closing = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for number in 0.. {
+                    let was_closing = closing.load(Ordering::SeqCst);
+                    let mut append = file.append(payload(number));
+                    match Pin::new(&mut append).poll(&mut Context::from_waker(Waker::noop())) {
+                        Poll::Ready(Err(AppendError::Full { .. })) => std::thread::sleep(Duration::from_micros(100)),
+                        Poll::Ready(Err(AppendError::Closed { .. })) => break,
+                        Poll::Ready(Err(error)) => panic!("{error}"),
+                        _ => assert!(!was_closing, "an append was taken after the close"),
+                    }
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        let close = redex.close();
+        closing.store(true, Ordering::SeqCst);
+        close.wait().unwrap();
+    });
+}
+
+/// More channels wait for room than the shard looks at in a turn: all go on, and so do checkpoints.
+#[test]
+fn many_channels_that_wait_share_what_room_there_is() {
+    const CHANNELS: usize = 150;
+    const TOTAL: u64 = 30_000;
+    let dir = scratch();
+    let builder = Redex::builder().persistent_dir(dir.path()).shards(1).page_budget_bytes(2 << 20);
+    let redex = builder.journal_segment_bytes(1 << 20).checkpoint_bytes(1 << 20).build().unwrap();
+    let config = RedexFileConfig::default().with_persistent(true);
+    let files: Vec<_> = (0..CHANNELS).map(|i| redex.open_file(format!("c/{i}"), config.clone()).unwrap()).collect();
+    let mut waiting: Vec<Option<redex::Append<'_>>> = files.iter().map(|_| None).collect();
+    let mut done = vec![0_u64; CHANNELS];
+    let mut cx = Context::from_waker(Waker::noop());
+    while done.iter().sum::<u64>() < TOTAL {
+        for (i, file) in files.iter().enumerate() {
+            for _ in 0..4 {
+                let mut append = waiting[i].take().unwrap_or_else(|| file.append(payload(done[i])));
+                match Pin::new(&mut append).poll(&mut cx) {
+                    Poll::Ready(seq) => {
+                        assert_eq!(seq.unwrap(), done[i]);
+                        done[i] += 1;
+                    }
+                    Poll::Pending => {
+                        waiting[i] = Some(append);
+                        break;
+                    }
+                }
+            }
+        }
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    let (least, most) = (done.iter().min().unwrap(), done.iter().max().unwrap());
+    assert!(least * 4 >= *most, "{least} to {most} events a channel");
+    assert!(redex.stats().checkpoints > 0);
+    drop(waiting);
     redex.close().wait().unwrap();
 }

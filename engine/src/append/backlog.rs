@@ -42,7 +42,7 @@ impl Waiting {
         let payload = match self {
             Self::One(payload) => payload.len(),
             Self::Batch(payloads) => payloads.iter().map(|payload| payload.len() + ENTRY_BYTES).sum(),
-            Self::Mark => 0,
+            Self::Mark => return 0,
         };
         payload + ENTRY_BYTES
     }
@@ -61,7 +61,8 @@ pub enum Denied {
 #[derive(Debug, Default)]
 pub struct Ticket {
     outcome: OnceLock<Result<Published, Denied>>,
-    waker: Mutex<Option<Waker>>,
+    /// Several where callers share a mark.
+    wakers: Mutex<Vec<Waker>>,
 }
 
 impl Ticket {
@@ -72,18 +73,16 @@ impl Ticket {
 
     /// Has `waker` woken when it is decided. The caller looks at [`Ticket::outcome`] again afterwards.
     pub fn wake_when_decided(&self, waker: &Waker) {
-        let mut place = self.waker.lock().expect("no panic while the lock is held");
-        if !place.as_ref().is_some_and(|before| before.will_wake(waker)) {
-            *place = Some(waker.clone());
+        let mut wakers = self.wakers.lock().expect("no panic while the lock is held");
+        if !wakers.iter().any(|before| before.will_wake(waker)) {
+            wakers.push(waker.clone());
         }
     }
 
     fn decide(&self, outcome: Result<Published, Denied>) {
         assert!(self.outcome.set(outcome).is_ok(), "a ticket is decided once");
-        let waker = self.waker.lock().expect("no panic while the lock is held").take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        let wakers = std::mem::take(&mut *self.wakers.lock().expect("no panic while the lock is held"));
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -102,6 +101,17 @@ struct Queue {
     taken: bool,
     /// The shard has the channel on its list of those with a backlog.
     listed: bool,
+    /// The channel is being closed: what waits is still published, and nothing more comes.
+    closed: bool,
+}
+
+/// Why something cannot line up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Too much waits already.
+    TooMuch,
+    /// The channel is being closed.
+    Closed,
 }
 
 /// See the module's text.
@@ -123,20 +133,34 @@ impl Backlog {
         self.queue.lock().expect("no panic while the lock is held")
     }
 
-    /// Lines something up. `None` if too much waits already; else its ticket, and whether the shard has yet to be told.
-    fn enter(&self, waiting: Waiting, durable: bool) -> Option<(Arc<Ticket>, bool)> {
+    /// Lines something up. Gives its ticket, and whether the shard has yet to be told.
+    fn enter(&self, waiting: Waiting, durable: bool) -> Result<(Arc<Ticket>, bool), Refused> {
         let size = waiting.size();
         let mut queue = self.queue();
-        // Whatever fits the limits of an append gets a place in an empty queue.
-        if queue.bytes > 0 && queue.bytes + size > BACKLOG_BYTES_MAX && !matches!(waiting, Waiting::Mark) {
-            return None;
+        if matches!(waiting, Waiting::Mark) {
+            // Marks one behind the other are one: so they need no bound.
+            if let Some(Entry { waiting: Waiting::Mark, ticket, .. }) = queue.entries.back() {
+                return Ok((ticket.clone(), false));
+            }
+        } else if queue.closed {
+            return Err(Refused::Closed);
+        } else if queue.bytes > 0 && queue.bytes + size > BACKLOG_BYTES_MAX {
+            // Whatever fits the limits of an append gets a place in an empty queue.
+            return Err(Refused::TooMuch);
         }
         let ticket = Arc::new(Ticket::default());
         queue.bytes += size;
         queue.entries.push_back(Entry { waiting, durable, ticket: ticket.clone() });
         self.waiting.fetch_add(1, Ordering::Release);
         let newly_listed = !std::mem::replace(&mut queue.listed, true);
-        Some((ticket, newly_listed))
+        Ok((ticket, newly_listed))
+    }
+
+    /// Lets nothing more in but marks. Says whether nothing waits.
+    pub fn close(&self) -> bool {
+        let mut queue = self.queue();
+        queue.closed = true;
+        queue.entries.is_empty() && !queue.taken
     }
 
     /// Takes the first one, unless somebody else has it.
@@ -175,15 +199,15 @@ impl Backlog {
     }
 }
 
-/// Lines something up behind what waits. `None` if too much does.
-pub fn line_up(channel: &Channel, waiting: Waiting, durable: bool) -> Option<Arc<Ticket>> {
+/// Lines something up behind what waits.
+pub fn line_up(channel: &Channel, waiting: Waiting, durable: bool) -> Result<Arc<Ticket>, Refused> {
     let (ticket, newly_listed) = channel.backlog.enter(waiting, durable)?;
     if let Some(persistence) = channel.persistence.as_ref().filter(|_| newly_listed) {
         persistence.shard.push_backlogged(persistence.slot);
     }
     // There may be room by now, or never again: if the channel was closed meanwhile nobody else would come.
     relieve(channel);
-    Some(ticket)
+    Ok(ticket)
 }
 
 /// Publishes what waits, in order, as far as there is room, or refuses it. Says whether anything came of it.
@@ -194,6 +218,10 @@ pub fn relieve(channel: &Channel) -> bool {
             Some(outcome) => channel.backlog.finish(entry, outcome),
             None => {
                 channel.backlog.put_back(entry);
+                // Who closed the channel meanwhile found the entry taken, and went: then it is refused here.
+                if channel.tail.is_closed() {
+                    continue;
+                }
                 break;
             }
         }
@@ -206,11 +234,11 @@ fn publish(channel: &Channel, entry: &Entry) -> Option<Result<Published, Denied>
     let no_space = || channel.persistence.as_ref().is_some_and(|persistence| persistence.shard.no_space());
     let appended = match &entry.waiting {
         Waiting::Mark => {
-            let first = channel.tail.published();
+            let first = channel.tail.reserved_end();
             // A sync or close covers what came before it even if nobody awaits it any more.
             channel.want_durable(first);
             channel.ring();
-            return Some(Ok(Published { first, wait_below: None }));
+            return Some(Ok(Published { first, end: first, wait_below: None }));
         }
         _ if channel.tail.is_closed() => return Some(Err(Denied::Closed)),
         _ if no_space() => return Some(Err(Denied::NoSpace)),
@@ -245,12 +273,16 @@ mod tests {
     #[test]
     fn refuses_above_its_bound_but_takes_anything_when_empty() {
         let backlog = Backlog::default();
-        assert!(backlog.enter(one(BACKLOG_BYTES_MAX), false).is_some());
-        assert!(backlog.enter(one(1), false).is_none());
-        assert!(backlog.enter(Waiting::Mark, false).is_some(), "a mark costs nothing");
+        assert!(backlog.enter(one(BACKLOG_BYTES_MAX), false).is_ok());
+        assert_eq!(backlog.enter(one(1), false).unwrap_err(), Refused::TooMuch);
+        let marks: Vec<_> = (0..3).map(|_| backlog.enter(Waiting::Mark, true).unwrap().0).collect();
+        assert!(marks.iter().all(|mark| Arc::ptr_eq(mark, &marks[0])), "marks one behind the other are one");
         let first = backlog.take_first().unwrap();
         backlog.finish(first, Err(Denied::Closed));
-        assert!(backlog.enter(one(1), false).is_some());
+        assert!(backlog.enter(one(1), false).is_ok());
+        assert!(!backlog.close());
+        assert_eq!(backlog.enter(one(1), false).unwrap_err(), Refused::Closed);
+        assert!(backlog.enter(Waiting::Mark, true).is_ok(), "what waits is still published");
     }
 
     #[test]

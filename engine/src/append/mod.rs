@@ -20,7 +20,7 @@ use crate::segment::record::INLINE_SIZE_MAX;
 use crate::tail::waiters::Registration;
 use crate::tail::{PAGE_EVENTS_MAX, Refusal, Reserved};
 
-use self::backlog::{Denied, Ticket, Waiting, line_up, relieve};
+use self::backlog::{Denied, Refused, Ticket, Waiting, line_up, relieve};
 use self::wait::{block_on, poll_durable};
 
 /// Payload bytes a batch may have.
@@ -34,6 +34,8 @@ pub(crate) const FULL_RETRY: std::time::Duration = std::time::Duration::from_mil
 pub struct Published {
     /// Sequence of the first event.
     pub first: Seq,
+    /// Sequence behind the last.
+    pub end: Seq,
     /// Events below are to be durable before the append resolves.
     pub wait_below: Option<Seq>,
 }
@@ -47,7 +49,7 @@ impl Published {
         if let Some(below) = wait_below {
             channel.want_durable(below);
         }
-        Self { first: reserved.first, wait_below }
+        Self { first: reserved.first, end, wait_below }
     }
 }
 
@@ -55,6 +57,8 @@ impl Published {
 enum State {
     Failed(Option<AppendError>),
     LinedUp(Arc<Ticket>),
+    /// Appended, and published once the producers before it have made their copies: first event, end.
+    Publishing(Seq, Seq, Registration),
     Waiting(Seq, Seq, Registration),
     Done(Seq),
 }
@@ -76,9 +80,11 @@ pub struct AppendBatch<'f> {
 }
 
 impl State {
-    fn published(published: Published) -> Self {
+    #[inline]
+    fn published(channel: &Channel, published: Published) -> Self {
         match published.wait_below {
-            None => Self::Done(published.first),
+            None if channel.tail.published() >= published.end => Self::Done(published.first),
+            None => Self::Publishing(published.first, published.end, Registration::default()),
             Some(below) => Self::Waiting(published.first, below, Registration::default()),
         }
     }
@@ -93,8 +99,9 @@ impl State {
     #[cold]
     fn lined_up(channel: &Channel, waiting: Waiting, durable: bool) -> Self {
         match line_up(channel, waiting, durable) {
-            None => Self::Failed(Some(AppendError::Full { channel: channel.name.clone() })),
-            Some(ticket) => {
+            Err(Refused::TooMuch) => Self::Failed(Some(AppendError::Full { channel: channel.name.clone() })),
+            Err(Refused::Closed) => Self::Failed(Some(why_closed(channel))),
+            Ok(ticket) => {
                 // Somebody waits, for room.
                 channel.ring();
                 Self::LinedUp(ticket)
@@ -104,7 +111,7 @@ impl State {
 
     fn decided(channel: &Channel, outcome: Result<Published, Denied>) -> Self {
         match outcome {
-            Ok(published) => Self::published(published),
+            Ok(published) => Self::published(channel, published),
             Err(Denied::Closed) => Self::Failed(Some(why_closed(channel))),
             Err(Denied::NoSpace) => Self::Failed(Some(AppendError::NoSpace { channel: channel.name.clone() })),
         }
@@ -121,7 +128,9 @@ impl<'f> Append<'f> {
                 State::lined_up(channel, Waiting::One(payload.to_vec()), durable)
             }
             Ok(()) => match channel.append(payload) {
-                Ok((reserved, policy)) => State::published(Published::new(channel, durable, reserved, 1, policy)),
+                Ok((reserved, policy)) => {
+                    State::published(channel, Published::new(channel, durable, reserved, 1, policy))
+                }
                 Err(refusal) => State::refused(channel, refusal, durable, || Waiting::One(payload.to_vec())),
             },
         };
@@ -147,6 +156,16 @@ impl<'f> Append<'f> {
                 State::Done(seq) => return Poll::Ready(Ok(*seq)),
                 State::Failed(error) => {
                     return Poll::Ready(Err(error.take().expect("a future is not polled after it has resolved")));
+                }
+                State::Publishing(first, end, registration) => {
+                    let (first, end) = (*first, *end);
+                    if self.channel.tail.published() < end {
+                        self.channel.tail.wait_published(registration, cx.waker());
+                        if self.channel.tail.published() < end {
+                            return Poll::Pending;
+                        }
+                    }
+                    return Poll::Ready(Ok(first));
                 }
                 State::Waiting(first, below, registration) => {
                     let (first, below) = (*first, *below);
@@ -207,7 +226,9 @@ impl<'f> AppendBatch<'f> {
             _ if payloads.is_empty() => State::Done(channel.tail.published()),
             Ok(()) if must_line_up(channel, durable) => State::lined_up(channel, copy(payloads), durable),
             Ok(()) => match channel.append_batch(payloads) {
-                Ok((reserved, policy)) => State::published(Published::new(channel, durable, reserved, count, policy)),
+                Ok((reserved, policy)) => {
+                    State::published(channel, Published::new(channel, durable, reserved, count, policy))
+                }
                 Err(refusal) => State::refused(channel, refusal, durable, || copy(payloads)),
             },
         };

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
@@ -38,7 +39,8 @@ impl Shared {
         loop {
             if let Some(job) = jobs.waiting.pop_front() {
                 drop(jobs);
-                job();
+                // Who waits for a job that panics waits for ever; the others go on.
+                let _ = catch_unwind(AssertUnwindSafe(job));
                 jobs = self.jobs();
             } else if jobs.over {
                 return;

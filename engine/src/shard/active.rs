@@ -264,6 +264,14 @@ impl Active {
             && self.segment.dat_space.end >= end
     }
 
+    /// Whether whole blocks, or the rest of a page that is over, could be written to dat now.
+    pub fn has_blocks_to_write(&self) -> bool {
+        let over = self.written.page_no > self.dat_page;
+        let blocks =
+            self.written.page_no == self.dat_page && self.written.byte / BLOCK_SIZE > self.dat_byte / BLOCK_SIZE;
+        (over || blocks) && !self.dat_busy && self.segment.opening.is_none()
+    }
+
     /// Whole blocks of dat of the page that is destaged now, which are written to the journal: `(from, to)`, and whether
     /// the page is complete with them.
     pub fn dat_ready(&self, page_end: Option<usize>) -> (usize, usize, bool) {

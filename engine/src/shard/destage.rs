@@ -57,16 +57,8 @@ impl Shard {
         if active.destage_turn >= Some(turn) {
             return;
         }
-        let moved = active.destage_turn.replace(turn).is_some();
-        match turn {
-            DestageTurn::InOrder => self.destage_queue.push_back(slot),
-            DestageTurn::First => {
-                if moved {
-                    self.destage_queue.retain(|other| *other != slot);
-                }
-                self.destage_queue.push_front(slot);
-            }
-        }
+        let before = active.destage_turn.replace(turn);
+        self.destage_queue.push(slot, before, turn);
     }
 
     /// Submits what is ready, a share each turn. Says whether there is more.
@@ -80,7 +72,7 @@ impl Shard {
                 // Their completions bring the next turn.
                 return Ok(false);
             }
-            let slot = self.destage_queue.pop_front().expect("as many as counted");
+            let slot = self.destage_queue.pop().expect("as many as counted");
             self.active[slot as usize].as_mut().expect("the channel is open").destage_turn = None;
             let mut active = self.active[slot as usize].take().expect("the channel is open");
             let id = active.channel.id;
@@ -359,6 +351,7 @@ impl Shard {
                 break;
             }
             active.stubbed = active.stubbed.max(page_end);
+            self.room_made = true;
         }
     }
 

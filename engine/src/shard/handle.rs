@@ -286,7 +286,7 @@ impl ShardHandle {
     /// does that.
     pub fn begin_close(&self) {
         for channel in &*self.channels.lock().expect("no panic while the lock is held") {
-            if channel.backlog.is_empty() {
+            if channel.backlog.close() {
                 channel.tail.close();
             }
         }

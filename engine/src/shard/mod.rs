@@ -17,6 +17,7 @@ pub mod checkpoint;
 pub mod checkpoint_files;
 pub mod commit;
 pub mod destage;
+pub mod destage_queue;
 pub mod handle;
 pub mod ops;
 pub mod plan;
@@ -35,6 +36,7 @@ use self::active::{Active, DestageTurn};
 use self::checkpoint::Checkpoint;
 use self::checkpoint_files::CheckpointFiles;
 use self::commit::{Commits, ControlEntry, Kind};
+use self::destage_queue::DestageQueue;
 use self::handle::{Control, ShardHandle, Slot};
 use self::ops::{Ops, Purpose};
 use self::roll::{ErrandDone, Making};
@@ -107,7 +109,7 @@ pub struct Shard {
     /// Channels with something to commit.
     queue: VecDeque<Slot>,
     /// Channels that may have something to destage.
-    destage_queue: VecDeque<Slot>,
+    destage_queue: DestageQueue,
     /// Writes to segments' files in flight, extents aside.
     segment_writes: usize,
     /// Channels taken off the dirty list; kept for its memory.
@@ -118,6 +120,10 @@ pub struct Shard {
     backlogged: Vec<Slot>,
     /// When all channels were last looked at for memory.
     relieved_at: u64,
+    /// Something has made room for appends that wait.
+    room_made: bool,
+    /// When they were last tried for another reason.
+    backlogs_tried_at: u64,
     /// Channels with commits since the last checkpoint.
     changed: Vec<Slot>,
     commits: Commits,
@@ -194,12 +200,14 @@ impl Shard {
             pages: seed.pages,
             active: Vec::new(),
             queue: VecDeque::new(),
-            destage_queue: VecDeque::new(),
+            destage_queue: DestageQueue::default(),
             segment_writes: 0,
             gathered: Vec::new(),
             deferred: 0,
             backlogged: Vec::new(),
             relieved_at: 0,
+            room_made: false,
+            backlogs_tried_at: 0,
             changed: Vec::new(),
             commits: Commits::new(seed.next_lsn),
             journal: seed.journal,
@@ -390,8 +398,10 @@ impl Shard {
     /// From now on appends are refused; those that wait for room come first.
     fn close_channels(&mut self) {
         self.closing = true;
-        for active in self.active.iter().flatten().filter(|active| active.channel.backlog.is_empty()) {
-            active.channel.tail.close();
+        for active in self.active.iter().flatten() {
+            if active.channel.backlog.close() {
+                active.channel.tail.close();
+            }
         }
     }
 
@@ -415,7 +425,10 @@ impl Shard {
         let mut any = false;
         while let Some(slot) = self.handle.pop_files_ready() {
             any = true;
-            self.queue_destage(slot);
+            match self.active[slot as usize].as_ref().is_some_and(|active| active.deferred) {
+                true => self.queue_destage_at(slot, DestageTurn::First),
+                false => self.queue_destage(slot),
+            }
         }
         // The list is left alone until there is a commit to make of it: a look at each event would take its channel's
         // cache lines from the producer again and again.
@@ -481,12 +494,22 @@ impl Shard {
         }
     }
 
-    /// Publishes appends that wait for room, as far as there is some.
+    /// Publishes appends that wait for room, as far as there is some: when some was made, and now and then, since other
+    /// shards give memory back, too.
     fn relieve_backlogs(&mut self) -> bool {
+        let listed = self.backlogged.len();
         while let Some(slot) = self.handle.pop_backlogged() {
             self.backlogged.push(slot);
         }
+        let due = self.now_us >= self.backlogs_tried_at + BACKLOG_RETRY_US;
+        let changed = std::mem::take(&mut self.room_made) || self.backlogged.len() > listed;
+        if self.backlogged.is_empty() || !(due || changed || self.closing || self.handle.no_space()) {
+            return false;
+        }
+        self.backlogs_tried_at = self.now_us;
         let mut backlogged = std::mem::take(&mut self.backlogged);
+        // Another one is the first to take what room there is.
+        backlogged.rotate_left(1);
         let mut any = false;
         backlogged.retain(|slot| {
             // A channel may be on the list before the message that opens it is taken.
@@ -496,7 +519,7 @@ impl Shard {
             if over && self.closing {
                 active.channel.tail.close();
             }
-            if !over && self.has_to_destage(active) {
+            if !over && active.has_blocks_to_write() && self.has_to_destage(active) {
                 self.queue_destage_at(*slot, DestageTurn::First);
             }
             !over
@@ -539,6 +562,7 @@ impl Shard {
             self.unwritten_since = None;
         }
         let behind = self.unwritten_since.is_some_and(|since| self.now_us >= since + self.age_max_us());
+        self.room_made |= self.handle.is_behind() && !behind;
         self.handle.set_behind(behind);
     }
 

@@ -613,11 +613,17 @@ impl Tail {
         Word(self.word.load(Ordering::Acquire)).class() == CLASS_CLOSED
     }
 
-    /// Whether everything that was reserved is published. Once the tail is closed, and this was true, nothing more comes.
-    pub fn is_settled(&self) -> bool {
+    /// Sequence behind everything that has been reserved: what is still being copied is below it, and what was appended by
+    /// any call that has returned.
+    pub fn reserved_end(&self) -> Seq {
         let chain = self.chain.lock().expect("no panic while the lock is held");
         let reserved = Word(self.word.load(Ordering::Acquire)).count() as u64;
-        chain.back().is_none_or(|page| self.published().0 >= page.start().first_seq.0 + reserved)
+        chain.back().map_or_else(|| self.published(), |page| Seq(page.start().first_seq.0 + reserved))
+    }
+
+    /// Whether everything that was reserved is published. Once the tail is closed, and this was true, nothing more comes.
+    pub fn is_settled(&self) -> bool {
+        self.published() >= self.reserved_end()
     }
 
     /// Wakes `waker` at the next event. The caller looks at [`Tail::published`] again afterwards.

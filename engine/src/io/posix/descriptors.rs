@@ -64,12 +64,17 @@ impl Descriptors {
         reopened
     }
 
-    /// Opens a file; if there are no descriptors left, after closing all that nobody uses.
+    /// Opens a file.
     pub(super) fn open(&self, path: &str, flags: i32) -> io::Result<fs::File> {
-        match self.opener.open(path, flags) {
+        self.with_room(|| self.opener.open(path, flags))
+    }
+
+    /// Does something that takes a descriptor; if there are none left, again after closing all that nobody uses.
+    pub(super) fn with_room<T>(&self, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match act() {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
                 self.close_down_to(0);
-                self.opener.open(path, flags)
+                act()
             }
             result => result,
         }

@@ -171,25 +171,25 @@ impl Disk for PosixDisk {
     }
 
     fn create_dir(&self, path: &str) -> io::Result<()> {
-        self.opener.tree.make_dir(path)
+        self.descriptors.with_room(|| self.opener.tree.make_dir(path))
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<DirEntry>> {
-        let mut entries = syscall::list(self.opener.tree.open_dir(path)?)?;
+        let mut entries = syscall::list(self.descriptors.with_room(|| self.opener.tree.open_dir(path))?)?;
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.opener.tree.rename(from, to)
+        self.descriptors.with_room(|| self.opener.tree.rename(from, to))
     }
 
     fn unlink(&self, path: &str) -> io::Result<()> {
-        self.opener.tree.unlink(path)
+        self.descriptors.with_room(|| self.opener.tree.unlink(path))
     }
 
     fn sync_dir(&self, path: &str) -> io::Result<()> {
-        fs::File::from(self.opener.tree.open_dir(path)?).sync_all()
+        fs::File::from(self.descriptors.with_room(|| self.opener.tree.open_dir(path))?).sync_all()
     }
 
     fn driver(&self) -> io::Result<Box<dyn Driver>> {
