@@ -7,8 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use redex::sim::{ManualClock, SimDisk, SimOptions, SimSettings, SimStore};
 use redex::{Cursor, FsyncPolicy, Redex, RedexFile, RedexFileConfig, SubscribeError, TailEnd, TailResults};
-
-const TURNS_MAX: usize = 100_000;
+use redex_tests::drive;
 
 /// Events that are durable before the crash, and published.
 const DURABLE: u64 = 20;
@@ -29,18 +28,6 @@ fn now<F: Future>(future: F) -> F::Output {
         Poll::Ready(output) => output,
         Poll::Pending => panic!("nothing is to be waited for"),
     }
-}
-
-/// Drives the store until the future is ready.
-fn drive<F: Future>(store: &mut SimStore, future: F) -> F::Output {
-    let mut future = pin!(future);
-    for _ in 0..TURNS_MAX {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return output;
-        }
-        store.step();
-    }
-    panic!("the future comes to no end");
 }
 
 /// A store that has lost events 20..30 in a power cut, reopened, with the cursor that had seen them all.

@@ -1,9 +1,8 @@
 //! A write or flush that fails stops its shard: everybody is told, with the first cause, nothing is tried again, and the
 //! next open has everything that was acknowledged. On a simulated disk.
 
-use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -13,6 +12,7 @@ use redex::{
     AppendError, CloseError, FsyncPolicy, OpenFileError, Poisoned, Redex, RedexFile, RedexFileConfig, SyncError,
     TailEnd,
 };
+use redex_tests::drive;
 
 const TURNS_MAX: usize = 100_000;
 
@@ -44,18 +44,6 @@ fn channel(redex: &Redex, policy: FsyncPolicy) -> RedexFile {
 
 fn payload(seq: u64) -> Vec<u8> {
     format!("the order {seq}, which is longer than eight bytes").into_bytes()
-}
-
-/// Drives the store until the future is ready.
-fn drive<F: Future>(store: &mut SimStore, future: F) -> F::Output {
-    let mut future = pin!(future);
-    for _ in 0..TURNS_MAX {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return output;
-        }
-        store.step();
-    }
-    panic!("the future comes to no end");
 }
 
 /// A store with acknowledged events.
