@@ -19,6 +19,9 @@ use crate::shard::handle::{ShardHandle, Slot};
 use crate::tail::waiters::Waiters;
 use crate::tail::{Refusal, Refused, Reserved, Tail};
 
+/// Resolution of event times, microseconds: a tick of the slowest kernel in common use.
+const TICK_US: u64 = 4_000;
+
 /// What belongs to a persistent channel only.
 #[derive(Debug)]
 pub struct Persistence {
@@ -182,7 +185,7 @@ impl Channel {
     pub fn want_durable(&self, seq: Seq) {
         let Some(persistence) = &self.persistence else { return };
         if self.wanted.fetch_max(seq.0, Ordering::AcqRel) < seq.0 && self.tail.set_dirty() {
-            persistence.shard.push_dirty(persistence.slot);
+            persistence.shard.push_dirty(persistence.slot, &self.clock);
         }
     }
 
@@ -193,17 +196,19 @@ impl Channel {
         }
     }
 
-    /// Appends one event.
+    /// Appends one event, at a time of the wall clock.
     #[inline]
-    pub fn append(&self, payload: &[u8]) -> Result<(Reserved, Option<Seq>), Refusal> {
-        let time_us = self.clock.wall_us();
+    pub fn append(&self, payload: &[u8], time_us: u64) -> Result<(Reserved, Option<Seq>), Refusal> {
         let reserved = self.tail.append(payload, time_us).map_err(|refused| self.refused(refused))?;
         Ok((reserved, self.after_append(reserved, 1, time_us)))
     }
 
-    /// Appends several events, visible together.
-    pub fn append_batch<P: AsRef<[u8]>>(&self, payloads: &[P]) -> Result<(Reserved, Option<Seq>), Refusal> {
-        let time_us = self.clock.wall_us();
+    /// Appends several events, visible together, at a time of the wall clock.
+    pub fn append_batch<P: AsRef<[u8]>>(
+        &self,
+        payloads: &[P],
+        time_us: u64,
+    ) -> Result<(Reserved, Option<Seq>), Refusal> {
         let reserved = self.tail.append_batch(payloads, time_us).map_err(|refused| self.refused(refused))?;
         Ok((reserved, self.after_append(reserved, payloads.len() as u64, time_us)))
     }
@@ -211,15 +216,17 @@ impl Channel {
     /// Whether an append has to wait because the shard is behind: that bounds, in time, what a killed process can lose.
     /// Durable appends, and a policy that counts events, have bounds of their own.
     #[inline]
-    pub fn holds_back(&self, durable: bool) -> bool {
+    pub fn holds_back(&self, durable: bool, wall_us: u64) -> bool {
         let by_count = matches!(self.config.fsync_policy(), FsyncPolicy::EveryN(_));
-        !by_count && !durable && self.persistence.as_ref().is_some_and(|persistence| persistence.shard.is_behind())
+        let Some(persistence) = self.persistence.as_ref().filter(|_| !by_count && !durable) else { return false };
+        // The shard knows what stands in its queues; the other is true even while it stands still.
+        persistence.shard.is_behind() || persistence.shard.unwritten.is_old(wall_us, &self.clock)
     }
 
     #[cold]
     fn refused(&self, refused: Refused) -> Refusal {
         if let Some(persistence) = self.persistence.as_ref().filter(|_| refused.newly_dirty) {
-            persistence.shard.push_dirty(persistence.slot);
+            persistence.shard.push_dirty(persistence.slot, &self.clock);
         }
         refused.refusal
     }
@@ -233,7 +240,7 @@ impl Channel {
             let _ = self.unseen_since_us.compare_exchange(0, time_us.max(1), Ordering::AcqRel, Ordering::Relaxed);
         }
         if reserved.newly_dirty {
-            persistence.shard.push_dirty(persistence.slot);
+            persistence.shard.push_dirty(persistence.slot, &self.clock);
         }
         // A period begins with the first event: the shard sets its timer when it looks.
         if reserved.crossed || (reserved.newly_dirty && self.config.fsync_policy().period().is_some()) {
@@ -273,7 +280,8 @@ impl Channel {
             .map(|since| since.load(Ordering::Acquire))
             .filter(|since| *since != 0)
             .min();
-        oldest.is_some_and(|since| now_us.saturating_sub(since) >= period.as_micros() as u64)
+        // Both times may be a tick behind.
+        oldest.is_some_and(|since| now_us.saturating_sub(since) + TICK_US >= period.as_micros() as u64)
     }
 
     /// The shard is about to look at what is published: from now on these events count as seen. Returns the time of the

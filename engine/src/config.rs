@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FsyncPolicy {
     /// Resolves when published. Lost at worst: what came since the last `sync` or `close`; a killed process loses at most
-    /// the last 10 ms.
+    /// 10 ms of writes.
     #[default]
     Never,
     /// Resolves when published; the append that would leave `n` events unflushed resolves after the flush. Lost at

@@ -145,7 +145,7 @@ impl fmt::Display for Outcome {
             None => f.write_str(", left to the next process to recover")?,
         }
         if self.lost > 0 {
-            write!(f, ", {} lost (oldest {:.1} ms before the kill)", self.lost, self.oldest_lost.as_secs_f64() * 1e3)?;
+            write!(f, ", {} lost (oldest {:.1} ms before the last)", self.lost, self.oldest_lost.as_secs_f64() * 1e3)?;
         }
         if self.missing > 0 {
             write!(f, ", {} MISSING", self.missing)?;
@@ -171,7 +171,7 @@ impl Totals {
 fn summary(args: &CrashArgs, totals: &Totals) -> String {
     format!(
         "crash: {} rounds, policy {}, seed {}: {} events acknowledged, {} compared, {} missing, {} wrong; \
-         {} lost in all, the oldest {:.1} ms before its kill (the policy allows {})",
+         {} lost in all, the oldest {:.1} ms before its last event was accepted (the policy allows {})",
         args.rounds,
         args.policy,
         args.seed,

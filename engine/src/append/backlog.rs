@@ -242,11 +242,13 @@ fn publish(channel: &Channel, entry: &Entry) -> Option<Result<Published, Denied>
         }
         _ if channel.tail.is_closed() => return Some(Err(Denied::Closed)),
         _ if no_space() => return Some(Err(Denied::NoSpace)),
-        _ if channel.holds_back(entry.durable) => return None,
-        Waiting::One(payload) => channel.append(payload).map(|(reserved, policy)| (reserved, 1, policy)),
-        Waiting::Batch(payloads) => {
-            channel.append_batch(payloads).map(|(reserved, policy)| (reserved, payloads.len() as u64, policy))
+        _ if channel.holds_back(entry.durable, channel.clock.wall_us()) => return None,
+        Waiting::One(payload) => {
+            channel.append(payload, channel.clock.wall_us()).map(|(reserved, policy)| (reserved, 1, policy))
         }
+        Waiting::Batch(payloads) => channel
+            .append_batch(payloads, channel.clock.wall_us())
+            .map(|(reserved, policy)| (reserved, payloads.len() as u64, policy)),
     };
     match appended {
         Ok((reserved, count, policy)) => {

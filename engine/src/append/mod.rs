@@ -122,12 +122,13 @@ impl<'f> Append<'f> {
     /// Appends one event now, if there is room.
     #[inline]
     pub(crate) fn one(channel: &'f Channel, payload: &[u8], durable: bool) -> Self {
+        let time_us = channel.clock.wall_us();
         let state = match admit(channel, payload.len()) {
             Err(error) => State::Failed(Some(error)),
-            Ok(()) if must_line_up(channel, durable) => {
+            Ok(()) if must_line_up(channel, durable, time_us) => {
                 State::lined_up(channel, Waiting::One(payload.to_vec()), durable)
             }
-            Ok(()) => match channel.append(payload) {
+            Ok(()) => match channel.append(payload, time_us) {
                 Ok((reserved, policy)) => {
                     State::published(channel, Published::new(channel, durable, reserved, 1, policy))
                 }
@@ -220,12 +221,12 @@ impl Future for Append<'_> {
 impl<'f> AppendBatch<'f> {
     /// Appends events now, if there is room.
     pub(crate) fn new<P: AsRef<[u8]>>(channel: &'f Channel, payloads: &[P], durable: bool) -> Self {
-        let count = payloads.len() as u64;
+        let (count, time_us) = (payloads.len() as u64, channel.clock.wall_us());
         let state = match admit_batch(channel, payloads) {
             Err(error) => State::Failed(Some(error)),
             _ if payloads.is_empty() => State::Done(channel.tail.published()),
-            Ok(()) if must_line_up(channel, durable) => State::lined_up(channel, copy(payloads), durable),
-            Ok(()) => match channel.append_batch(payloads) {
+            Ok(()) if must_line_up(channel, durable, time_us) => State::lined_up(channel, copy(payloads), durable),
+            Ok(()) => match channel.append_batch(payloads, time_us) {
                 Ok((reserved, policy)) => {
                     State::published(channel, Published::new(channel, durable, reserved, count, policy))
                 }
@@ -261,11 +262,12 @@ impl Future for AppendBatch<'_> {
 pub(crate) fn try_one(channel: &Channel, payload: &[u8]) -> Result<u64, AppendError> {
     let full = || AppendError::Full { channel: channel.name.clone() };
     admit(channel, payload.len())?;
-    if must_line_up(channel, false) {
+    let time_us = channel.clock.wall_us();
+    if must_line_up(channel, false, time_us) {
         channel.ring();
         return Err(full());
     }
-    match channel.append(payload) {
+    match channel.append(payload, time_us) {
         Ok((reserved, policy)) => {
             if let Some(below) = policy {
                 channel.want_durable(below);
@@ -319,8 +321,8 @@ fn admit_batch<P: AsRef<[u8]>>(channel: &Channel, payloads: &[P]) -> Result<(), 
 
 /// Whether an append has to wait for its turn.
 #[inline]
-fn must_line_up(channel: &Channel, durable: bool) -> bool {
-    channel.holds_back(durable) || (!channel.backlog.is_empty() && still_lined_up(channel))
+fn must_line_up(channel: &Channel, durable: bool, time_us: u64) -> bool {
+    channel.holds_back(durable, time_us) || (!channel.backlog.is_empty() && still_lined_up(channel))
 }
 
 #[cold]

@@ -114,8 +114,8 @@ pub struct Commit {
     extents: Vec<(Slot, usize, bool)>,
     bytes: u64,
     submitted_ns: u64,
-    /// With this commit everything is written that was published before this moment of the steady clock.
-    covers_us: Option<u64>,
+    /// With this commit everything is written that was published before this moment of the steady and the wall clock.
+    covers_us: Option<(u64, u64)>,
 }
 
 /// Commits that are not durable yet, in order, and what is kept for the next ones.
@@ -309,7 +309,7 @@ impl Shard {
             self.submit_commit(Kind::Events, means, &content, marks);
             if !no_room && self.deferred == 0 {
                 let commit = self.commits.pending.back_mut().expect("just submitted");
-                commit.covers_us = Some(self.now_us);
+                commit.covers_us = Some((self.now_us, self.gathered_wall_us));
             }
             true
         };
@@ -596,7 +596,11 @@ impl Shard {
                 continue;
             }
             commit.applied = true;
-            self.unwritten_since = commit.covers_us.or(self.unwritten_since);
+            if let Some((since_us, since_wall_us)) = commit.covers_us {
+                self.handle.unwritten.set(since_us, since_wall_us);
+                // Those that were held back may be let in.
+                self.room_made |= !self.backlogged.is_empty();
+            }
             let lsn = commit.lsn;
             let marks = std::mem::take(&mut commit.marks);
             let extents = std::mem::take(&mut commit.extents);

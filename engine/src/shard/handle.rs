@@ -4,7 +4,7 @@
 //! opened, the store closes) by a queue. Everything else about a shard belongs to its thread alone.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use crossbeam_queue::SegQueue;
@@ -14,6 +14,7 @@ use super::checkpoint::Known;
 use super::stats::ShardStats;
 use crate::append::backlog::relieve;
 use crate::channel::Channel;
+use crate::clock::Clock;
 use crate::error::Poisoned;
 use crate::ids::{Lsn, Seq, ShardId};
 use crate::io::Doorbell;
@@ -77,6 +78,62 @@ pub fn active_segment(state: &ChannelState) -> (Seq, u32) {
     }
 }
 
+/// Since when events have waited to be written: what producers go by, so that they stop by themselves while the shard stands
+/// still, be it for a slow device or for want of a processor.
+#[derive(Debug, Default)]
+pub struct Unwritten {
+    /// Of the steady clock; 0 while nothing waits.
+    since_us: AtomicU64,
+    /// The same moment on the wall clock, whose reading a producer has at hand: within one tick nothing gets old.
+    since_wall_us: AtomicU64,
+    /// How old an event may become before more are held back; 0 until the shard runs.
+    age_max_us: AtomicU64,
+}
+
+impl Unwritten {
+    /// Sets how old an event may become.
+    pub fn set_age_max_us(&self, age_max_us: u64) {
+        self.age_max_us.store(age_max_us, Ordering::Relaxed);
+    }
+
+    /// Something is there to be written, that was put on the dirty list before.
+    pub fn begin(&self, clock: &Clock) {
+        if self.since_us.load(Ordering::Relaxed) == 0 {
+            self.set(clock.steady_us(), clock.wall_us());
+        }
+    }
+
+    /// What was published before this moment is written.
+    pub fn set(&self, since_us: u64, since_wall_us: u64) {
+        self.since_wall_us.store(since_wall_us, Ordering::Relaxed);
+        self.since_us.store(since_us.max(1), Ordering::Relaxed);
+    }
+
+    /// The oldest moment, if something waits.
+    pub fn since_us(&self) -> Option<u64> {
+        Some(self.since_us.load(Ordering::Relaxed)).filter(|since| *since != 0)
+    }
+
+    /// Nothing waits, as far as the shard has seen. It looks at the dirty list again afterwards: who put something there
+    /// before this may have found another moment set, and left it.
+    pub fn clear(&self) {
+        self.since_us.store(0, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Whether something has waited too long, at `wall_us`.
+    #[inline]
+    pub fn is_old(&self, wall_us: u64, clock: &Clock) -> bool {
+        let since = self.since_us.load(Ordering::Relaxed);
+        since != 0 && wall_us != self.since_wall_us.load(Ordering::Relaxed) && self.is_older_than_allowed(since, clock)
+    }
+
+    fn is_older_than_allowed(&self, since_us: u64, clock: &Clock) -> bool {
+        let age_max_us = self.age_max_us.load(Ordering::Relaxed);
+        age_max_us != 0 && clock.steady_us().saturating_sub(since_us) >= age_max_us
+    }
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub struct ShardHandle {
@@ -91,6 +148,8 @@ pub struct ShardHandle {
     clean_end: Mutex<Option<CleanEnd>>,
     poisoned: OnceLock<Poisoned>,
     no_space: AtomicBool,
+    /// Since when events have waited to be written.
+    pub unwritten: Unwritten,
     behind: AtomicBool,
     closed: AtomicBool,
     /// Channels, so that a failure reaches those who wait for them.
@@ -117,6 +176,7 @@ impl ShardHandle {
             clean_end: Mutex::new(None),
             poisoned: OnceLock::new(),
             no_space: AtomicBool::new(false),
+            unwritten: Unwritten::default(),
             behind: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             channels: Mutex::new(Vec::new()),
@@ -132,11 +192,14 @@ impl ShardHandle {
     }
 
     /// Puts a channel on the list; the caller was told so by its tail.
-    pub fn push_dirty(&self, slot: Slot) {
+    pub fn push_dirty(&self, slot: Slot, clock: &Clock) {
         self.dirty.push(slot);
-        if let Some(doorbell) = self.doorbell.get() {
-            doorbell.ring_if_deep();
+        match self.doorbell.get() {
+            // Has a full fence.
+            Some(doorbell) => doorbell.ring_if_deep(),
+            None => fence(Ordering::SeqCst),
         }
+        self.unwritten.begin(clock);
     }
 
     /// Takes a channel off the list.

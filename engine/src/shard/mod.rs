@@ -147,8 +147,8 @@ pub struct Shard {
     closing: bool,
     ended: bool,
     worked_lately: bool,
-    /// No event that is not written was published before this moment.
-    unwritten_since: Option<u64>,
+    /// The wall clock when the dirty list was last gathered.
+    gathered_wall_us: u64,
     memory_short: bool,
     file_maker: Arc<Offload>,
     /// A journal segment that is given back to the pool: its path, and its new name when that is done.
@@ -188,6 +188,7 @@ impl Shard {
         *seed.handle.stats.io.lock().expect("no panic while the lock is held") =
             IoFacts { ring: driver.ring(), ..seed.disk.facts() };
         let now_us = seed.clock.steady_us();
+        seed.handle.unwritten.set_age_max_us(2 * write_behind_us(&seed.options));
         let errand_waker = Waker::from(Arc::new(ErrandDone(seed.handle.clone())));
         Ok(Self {
             handle: seed.handle,
@@ -226,7 +227,7 @@ impl Shard {
             closing: false,
             ended: false,
             worked_lately: false,
-            unwritten_since: None,
+            gathered_wall_us: 0,
             memory_short: false,
             file_maker: seed.file_maker,
             recycling: None,
@@ -432,8 +433,8 @@ impl Shard {
         }
         // The list is left alone until there is a commit to make of it: a look at each event would take its channel's
         // cache lines from the producer again and again.
-        if self.handle.has_dirty() && self.unwritten_since.is_none() {
-            self.unwritten_since = Some(self.now_us);
+        if self.handle.has_dirty() {
+            self.handle.unwritten.begin(&self.clock);
         }
         if self.handle.has_dirty() && self.timers.write_behind_at.is_none() {
             self.timers.write_behind_at = Some(self.now_us + self.write_behind_us());
@@ -443,6 +444,7 @@ impl Shard {
         if !wanted || !self.can_commit() {
             return any;
         }
+        self.gathered_wall_us = self.clock.wall_us();
         let mut gathered = std::mem::take(&mut self.gathered);
         while let Some(slot) = self.handle.pop_dirty() {
             gathered.push(slot);
@@ -546,7 +548,7 @@ impl Shard {
     /// How long an event waits to be written, and how long a sleep may be during which nobody rings for one. Both come
     /// one after the other, and then the write and whatever holds it up: all of it within the write-behind time.
     fn write_behind_us(&self) -> u64 {
-        self.options.write_behind.as_micros() as u64 / 5
+        write_behind_us(&self.options)
     }
 
     /// How old an event may become, unwritten, before producers are held back: what they add meanwhile has to be written
@@ -558,10 +560,13 @@ impl Shard {
     /// Holds producers back while something has waited too long to be written, be it for a slow device or for its turn.
     fn watch_age(&mut self) {
         let waiting = !self.queue.is_empty() || self.deferred > 0 || self.handle.has_dirty();
-        if !waiting && !self.commits.is_writing() {
-            self.unwritten_since = None;
+        if !waiting && !self.commits.is_writing() && self.handle.unwritten.since_us().is_some() {
+            self.handle.unwritten.clear();
+            if self.handle.has_dirty() {
+                self.handle.unwritten.begin(&self.clock);
+            }
         }
-        let behind = self.unwritten_since.is_some_and(|since| self.now_us >= since + self.age_max_us());
+        let behind = self.handle.unwritten.since_us().is_some_and(|since| self.now_us >= since + self.age_max_us());
         self.room_made |= self.handle.is_behind() && !behind;
         self.handle.set_behind(behind);
     }
@@ -576,8 +581,12 @@ impl Shard {
     fn next_timer(&self) -> Option<u64> {
         // A deferred channel is in no queue: its events wait for its dat file, not for a moment.
         let waiting = !self.queue.is_empty() || self.handle.has_dirty();
-        let held_back_at =
-            self.unwritten_since.filter(|_| !self.handle.is_behind()).map(|since| since + self.age_max_us());
+        let held_back_at = self
+            .handle
+            .unwritten
+            .since_us()
+            .filter(|_| !self.handle.is_behind())
+            .map(|since| since + self.age_max_us());
         let backlog_at = (!self.backlogged.is_empty()).then_some(self.now_us + BACKLOG_RETRY_US);
         self.timers.next(self.can_commit() && waiting).into_iter().chain(held_back_at).chain(backlog_at).min()
     }
@@ -704,4 +713,9 @@ impl Shard {
 /// Whether nothing more comes from a channel that is being closed.
 fn is_settled(channel: &crate::channel::Channel) -> bool {
     channel.backlog.is_empty() && channel.tail.is_closed() && channel.tail.is_settled()
+}
+
+/// See [`Shard::write_behind_us`].
+fn write_behind_us(options: &Options) -> u64 {
+    options.write_behind.as_micros() as u64 / 5
 }
