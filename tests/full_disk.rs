@@ -145,3 +145,35 @@ fn an_extent_that_finds_no_room_is_written_again() {
         store.close().unwrap();
     }
 }
+
+/// A store that was made with room for one journal segment and no spare meets the end of the disk early in that segment,
+/// by a destage: when there is room, its spares are made at once, and appends are let in.
+#[test]
+fn a_new_store_without_spares_takes_appends_again_when_there_is_room() {
+    let journal_segment_bytes = 256 << 10;
+    let settings =
+        SimSettings { checkpoint_bytes: 1 << 20, journal_segment_bytes, extent_bytes: 8192, ..SimSettings::default() };
+    let disk = SimDisk::new(1, SimOptions::default());
+    disk.set_space(Some(journal_segment_bytes + 60_000));
+    let mut store = open(&disk, &settings);
+    assert_eq!(spares(&disk), 0);
+    let bulk = store.redex().open_file("bulk", config()).unwrap();
+    let small = store.redex().open_file("small", config()).unwrap();
+    assert_eq!(append(&mut store, &small, &payload(0)), Some(0));
+    let big = vec![7; 12_000];
+    let mut waits = pin!(bulk.append_durable(&big));
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..STEPS_MAX {
+        assert!(waits.as_mut().poll(&mut cx).is_pending(), "its dat file has no room");
+        store.step();
+    }
+    assert!(matches!(small.try_append(payload(1)), Err(AppendError::NoSpace { .. })), "appends are refused");
+    disk.set_space(None);
+    let written = (0..STEPS_MAX).any(|_| {
+        store.step();
+        waits.as_mut().poll(&mut cx).is_ready()
+    });
+    assert!(written, "what waited is written");
+    append_patiently(&mut store, &small, 1);
+    assert!(spares(&disk) >= 2, "as many as a shard wants");
+}
