@@ -192,6 +192,15 @@ impl Commits {
         self.pending.iter().any(|commit| commit.means == Means::Unflushed)
     }
 
+    /// How a commit behind these becomes durable, if it is to be by itself.
+    fn means(&self, durable: bool) -> Means {
+        match (durable, self.has_backlog()) {
+            (false, _) => Means::Unflushed,
+            (true, false) => Means::DurableWrites,
+            (true, true) => Means::FlushAfter,
+        }
+    }
+
     /// Whether a commit waits for, or does, flushes that cover all before it.
     pub fn has_barrier(&self) -> bool {
         self.pending.iter().any(|commit| commit.means == Means::FlushAfter)
@@ -342,22 +351,14 @@ impl Shard {
     /// How the next commit becomes durable, if it is to.
     fn means(&self, wanted: bool) -> Means {
         let bounded = self.commits.unflushed_bytes >= self.options.unflushed_bytes_max;
-        match (wanted || bounded, self.commits.has_backlog()) {
-            (false, _) => Means::Unflushed,
-            (true, false) => Means::DurableWrites,
-            (true, true) => Means::FlushAfter,
-        }
+        self.commits.means(wanted || bounded)
     }
 
     /// Writes a commit without events, if nothing is in flight that it would have to wait for.
     pub(super) fn commit_entry(&mut self, kind: Kind, entry: &ControlEntry, durable: bool) {
         let plan = Plan::default();
         let marks = self.commits.spare_marks.pop().unwrap_or_default();
-        let means = match (durable, self.commits.has_backlog()) {
-            (false, _) => Means::Unflushed,
-            (true, false) => Means::DurableWrites,
-            (true, true) => Means::FlushAfter,
-        };
+        let means = self.commits.means(durable);
         let content = Content { plan: &plan, created: &[], control: entry };
         self.submit_commit(kind, means, &content, marks);
     }

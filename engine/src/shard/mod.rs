@@ -1,7 +1,8 @@
 //! A shard: one thread, one queue of I/O, one journal.
 //!
 //! ```text
-//!  turn:  reap -> receive -> gather -> commit -> destage -> checkpoint
+//!  turn:  reap -> receive -> timers -> gather -> roll -> commit
+//!             -> destage -> checkpoint -> spares -> recycle -> backlog -> submit
 //! ```
 //!
 //! The shard is a state machine: [`Shard::turn`] takes what has completed and what is published, and submits what follows
