@@ -561,6 +561,7 @@ impl Shard {
     pub(super) fn extent_ended(&mut self, extent: &Extent) -> Result<(), Poisoned> {
         if extent.again {
             self.commits.extents_without_space -= 1;
+            self.retries_in_vain = 0;
             self.space_was_found();
         }
         self.commit_op_ended(extent.lsn)
@@ -680,7 +681,8 @@ impl Shard {
             match commit.kind {
                 Kind::Roll => self.rolled(),
                 Kind::Checkpoint => self.checkpoint_committed(),
-                Kind::Events | Kind::Idle => {}
+                Kind::Events => self.retries_in_vain = 0,
+                Kind::Idle => {}
             }
         }
     }
