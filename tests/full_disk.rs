@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use redex::sim::{ManualClock, SimDisk, SimOptions, SimSettings, SimStore};
+use redex::sim::{ManualClock, SimDisk, SimOptions, SimSettings, SimStep, SimStore};
 use redex::{AppendError, FsyncPolicy, RedexFile, RedexFileConfig};
 
 const SEGMENT: u64 = 64 << 10;
@@ -143,5 +143,151 @@ fn an_extent_that_finds_no_room_is_written_again() {
         assert_eq!(store.redex().open_file("small", config()).unwrap().next_seq(), end + 1);
         drop(bulk);
         store.close().unwrap();
+    }
+}
+
+/// A store that was made with room for one journal segment and no spare meets the end of the disk early in that segment,
+/// by a destage: when there is room, its spares are made at once, and appends are let in.
+#[test]
+fn a_new_store_without_spares_takes_appends_again_when_there_is_room() {
+    let journal_segment_bytes = 256 << 10;
+    let settings =
+        SimSettings { checkpoint_bytes: 1 << 20, journal_segment_bytes, extent_bytes: 8192, ..SimSettings::default() };
+    let disk = SimDisk::new(1, SimOptions::default());
+    disk.set_space(Some(journal_segment_bytes + 60_000));
+    let mut store = open(&disk, &settings);
+    assert_eq!(spares(&disk), 0);
+    let bulk = store.redex().open_file("bulk", config()).unwrap();
+    let small = store.redex().open_file("small", config()).unwrap();
+    assert_eq!(append(&mut store, &small, &payload(0)), Some(0));
+    let big = vec![7; 12_000];
+    let mut waits = pin!(bulk.append_durable(&big));
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..STEPS_MAX {
+        assert!(waits.as_mut().poll(&mut cx).is_pending(), "its dat file has no room");
+        store.step();
+    }
+    assert!(matches!(small.try_append(payload(1)), Err(AppendError::NoSpace { .. })), "appends are refused");
+    disk.set_space(None);
+    let written = (0..STEPS_MAX).any(|_| {
+        store.step();
+        waits.as_mut().poll(&mut cx).is_ready()
+    });
+    assert!(written, "what waited is written");
+    append_patiently(&mut store, &small, 1);
+    assert!(spares(&disk) >= 2, "as many as a shard wants");
+}
+
+/// What keeps an append from the journal on a full disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waits {
+    /// Its payload goes straight to a dat file that has no room for it.
+    ForItsDatFile,
+    /// The same, but the commit was begun, and its extent refused.
+    ForItsExtent,
+}
+
+/// A store with an acknowledged event, and an append that waits for room; both are checked.
+fn with_one_that_waits(waits: Waits, seed: u64, check: impl FnOnce(SimDisk, SimStore, &mut dyn FnMut() -> Polled)) {
+    let settings = settings_of_extents();
+    let disk = SimDisk::new(seed, SimOptions { slow: 0.3, ..SimOptions::default() });
+    let mut store = open(&disk, &settings);
+    let small = store.redex().open_file("small", config()).unwrap();
+    let bulk = store.redex().open_file("bulk", config()).unwrap();
+    let big = vec![7; 12_000];
+    assert_eq!(append(&mut store, &small, &payload(0)), Some(0));
+    match waits {
+        Waits::ForItsDatFile => disk.set_space(Some(disk.space_used() + 4096)),
+        Waits::ForItsExtent => {
+            assert_eq!(append(&mut store, &bulk, &big), Some(0));
+            disk.set_options(SimOptions { extent_no_space: 1.0, ..disk.options() });
+        }
+    }
+    let mut future = pin!(bulk.append_durable(&big));
+    let mut poll = || future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    for _ in 0..STEPS_MAX {
+        assert!(poll().is_pending(), "{waits:?}: there is no room");
+        store.step();
+    }
+    check(disk, store, &mut poll);
+}
+
+type Polled = Poll<Result<u64, AppendError>>;
+
+fn settings_of_extents() -> SimSettings {
+    SimSettings {
+        checkpoint_bytes: 1 << 20,
+        journal_segment_bytes: 256 << 10,
+        extent_bytes: 8192,
+        ..SimSettings::default()
+    }
+}
+
+/// A close flushes: it waits for room with what waits for room, and ends well when there is some.
+#[test]
+fn a_close_waits_for_room_with_what_waits_for_it() {
+    for (waits, seed) in
+        [Waits::ForItsDatFile, Waits::ForItsExtent].into_iter().flat_map(|w| (0..4).map(move |s| (w, s)))
+    {
+        with_one_that_waits(waits, seed, |disk, mut store, poll| {
+            store.begin_close();
+            for _ in 0..STEPS_MAX {
+                assert!(!matches!(store.step(), SimStep::Ended | SimStep::Failed), "{waits:?}");
+            }
+            disk.set_space(None);
+            disk.set_options(SimOptions { extent_no_space: 0.0, ..disk.options() });
+            assert!((0..STEPS_MAX).any(|_| store.step() == SimStep::Ended), "{waits:?}");
+            assert!(matches!(poll(), Poll::Ready(Ok(_))), "{waits:?}");
+            store.finish_close().unwrap();
+        });
+    }
+}
+
+/// Nobody has the store any more: it ends without the room that an append waits for. That append is told, and everything
+/// that was acknowledged is there at the next open, also on the full disk.
+#[test]
+fn a_dropped_store_waits_for_no_room() {
+    for (waits, seed) in
+        [Waits::ForItsDatFile, Waits::ForItsExtent].into_iter().flat_map(|w| (0..4).map(move |s| (w, s)))
+    {
+        with_one_that_waits(waits, seed, |disk, mut store, poll| {
+            store.begin_drop();
+            assert!((0..STEPS_MAX).any(|_| store.step() == SimStep::Failed), "{waits:?}: it waits for ever");
+            match poll() {
+                Poll::Ready(Err(AppendError::Poisoned(poisoned))) => {
+                    assert_eq!(poisoned.cause.kind(), std::io::ErrorKind::StorageFull, "{poisoned}");
+                }
+                other => panic!("{waits:?}: {other:?}"),
+            }
+            store.finish_close().unwrap_err();
+            disk.power_cut();
+            disk.set_options(SimOptions { extent_no_space: 0.0, ..disk.options() });
+            disk.set_space(None);
+            let store = open(&disk, &settings_of_extents());
+            check(&store.redex().open_file("small", config()).unwrap(), 1);
+            let bulk = store.redex().open_file("bulk", config()).unwrap();
+            // A write that is refused may have landed: what nobody was promised may be there, whole.
+            let (least, most) = if waits == Waits::ForItsExtent { (1, 2) } else { (0, 0) };
+            assert!((least..=most).contains(&bulk.next_seq()), "{waits:?}: {}", bulk.next_seq());
+            let events = bulk.read_range(0, bulk.next_seq()).wait().unwrap();
+            assert!(events.iter().all(|event| event.payload == vec![7; 12_000]));
+            drop(bulk);
+            store.close().unwrap();
+        });
+    }
+}
+
+/// The same, but there is room soon: a dropped store ends as a close does, and keeps what waited.
+#[test]
+fn a_dropped_store_keeps_what_finds_room() {
+    for waits in [Waits::ForItsDatFile, Waits::ForItsExtent] {
+        with_one_that_waits(waits, 1, |disk, mut store, poll| {
+            disk.set_space(None);
+            disk.set_options(SimOptions { extent_no_space: 0.0, ..disk.options() });
+            store.begin_drop();
+            assert!((0..STEPS_MAX).any(|_| store.step() == SimStep::Ended), "{waits:?}");
+            assert!(matches!(poll(), Poll::Ready(Ok(_))), "{waits:?}");
+            store.finish_close().unwrap();
+        });
     }
 }

@@ -66,7 +66,13 @@ fn items(tail: &mut TailResults) -> Vec<Result<(u64, String), String>> {
 fn tail_reports_a_lost_suffix_first_and_goes_on_with_what_survived() {
     let (mut store, file, cursor) = lost_suffix(7);
     match now(file.subscribe_from(cursor)) {
-        Err(SubscribeError::LostEvents { from, to, .. }) => assert_eq!(from..to, DURABLE..PUBLISHED),
+        Err(error @ SubscribeError::LostEvents { from, to, .. }) => {
+            assert_eq!(from..to, DURABLE..PUBLISHED);
+            // As an error of a tail it is the one that a tail reports.
+            assert!(
+                matches!(TailEnd::from(error), TailEnd::Lost { from, to, .. } if (from..to) == (DURABLE..PUBLISHED))
+            );
+        }
         other => panic!("{other:?}"),
     }
     let mut tail = file.tail(cursor);

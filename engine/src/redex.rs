@@ -260,7 +260,13 @@ impl Redex {
     /// Makes everything durable, takes a checkpoint and ends the store: the next open has nothing to recover. Handles refuse
     /// appends from now on; tails end when they have delivered everything.
     ///
-    /// Dropping the last clone does the same, without saying whether it went well.
+    /// On a full disk it ends with [`CloseError::NoSpace`] if nothing but the checkpoint is missing: the next open recovers.
+    /// While something that was appended has no place yet (a payload that goes straight to its file, or that no journal holds
+    /// since memory is full) it waits for room, without a bound: make some, or drop the last clone to give that up.
+    ///
+    /// Dropping the last clone does the same, without saying whether it went well; only that it waits for no room. When it
+    /// was tried again and nothing moves, what has no place is given up, and whoever waits for it, or for this, gets
+    /// [`Poisoned`](crate::Poisoned) with the system's error. Nothing of it was acknowledged as durable.
     pub fn close(&self) -> Close {
         let mut state = self.state();
         state.closed = true;
@@ -280,7 +286,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let state = self.state.get_mut().expect("no panic while the lock is held");
         if let Some(store) = &state.store {
-            store.begin_close();
+            store.begin_drop();
             if let Err(error) = store.finish_close() {
                 tracing::error!(%error, "the store was not closed cleanly");
             }

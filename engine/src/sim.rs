@@ -243,6 +243,12 @@ impl SimStore {
         drop(self.redex.close());
     }
 
+    /// Begins what dropping the last clone does: as a close, but it waits for no room on disk.
+    pub fn begin_drop(&mut self) {
+        self.begin_close();
+        self.shards.iter().for_each(Shard::give_up_waiting);
+    }
+
     /// Ends the store, once a step said [`SimStep::Ended`] or [`SimStep::Failed`].
     ///
     /// # Errors

@@ -722,3 +722,38 @@ fn cut_and_missing_segment_files_are_told() {
         }
     }
 }
+
+/// Cuts a dat file in the middle: a stream of results delivers or names every event once, and names only those whose payloads
+/// are behind the cut.
+#[test]
+fn a_shortened_dat_file_hides_no_other_event() {
+    let dir = closed_store();
+    let path = &files(dir.path(), ".dat")[1];
+    let half = fs::metadata(path).unwrap().len() / 2;
+    fs::File::options().write(true).open(path).unwrap().set_len(half).unwrap();
+    let redex = open(dir.path(), Backend::Auto);
+    let file = redex.open_file("a", small_segments()).unwrap();
+    let mut results = file.tail(0);
+    file.close().wait().unwrap();
+    let (mut next, mut missing) = (0, 0);
+    while let Some(item) = results.next_wait() {
+        match item {
+            Ok(event) => {
+                assert_eq!((event.seq, event.payload.to_vec()), (next, payload(next)));
+                next += 1;
+            }
+            Err(TailEnd::Unreadable(ReadError::Missing { file, from, to, .. })) => {
+                assert!(path.ends_with(&file), "{file}");
+                assert_eq!(from, next);
+                assert!((from..to).all(|seq| payload(seq).len() > 8), "those in their records are readable");
+                missing += to - from;
+                next = to;
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!(next, 400);
+    drop((file, redex));
+    let one_by_one = unreadable(dir.path()).len() as u64;
+    assert!(missing == one_by_one && missing > 1, "{missing} are named, {one_by_one} cannot be read one by one");
+}

@@ -528,3 +528,25 @@ fn closing_on_a_full_disk_ends_when_there_is_room() {
     let redex = open(&store, Backend::Auto);
     check_filler(&redex.open_file("a", persistent()).unwrap(), end.max(file.next_seq()));
 }
+
+/// Drops a store on a full disk while an append waits for room that nobody makes: it ends, the append is told, and what was
+/// acknowledged is there when there is room.
+#[test]
+fn dropping_a_store_on_a_full_disk_ends() {
+    let Some((mounted, ballast)) = small_file_system() else { return };
+    let store = mounted.point.join("store");
+    let redex = open(&store, Backend::Auto);
+    let file = redex.open_file("a", persistent()).unwrap();
+    let end = fill_the_disk(&file);
+    let begun = Instant::now();
+    let dropping = std::thread::spawn(move || drop(redex));
+    wait_until("the end of the store", || dropping.is_finished());
+    dropping.join().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(file.sync().wait().is_err() || file.durable() == file.next_seq());
+    drop(file);
+    fs::remove_file(&ballast).unwrap();
+    let redex = open(&store, Backend::Auto);
+    check_filler(&redex.open_file("a", persistent()).unwrap(), end);
+    redex.close().wait().unwrap();
+}

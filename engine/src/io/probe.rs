@@ -1,7 +1,7 @@
 //! What the machine offers: direct I/O, its alignment, durable writes, the device and its cache, io_uring.
 //!
-//! Promises: asking changes nothing that stays; what cannot be found out is left empty or at the usual value, and
-//! never an error. A file that has no name is made to try things on.
+//! Promises: asking changes nothing that stays. What cannot be found out is left empty or at the usual value; only a device
+//! that fails a write is an error. A file that has no name is made to try things on.
 //!
 //! What it leaves to others: what to do about it.
 
@@ -48,7 +48,11 @@ pub(crate) struct Probe {
 }
 
 /// Asks about the file system of a directory.
-pub(crate) fn probe(dir: BorrowedFd<'_>) -> Probe {
+///
+/// # Errors
+///
+/// What a durable write answers, other than that there is none here: a guess would choose how every write is made.
+pub(crate) fn probe(dir: BorrowedFd<'_>) -> io::Result<Probe> {
     let (device, cache) = device_of(dir).map_or_else(Default::default, |d| (d.name(), d.cache()));
     let mut facts = IoFacts {
         file_system: file_system(dir),
@@ -67,9 +71,9 @@ pub(crate) fn probe(dir: BorrowedFd<'_>) -> Probe {
         if let Err(reason) = direct_io(opened, alignment) {
             (facts.direct, facts.buffered_reason) = (false, reason);
         }
-        dsync_works = can_dsync(&file);
+        dsync_works = can_dsync(&file)?;
     }
-    Probe { facts, dsync_works }
+    Ok(Probe { facts, dsync_works })
 }
 
 /// Whether files are opened for direct I/O; why not, otherwise. `opened` is whether a file could be, `alignment` what the
@@ -136,9 +140,23 @@ fn unlinked_file(dir: BorrowedFd<'_>, flags: i32) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
-fn can_dsync(file: &OwnedFd) -> bool {
+fn can_dsync(file: &OwnedFd) -> io::Result<bool> {
     let block = AlignedBuf::new(BLOCK_SIZE);
-    matches!(syscall::write_durable(file.as_fd(), &block, 0), Ok(n) if n == BLOCK_SIZE)
+    dsync_works(syscall::write_durable(file.as_fd(), &block, 0))
+}
+
+/// What the answer to a write with `RWF_DSYNC` says of the flag.
+fn dsync_works(answer: io::Result<usize>) -> io::Result<bool> {
+    match answer {
+        Ok(_) => Ok(true),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS) => Ok(false),
+            // The kernel looks at the flag before it looks for room (pwritev2(2)): the write was begun. A store whose disk is
+            // full still opens, since it has a spare journal segment.
+            Some(libc::ENOSPC | libc::EDQUOT) => Ok(true),
+            _ => Err(error),
+        },
+    }
 }
 
 /// File systems by the number that statfs(2) gives.
@@ -248,6 +266,23 @@ mod tests {
         }
     }
 
+    /// A refusal is what says that there is no such write; a full disk has taken the flag; a failure is neither.
+    #[test]
+    fn only_a_refusal_says_that_durable_writes_do_not_work() {
+        let answer = |errno| dsync_works(Err(io::Error::from_raw_os_error(errno)));
+        for refusal in [libc::EOPNOTSUPP, libc::EINVAL, libc::ENOSYS] {
+            assert!(!answer(refusal).unwrap(), "{refusal}");
+        }
+        for full in [libc::ENOSPC, libc::EDQUOT] {
+            assert!(answer(full).unwrap(), "{full}");
+        }
+        for failure in [libc::EIO, libc::EROFS, libc::EPERM, libc::EBADF, libc::ENOMEM] {
+            assert_eq!(answer(failure).unwrap_err().raw_os_error(), Some(failure));
+        }
+        assert!(dsync_works(Ok(BLOCK_SIZE)).unwrap());
+        assert!(dsync_works(Ok(512)).unwrap(), "a short write took the flag");
+    }
+
     /// Blocks of 4096 bytes fit every smaller alignment, and none that is greater.
     #[test]
     fn direct_io_needs_an_alignment_that_blocks_have() {
@@ -267,7 +302,7 @@ mod tests {
     #[test]
     fn probe_leaves_nothing_behind() {
         let dir = crate::io::posix::tests::temp_dir();
-        let found = probe(fs::File::open(dir.path()).unwrap().as_fd());
+        let found = probe(fs::File::open(dir.path()).unwrap().as_fd()).unwrap();
         assert!(!found.facts.file_system.is_empty());
         assert!(found.facts.memory_align.is_power_of_two() && found.facts.offset_align.is_power_of_two());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -287,7 +322,7 @@ mod tests {
     #[test]
     fn a_memory_file_system_has_no_device() {
         if let Ok(dir) = fs::File::open("/dev/shm") {
-            let found = probe(dir.as_fd());
+            let found = probe(dir.as_fd()).unwrap();
             if found.facts.file_system == "tmpfs" {
                 assert_eq!(found.facts.device, "");
             }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::format::{HeaderError, SegmentHeader};
 use super::{journal_dir, segment_number, segment_path, spare_dir};
 use crate::ids::{Epoch, SegmentNo, ShardId, StoreUuid};
+use crate::io::located::located;
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode};
 
 /// Zeros written at once.
@@ -157,10 +158,15 @@ impl SegmentPool {
         let Some(name) = self.ready.last() else { return Ok(None) };
         let spare = spare_dir(self.shard);
         let path = segment_path(self.shard, number);
-        if self.disk.open(&path, OpenMode::Read).is_ok() {
+        match self.disk.open(&path, OpenMode::Read) {
             // A rename would replace it, and it is not one of ours: those have lower numbers.
-            let what = format!("a file that is not this store's is in the way: {path}");
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+            Ok(_) => {
+                let what = format!("a file that is not this store's is in the way: {path}");
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Not known to be free.
+            Err(error) => return Err(located(&path)(error)),
         }
         self.disk.rename(&format!("{spare}/{name}"), &path)?;
         self.ready.pop();
@@ -228,4 +234,84 @@ fn header(disk: &dyn Disk, path: &str) -> io::Result<Result<SegmentHeader, Heade
     let mut buf = AlignedBuf::new(BLOCK_SIZE);
     let read = disk.open(path, OpenMode::Read)?.read_at(&mut buf[..BLOCK_SIZE], 0)?;
     Ok(SegmentHeader::verify(&buf[..read]))
+}
+
+#[cfg(all(test, not(redex_loom)))]
+mod tests {
+    use super::*;
+    use crate::io::sim::{SimDisk, SimOptions};
+    use crate::io::{DirEntry, Driver, IoFacts};
+
+    const SHARD: ShardId = ShardId(0);
+
+    /// A disk that does not open the files of the journal, for another reason than that there are none.
+    #[derive(Debug)]
+    struct NoDescriptors(SimDisk);
+
+    impl Disk for NoDescriptors {
+        fn open(&self, path: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+            if path.starts_with("journal/") && mode == OpenMode::Read {
+                return Err(io::Error::from_raw_os_error(libc::EMFILE));
+            }
+            self.0.open(path, mode)
+        }
+
+        fn create_dir(&self, path: &str) -> io::Result<()> {
+            self.0.create_dir(path)
+        }
+
+        fn list(&self, path: &str) -> io::Result<Vec<DirEntry>> {
+            self.0.list(path)
+        }
+
+        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.0.rename(from, to)
+        }
+
+        fn unlink(&self, path: &str) -> io::Result<()> {
+            self.0.unlink(path)
+        }
+
+        fn sync_dir(&self, path: &str) -> io::Result<()> {
+            self.0.sync_dir(path)
+        }
+
+        fn driver(&self) -> io::Result<Box<dyn Driver>> {
+            self.0.driver()
+        }
+
+        fn facts(&self) -> IoFacts {
+            self.0.facts()
+        }
+    }
+
+    /// Whatever lies under the number of the next segment is not replaced: not if it is there, and not if nobody knows.
+    #[test]
+    fn a_spare_replaces_no_file() {
+        let disk = SimDisk::new(1, SimOptions::default());
+        for dir in ["journal".to_owned(), journal_dir(SHARD), spare_dir(SHARD)] {
+            disk.create_dir(&dir).unwrap();
+        }
+        let path = segment_path(SHARD, SegmentNo(7));
+        disk.write_file(&path, &[7; BLOCK_SIZE]).unwrap();
+        let refusals: [(Arc<dyn Disk>, _); 2] = [
+            (Arc::new(disk.clone()), io::ErrorKind::AlreadyExists),
+            (Arc::new(NoDescriptors(disk.clone())), io::Error::from_raw_os_error(libc::EMFILE).kind()),
+        ];
+        for (on, refusal) in refusals {
+            let mut pool = SegmentPool::new(on, SHARD, Epoch(1), 64 << 10);
+            pool.make().unwrap();
+            let error = pool.take(SegmentNo(7)).unwrap_err();
+            assert_eq!(error.kind(), refusal, "{error}");
+            assert!(error.to_string().contains(&path), "{error}");
+            assert_eq!((pool.ready(), disk.read_file(&path)), (1, Some(vec![7; BLOCK_SIZE])));
+            disk.list(&spare_dir(SHARD)).unwrap().iter().for_each(|spare| {
+                disk.unlink(&format!("{}/{}", spare_dir(SHARD), spare.name)).unwrap();
+            });
+        }
+        let mut pool = SegmentPool::new(Arc::new(disk.clone()), SHARD, Epoch(2), 64 << 10);
+        assert!(pool.take(SegmentNo(8)).unwrap().is_none(), "none is ready");
+        pool.make().unwrap();
+        assert!(pool.take(SegmentNo(8)).unwrap().is_some());
+    }
 }

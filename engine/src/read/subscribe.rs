@@ -75,13 +75,23 @@ pub enum TailEnd {
     },
     /// The subscription could not begin, for another reason than a loss: a cursor of another store.
     #[error(transparent)]
-    Refused(#[from] SubscribeError),
+    Refused(SubscribeError),
     /// Events could not be read. [`TailResults`] reports this and goes on where it can.
     #[error(transparent)]
     Unreadable(#[from] ReadError),
     /// The shard failed; everything that is readable was delivered.
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
+}
+
+impl std::convert::From<SubscribeError> for TailEnd {
+    /// Lost events are [`TailEnd::Lost`], as [`TailResults`] reports them, and everything else is [`TailEnd::Refused`].
+    fn from(error: SubscribeError) -> Self {
+        match error {
+            SubscribeError::LostEvents { channel, from, to } => Self::Lost { channel, from, to },
+            refused => Self::Refused(refused),
+        }
+    }
 }
 
 /// The future of a subscription; resolves at once.
@@ -315,10 +325,11 @@ impl TailResults {
     pub(crate) fn from(channel: &Arc<Channel>, generation: u32, from: From) -> Self {
         let (seq, first) = match start(channel, from) {
             Ok(seq) => (seq, None),
-            Err(SubscribeError::LostEvents { channel, from, to }) => {
-                (Seq(from), Some(TailEnd::Lost { channel, from, to }))
+            Err(error) => {
+                let end = TailEnd::from(error);
+                let seq = if let TailEnd::Lost { from, .. } = end { Seq(from) } else { channel.tail.published() };
+                (seq, Some(end))
             }
-            Err(refused) => (channel.tail.published(), Some(TailEnd::Refused(refused))),
         };
         Self { tail: Tail::new(channel, generation, seq), first }
     }

@@ -69,6 +69,15 @@ struct Plan {
     dat_tail: (u32, Arc<Vec<u8>>),
 }
 
+/// Payload bytes of the first records of a plan.
+struct DatBytes {
+    /// How many records.
+    count: usize,
+    /// Where in dat the bytes begin.
+    base: u32,
+    bytes: bytes::Bytes,
+}
+
 impl OnDisk {
     /// The segments `(first, end if sealed)` in order, and the stub: records from `base` on, and the bytes from
     /// `dat_offset` on, of the last segment.
@@ -162,14 +171,24 @@ impl OnDisk {
         if plan.records.is_empty() {
             self.read_records(from, &mut plan)?;
         }
-        for (i, record) in plan.records.iter().enumerate() {
-            let seq = from.0 + i as u64;
-            record.check().map_err(|source| ReadError::Record { channel: self.name.clone(), seq, source })?;
-        }
+        self.check_records(&mut plan.records, from)?;
         let count = records_within(&plan.records, DAT_BYTES_PER_READ);
-        let bytes = self.read_dat(&plan, from, count)?;
-        let shown = self.emit(&plan, from, count, &bytes, out)?;
+        let dat = self.read_dat(&plan, from, count)?;
+        let shown = self.emit(&plan, from, &dat, out)?;
         Ok(Seq(from.0 + shown as u64))
+    }
+
+    /// Keeps the records in front of the first that is damaged: their events are shown first, and the next step reports it.
+    fn check_records(&self, records: &mut Vec<IndexRecord>, from: Seq) -> Result<(), ReadError> {
+        let damaged = records.iter().enumerate().find_map(|(i, record)| Some((i, record.check().err()?)));
+        match damaged {
+            None => Ok(()),
+            Some((0, source)) => Err(ReadError::Record { channel: self.name.clone(), seq: from.0, source }),
+            Some((i, _)) => {
+                records.truncate(i);
+                Ok(())
+            }
+        }
     }
 
     /// Finds the segment and what of the records is in the stub.
@@ -277,9 +296,11 @@ impl OnDisk {
         Ok(())
     }
 
-    /// Reads the payload bytes of the first `count` records in one go. Returns them with their offset in dat.
-    fn read_dat(&self, plan: &Plan, from: Seq, count: usize) -> Result<(u32, bytes::Bytes), ReadError> {
-        let Some((start, end)) = dat_range(&plan.records[..count]) else { return Ok((0, bytes::Bytes::new())) };
+    /// Reads the payload bytes of the first `count` records in one go; where dat ends early, of those in front of its end.
+    fn read_dat(&self, plan: &Plan, from: Seq, count: usize) -> Result<DatBytes, ReadError> {
+        let Some((start, end)) = dat_range(&plan.records[..count]) else {
+            return Ok(DatBytes { count, base: 0, bytes: bytes::Bytes::new() });
+        };
         let path = dat_path(self.channel, plan.segment_first);
         let (tail_offset, tail) = &plan.dat_tail;
         let first_block = start / BLOCK_SIZE as u32 * BLOCK_SIZE as u32;
@@ -303,11 +324,19 @@ impl OnDisk {
             buf[at..at + n].copy_from_slice(&tail[skip..skip + n]);
             have = have.max(u64::from(first_block) + (at + n) as u64);
         }
-        if have < end {
-            let to = from.0 + count as u64;
+        let is_there = |record: &IndexRecord| payload_end(record).is_none_or(|end| end <= have);
+        // What lies before the cut is shown first; the next step reports it.
+        let count = plan.records[..count].iter().take_while(|record| is_there(record)).count();
+        if count == 0 {
+            let in_tail = |record: &IndexRecord| match record.place() {
+                RecordPlace::Inline { .. } => true,
+                RecordPlace::Dat { offset, .. } => offset >= *tail_offset && !tail.is_empty(),
+            };
+            let missing = plan.records.iter().take_while(|record| !is_there(record) && !in_tail(record)).count();
+            let to = from.0 + missing.max(1) as u64;
             return Err(ReadError::Missing { channel: self.name.clone(), file: path, offset: have, from: from.0, to });
         }
-        Ok((first_block, bytes::Bytes::from_owner(buf)))
+        Ok(DatBytes { count, base: first_block, bytes: bytes::Bytes::from_owner(buf) })
     }
 
     /// Checks payloads and makes events of them, up to the first that is damaged. Says how many.
@@ -315,10 +344,10 @@ impl OnDisk {
         &self,
         plan: &Plan,
         from: Seq,
-        count: usize,
-        (base, bytes): &(u32, bytes::Bytes),
+        DatBytes { count, base, bytes }: &DatBytes,
         out: &mut VecDeque<RedexEvent>,
     ) -> Result<usize, ReadError> {
+        let count = *count;
         for (i, record) in plan.records[..count].iter().enumerate() {
             let seq = from.0 + i as u64;
             let payload = match record.place() {
@@ -359,6 +388,14 @@ fn records_within(records: &[IndexRecord], bytes: usize) -> usize {
     records.len()
 }
 
+/// Where in dat a payload ends, if it lies there.
+fn payload_end(record: &IndexRecord) -> Option<u64> {
+    match record.place() {
+        RecordPlace::Inline { .. } => None,
+        RecordPlace::Dat { offset, len } => Some(u64::from(offset) + u64::from(len)),
+    }
+}
+
 /// First byte and end of the payloads of some records.
 fn dat_range(records: &[IndexRecord]) -> Option<(u32, u64)> {
     let mut range: Option<(u32, u64)> = None;
@@ -370,4 +407,123 @@ fn dat_range(records: &[IndexRecord]) -> Option<(u32, u64)> {
         }
     }
     range
+}
+
+#[cfg(all(test, not(redex_loom)))]
+mod tests {
+    use zerocopy::IntoBytes;
+
+    use super::*;
+    use crate::io::sim::{SimDisk, SimOptions};
+    use crate::read::after_damage;
+    use crate::segment::block::encode_block;
+    use crate::segment::path::{CHANNELS_DIR, channel_dir, fan_dir};
+
+    const CHANNEL: ChannelId = ChannelId(1);
+    const COUNT: usize = 100;
+    /// Bytes of each payload that lies in dat; every tenth event is in its record.
+    const LEN: usize = 100;
+
+    fn payload(seq: usize) -> Vec<u8> {
+        vec![seq as u8; if seq.is_multiple_of(10) { 5 } else { LEN }]
+    }
+
+    /// Records and dat of the events.
+    fn events() -> (Vec<IndexRecord>, Vec<u8>) {
+        let mut dat = Vec::new();
+        let records = (0..COUNT).map(|seq| {
+            let payload = payload(seq);
+            let time = seq as u64;
+            match payload.len() {
+                5 => IndexRecord::inline(&payload, time),
+                _ => {
+                    let offset = dat.len() as u32;
+                    dat.extend(&payload);
+                    IndexRecord::in_dat(offset, payload.len() as u32, crc32c::crc32c(&payload), time)
+                }
+            }
+        });
+        (records.collect(), dat)
+    }
+
+    /// A channel of one segment with these files, and with the unfinished block of dat in memory if there is one.
+    fn channel(records: &[IndexRecord], dat: &[u8], tail: (u32, Vec<u8>)) -> OnDisk {
+        let disk = SimDisk::new(1, SimOptions::default());
+        for dir in [CHANNELS_DIR.to_owned(), fan_dir(CHANNEL), channel_dir(CHANNEL)] {
+            disk.create_dir(&dir).unwrap();
+        }
+        let mut block = vec![0; BLOCK_SIZE];
+        encode_block(&mut block, records, Seq(0), BlockPlace { channel: CHANNEL, segment_first: Seq(0) });
+        disk.write_file(&idx_path(CHANNEL, Seq(0)), &block).unwrap();
+        disk.write_file(&dat_path(CHANNEL, Seq(0)), dat).unwrap();
+        let (name, end) = (ChannelName::new("a").unwrap(), Seq(COUNT as u64));
+        OnDisk::new(Arc::new(disk), CHANNEL, name, &[(Seq(0), Some(end))], end, &[], tail)
+    }
+
+    /// Reads everything as a stream of results does: each event is delivered or named once. Gives those that are named.
+    fn read_all(on_disk: &OnDisk) -> (Vec<u64>, Vec<ReadError>) {
+        let (mut next, end) = (Seq(0), Seq(COUNT as u64));
+        let (mut named, mut errors) = (Vec::new(), Vec::new());
+        while next < end {
+            let mut out = VecDeque::new();
+            let result = on_disk.read(next, end, &mut out);
+            for event in &out {
+                assert_eq!((event.seq, event.payload.to_vec()), (next.0, payload(next.0 as usize)));
+                next.0 += 1;
+            }
+            match result {
+                Ok(to) => assert_eq!(to, next, "what is passed was delivered"),
+                Err(error) => {
+                    assert!(out.is_empty(), "what is in front of the damage comes first");
+                    let to = after_damage(&error, next).expect("something follows");
+                    assert!(next < to && to <= end, "{error}");
+                    named.extend(next.0..to.0);
+                    next = to;
+                    errors.push(error);
+                }
+            }
+        }
+        (named, errors)
+    }
+
+    /// A record that makes no sense, in a block whose checksum is right, at every place.
+    #[test]
+    fn a_bad_record_takes_no_other_event_with_it() {
+        let (records, dat) = events();
+        assert_eq!(read_all(&channel(&records, &dat, (0, Vec::new()))).0, [0; 0]);
+        for bad in 0..COUNT {
+            let mut records = records.clone();
+            records[bad].as_mut_bytes()[19] |= 0x80;
+            let (named, errors) = read_all(&channel(&records, &dat, (0, Vec::new())));
+            assert_eq!(named, [bad as u64]);
+            assert!(matches!(errors[..], [ReadError::Record { seq, .. }] if seq == bad as u64), "{errors:?}");
+        }
+    }
+
+    /// Dat is cut at every byte: the events in front are there, so are those in their records, the others are named.
+    #[test]
+    fn a_cut_dat_takes_no_event_in_front_of_the_cut_with_it() {
+        let (records, dat) = events();
+        for cut in 0..dat.len() {
+            let (named, errors) = read_all(&channel(&records, &dat[..cut], (0, Vec::new())));
+            let gone = |seq: &u64| payload_end(&records[*seq as usize]).is_some_and(|end| end > cut as u64);
+            assert_eq!(named, (0..COUNT as u64).filter(gone).collect::<Vec<_>>(), "cut at {cut}");
+            assert!(errors.iter().all(|error| matches!(error, ReadError::Missing { .. })), "{errors:?}");
+        }
+    }
+
+    /// The same, of a channel whose unfinished block is in memory: what lies there is not missing.
+    #[test]
+    fn a_cut_dat_takes_nothing_with_it_that_is_in_memory() {
+        let (records, dat) = events();
+        let tail = BLOCK_SIZE;
+        for cut in (0..tail).step_by(50) {
+            let (named, _) = read_all(&channel(&records, &dat[..cut], (tail as u32, dat[tail..].to_vec())));
+            let gone = |seq: &u64| match records[*seq as usize].place() {
+                RecordPlace::Inline { .. } => false,
+                RecordPlace::Dat { offset, len } => (offset + len) as usize > cut && (offset as usize) < tail,
+            };
+            assert_eq!(named, (0..COUNT as u64).filter(gone).collect::<Vec<_>>(), "cut at {cut}");
+        }
+    }
 }

@@ -10,6 +10,11 @@ impl Shard {
         self.driver.in_flight()
     }
 
+    /// See [`ShardHandle::give_up_waiting`](super::handle::ShardHandle::give_up_waiting).
+    pub fn give_up_waiting(&self) {
+        self.handle.give_up_waiting();
+    }
+
     /// Every commit since the store was opened, in order, and where it left its channels.
     pub fn commit_log(&self) -> impl Iterator<Item = (Lsn, Vec<(ChannelName, Seq)>)> {
         let name = |slot: u32| {

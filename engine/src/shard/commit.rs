@@ -192,6 +192,15 @@ impl Commits {
         self.pending.iter().any(|commit| commit.means == Means::Unflushed)
     }
 
+    /// How a commit behind these becomes durable, if it is to be by itself.
+    fn means(&self, durable: bool) -> Means {
+        match (durable, self.has_backlog()) {
+            (false, _) => Means::Unflushed,
+            (true, false) => Means::DurableWrites,
+            (true, true) => Means::FlushAfter,
+        }
+    }
+
     /// Whether a commit waits for, or does, flushes that cover all before it.
     pub fn has_barrier(&self) -> bool {
         self.pending.iter().any(|commit| commit.means == Means::FlushAfter)
@@ -342,22 +351,14 @@ impl Shard {
     /// How the next commit becomes durable, if it is to.
     fn means(&self, wanted: bool) -> Means {
         let bounded = self.commits.unflushed_bytes >= self.options.unflushed_bytes_max;
-        match (wanted || bounded, self.commits.has_backlog()) {
-            (false, _) => Means::Unflushed,
-            (true, false) => Means::DurableWrites,
-            (true, true) => Means::FlushAfter,
-        }
+        self.commits.means(wanted || bounded)
     }
 
     /// Writes a commit without events, if nothing is in flight that it would have to wait for.
     pub(super) fn commit_entry(&mut self, kind: Kind, entry: &ControlEntry, durable: bool) {
         let plan = Plan::default();
         let marks = self.commits.spare_marks.pop().unwrap_or_default();
-        let means = match (durable, self.commits.has_backlog()) {
-            (false, _) => Means::Unflushed,
-            (true, false) => Means::DurableWrites,
-            (true, true) => Means::FlushAfter,
-        };
+        let means = self.commits.means(durable);
         let content = Content { plan: &plan, created: &[], control: entry };
         self.submit_commit(kind, means, &content, marks);
     }
@@ -560,6 +561,7 @@ impl Shard {
     pub(super) fn extent_ended(&mut self, extent: &Extent) -> Result<(), Poisoned> {
         if extent.again {
             self.commits.extents_without_space -= 1;
+            self.retries_in_vain = 0;
             self.space_was_found();
         }
         self.commit_op_ended(extent.lsn)
@@ -683,7 +685,8 @@ impl Shard {
             match commit.kind {
                 Kind::Roll => self.rolled(),
                 Kind::Checkpoint => self.checkpoint_committed(),
-                Kind::Events | Kind::Idle => {}
+                Kind::Events => self.retries_in_vain = 0,
+                Kind::Idle => {}
             }
         }
     }

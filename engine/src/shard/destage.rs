@@ -180,6 +180,7 @@ impl Shard {
     /// Blocks of dat were written.
     pub(super) fn dat_written(&mut self, slot: Slot, byte: usize) {
         let active = self.active[slot as usize].as_mut().expect("the channel is open");
+        self.retries_in_vain = 0;
         active.dat_busy = false;
         active.dat_byte = byte;
         active.segment.dat_dirty = true;
@@ -284,6 +285,7 @@ impl Shard {
             active.last_time_us = record_time_us(&buf[(blocks - 1) * BLOCK_SIZE..], RECORDS_PER_BLOCK - 1);
             self.idx_buffers.push(buf);
         }
+        self.retries_in_vain = 0;
         active.idx_busy = false;
         active.segment.idx_dirty = true;
         active.idx_next = end;

@@ -151,6 +151,7 @@ pub struct ShardHandle {
     /// Since when events have waited to be written.
     pub unwritten: Unwritten,
     behind: AtomicBool,
+    gives_up: AtomicBool,
     closed: AtomicBool,
     /// Channels, so that a failure reaches those who wait for them.
     channels: Mutex<Vec<Arc<Channel>>>,
@@ -178,6 +179,7 @@ impl ShardHandle {
             no_space: AtomicBool::new(false),
             unwritten: Unwritten::default(),
             behind: AtomicBool::new(false),
+            gives_up: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             channels: Mutex::new(Vec::new()),
             backlogged: SegQueue::new(),
@@ -354,6 +356,17 @@ impl ShardHandle {
             }
         }
         self.send(Control::Close);
+    }
+
+    /// Nobody is there any more who would make room: a close that waits for some ends without it.
+    pub fn give_up_waiting(&self) {
+        self.gives_up.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    /// Whether a close ends without the room that it waits for.
+    pub fn gives_up(&self) -> bool {
+        self.gives_up.load(Ordering::Acquire)
     }
 
     fn wake_everybody(&self) {

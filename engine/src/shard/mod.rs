@@ -1,7 +1,8 @@
 //! A shard: one thread, one queue of I/O, one journal.
 //!
 //! ```text
-//!  turn:  reap -> receive -> gather -> commit -> destage -> checkpoint
+//!  turn:  reap -> receive -> timers -> gather -> roll -> commit
+//!             -> destage -> checkpoint -> spares -> recycle -> backlog -> submit
 //! ```
 //!
 //! The shard is a state machine: [`Shard::turn`] takes what has completed and what is published, and submits what follows
@@ -66,6 +67,9 @@ const MEMORY_SHORT_PERCENT: usize = 50;
 const BACKLOG_RETRY_US: u64 = 5_000;
 /// How long a shard that found no room on disk waits before it tries again.
 const SPACE_RETRY_US: u64 = 50_000;
+/// How often in a row that is before a store that nobody has any more gives up. With the first try everything that needs
+/// no room gets going.
+const RETRIES_IN_VAIN_MAX: u32 = 3;
 
 /// What a shard begins with.
 pub struct ShardSeed {
@@ -145,6 +149,8 @@ pub struct Shard {
     /// Everything is to be flushed.
     flush_now: bool,
     closing: bool,
+    /// How often what found no room was tried again since something last found its place, once nobody has the store.
+    retries_in_vain: u32,
     ended: bool,
     worked_lately: bool,
     /// The wall clock when the dirty list was last gathered.
@@ -225,6 +231,7 @@ impl Shard {
             flush_backlog: false,
             flush_now: false,
             closing: false,
+            retries_in_vain: 0,
             ended: false,
             worked_lately: false,
             gathered_wall_us: 0,
@@ -616,6 +623,7 @@ impl Shard {
 
     /// Tries again what found no room. Appends are let in again once that has room.
     fn retry_space(&mut self) -> Result<(), Poisoned> {
+        self.retries_in_vain += u32::from(self.handle.gives_up());
         self.retry_extents();
         let _more = self.destage()?;
         // What is let in must find a place in the journal.
@@ -695,7 +703,8 @@ impl Shard {
     }
 
     /// The disk is full, so no checkpoint can be taken. What is in the journal is safe there: the next open recovers it.
-    /// What found no room even there cannot be kept, and those who wait for it are told.
+    /// What found no room even there cannot be kept, and those who wait for it are told. What waits for another place is
+    /// waited for, as long as there is somebody who may make room.
     fn try_end_without_space(&mut self) -> Result<bool, Poisoned> {
         if self.nothing_left_to_commit() {
             self.ended = true;
@@ -704,6 +713,9 @@ impl Shard {
         }
         if self.journal.is_rolling() && self.pool.ready() == 0 {
             return Err(self.failure("journal roll", &journal_dir(self.handle.id), io::ErrorKind::StorageFull.into()));
+        }
+        if self.handle.gives_up() && self.retries_in_vain >= RETRIES_IN_VAIN_MAX {
+            return Err(self.failure("close", &journal_dir(self.handle.id), io::ErrorKind::StorageFull.into()));
         }
         self.flush_now = true;
         Ok(false)

@@ -212,10 +212,11 @@ impl Shard {
         Ok(())
     }
 
-    /// Keeps the wanted number of spares in the making.
+    /// Keeps the wanted number of spares in the making: from the middle of a segment on, and while appends are refused for
+    /// lack of space, since they are let in again only when the spares are there.
     pub(super) fn keep_spares(&mut self) -> Result<(), Poisoned> {
         let half = self.journal.bytes_left() < self.journal.segment_bytes() / 2;
-        if self.pool.ready() < SPARES_WANTED && half && !self.closing {
+        if self.pool.ready() < SPARES_WANTED && (half || self.handle.no_space()) && !self.closing {
             self.make_spare()?;
         }
         Ok(())

@@ -31,7 +31,8 @@ macro_rules! counters {
 
         /// What a store has counted since it was opened, over all shards.
         ///
-        /// Writes count when they are submitted, each one that is tried again for lack of space anew. What opening writes (a
+        /// Writes count when they are submitted. One that is tried again for lack of space counts anew if it is composed anew
+        /// (destage, seals, checkpoints, spare journal segments); an extent of a commit counts once. What opening writes (a
         /// recovery, the first journal segments) comes before the count, and STORE, which only opening and closing write,
         /// is in none of the numbers. Flushes of directories are not counted.
         #[derive(Clone, Debug)]

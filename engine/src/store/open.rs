@@ -352,6 +352,12 @@ impl Store {
         }
     }
 
+    /// The same for a store that nobody has any more: where it would wait for room on disk it gives up instead.
+    pub fn begin_drop(&self) {
+        self.shards.iter().for_each(|shard| shard.give_up_waiting());
+        self.begin_close();
+    }
+
     /// Whether all shards have ended.
     pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
         for shard in &self.shards {
@@ -411,7 +417,7 @@ impl Drop for Store {
     /// A store that never came to its close, since it could not be started whole: its threads end before the lock goes.
     fn drop(&mut self) {
         if !self.threads.get_mut().is_ok_and(|threads| threads.is_empty()) {
-            self.begin_close();
+            self.begin_drop();
             self.join_threads();
         }
     }

@@ -7,6 +7,9 @@
 //!
 //! Promises: whoever holds a descriptor ([`Reopened::acquire`]) keeps it open; a flush through a new descriptor covers what
 //! was written through an old one, since it is the file that is flushed (fsync(2)), and a direct write reports its own error.
+//! Without direct I/O that is not so: the kernel writes later, and an error of that is told to descriptors that were open
+//! then, but may be forgotten with the file before a new one asks. There, files that are open for writing stay open, however
+//! many they are; only those for reading are bounded.
 //! What it leaves to others: these files are never renamed while a store is open.
 
 use std::collections::VecDeque;
@@ -81,6 +84,9 @@ impl Descriptors {
     }
 
     fn note_open(&self, file: &Arc<Reopened>) {
+        if file.has_to_stay_open() {
+            return;
+        }
         lock(&self.open).push_back(Arc::downgrade(file));
         self.close_down_to(self.open_max);
     }
@@ -116,8 +122,16 @@ impl Reopened {
         Ok(opened)
     }
 
-    /// Closes it, unless somebody is using it. Says whether it did.
+    /// Whether closing it could lose the error of a write that the kernel makes later; see the module's text.
+    fn has_to_stay_open(&self) -> bool {
+        self.flags & libc::O_ACCMODE != libc::O_RDONLY && !self.descriptors.opener.direct.load(Ordering::Relaxed)
+    }
+
+    /// Closes it, unless somebody is using it or it has to stay open. Says whether it did.
     fn close(&self) -> bool {
+        if self.has_to_stay_open() {
+            return false;
+        }
         // Not waited for: who has the place may be waiting for the list.
         let Ok(mut place) = self.file.try_lock() else { return false };
         if place.as_ref().is_some_and(|file| Arc::strong_count(file) > 1) {
@@ -142,9 +156,13 @@ mod tests {
     }
 
     fn make(descriptors: &Arc<Descriptors>, name: &str) -> Arc<Reopened> {
+        make_with(descriptors, name, libc::O_RDONLY)
+    }
+
+    fn make_with(descriptors: &Arc<Descriptors>, name: &str, flags: i32) -> Arc<Reopened> {
         let file = descriptors.open(name, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL).unwrap();
         file.write_all_at(name.as_bytes(), 0).unwrap();
-        descriptors.file(name, libc::O_RDWR, file)
+        descriptors.file(name, flags, file)
     }
 
     fn is_open(file: &Reopened) -> bool {
@@ -165,6 +183,24 @@ mod tests {
             assert!(files.iter().filter(|file| is_open(file)).count() <= OPEN_MIN + 1);
         }
         assert!(lock(&descriptors.open).len() <= OPEN_MIN + 1);
+    }
+
+    /// The error of a buffered write comes later: it has to find the descriptor. With direct I/O it comes with the write.
+    #[test]
+    fn without_direct_io_what_is_written_stays_open() {
+        for direct in [false, true] {
+            let (_dir, descriptors) = descriptors(0);
+            let make = |i| make_with(&descriptors, &format!("f{i:03}"), libc::O_RDWR);
+            let files: Vec<_> = (0..50).map(make).collect();
+            assert!(files.iter().all(|file| is_open(file)));
+            let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
+            let more = descriptors.open("more", flags).unwrap();
+            descriptors.opener.direct.store(direct, Ordering::Relaxed);
+            let more = descriptors.file("more", libc::O_RDWR, more);
+            descriptors.close_down_to(0);
+            assert!(files.iter().all(|file| is_open(file)), "what was written buffered");
+            assert_eq!(is_open(&more), !direct);
+        }
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl PosixDisk {
     /// file system refuses.
     pub fn open(base: &Path, durable_write: Option<DurableWrite>) -> io::Result<Self> {
         let tree = Tree::open(base)?;
-        let probe = probe::probe(tree.base());
+        let probe = probe::probe(tree.base())?;
         if durable_write == Some(DurableWrite::Dsync) && !probe.dsync_works {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "the file system refuses RWF_DSYNC"));
         }
