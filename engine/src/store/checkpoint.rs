@@ -207,7 +207,7 @@ impl TailRef {
     }
 
     /// Space in the file, bytes.
-    fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         let size =
             TAIL_HEAD_SIZE as u64 + u64::from(self.record_count) * RECORD_SIZE as u64 + u64::from(self.bytes_len);
         if self.is_empty() { 0 } else { size.next_multiple_of(4) }
@@ -464,8 +464,21 @@ pub fn load_tail(file: &dyn File, path: &str, state: &ChannelState) -> Result<Ta
     let start = tail.offset - tail.offset % BLOCK_SIZE as u64;
     let mut buf = AlignedBuf::new((end - start) as usize);
     let found = read_full(file, &mut buf, start).map_err(|error| io_error(path, start, error))?;
+    tail_in(&buf[..found], start, path, state)
+}
+
+/// The tail of a channel from bytes of its file, which begin at `start`, not behind the tail.
+///
+/// # Errors
+///
+/// If the tail is damaged, or not whole in these bytes.
+pub fn tail_in(bytes: &[u8], start: u64, path: &str, state: &ChannelState) -> Result<Tail, CheckpointError> {
+    let tail = state.tail;
+    if tail.is_empty() {
+        return Ok(Tail::default());
+    }
     let skip = (tail.offset - start) as usize;
-    match buf[..found].get(skip..skip + tail.size() as usize) {
+    match bytes.get(skip..skip + tail.size() as usize) {
         Some(bytes) => decode_tail(bytes, state).map_err(|what| damaged(path, tail.offset, what)),
         None => Err(damaged(path, tail.offset, "a tail is cut off")),
     }

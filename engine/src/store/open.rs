@@ -32,8 +32,8 @@ use crate::segment::path::{CHANNELS_DIR, meta_path};
 use crate::segment::read::OnDisk;
 use crate::shard::ShardSeed;
 use crate::shard::checkpoint::{CHECKPOINT_DIR, Located, checkpoint_dir, load_located_tail};
-use crate::shard::checkpoint_files::CheckpointFiles;
 use crate::shard::handle::{Control, Opened, ShardHandle, active_segment};
+use crate::shard::roll::SPARES_KEPT;
 use crate::shard::run::run;
 use crate::shard::stats::Stats;
 use crate::tail::pool::PagePool;
@@ -117,7 +117,7 @@ impl Store {
         let uuid = superblock.uuid;
         let mut found = Vec::with_capacity(superblock.shards.len());
         for (index, root) in superblock.shards.iter().enumerate() {
-            found.push(find(&**disk, uuid, ShardId(index as u16), root, superblock.epoch)?);
+            found.push(find(&**disk, uuid, ShardId(index as u16), root, superblock.epoch, options.checkpoint_limits)?);
         }
         let epoch_max = found.iter().map(|shard| shard.epoch_max).max().expect("a store has a shard");
         let epoch = Epoch(epoch_max.0.max(superblock.epoch.0) + 1);
@@ -558,7 +558,7 @@ pub(super) fn make_dirs(disk: &dyn Disk, shards: usize) -> io::Result<()> {
 /// Recycles what the old journal needed, and removes checkpoint files that nothing names. STORE names the new ones.
 fn clean_up(disk: &dyn Disk, shard: ShardId, restored: &mut Restored) -> io::Result<()> {
     for name in std::mem::take(&mut restored.leftovers) {
-        restored.pool.recycle(&name, 6)?;
+        restored.pool.recycle(&name, SPARES_KEPT)?;
     }
     let dir = checkpoint_dir(shard);
     let unused = std::mem::take(&mut restored.unused_checkpoints);
@@ -576,7 +576,7 @@ fn seed(environment: &Environment, options: &Options, id: ShardId, restored: Res
         pool: restored.pool,
         next_lsn: restored.next_lsn,
         replay_from: Lsn(0),
-        checkpoint_files: CheckpointFiles { limits: options.checkpoint_limits, ..restored.checkpoint_files },
+        checkpoint_files: restored.checkpoint_files,
         pages: environment.pages.clone(),
         options: options.clone(),
         clock: environment.clock.clone(),

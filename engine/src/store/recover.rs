@@ -31,9 +31,10 @@ use crate::options::CheckpointLimits;
 use crate::random::Random;
 use crate::segment::path::dat_path;
 use crate::shard::checkpoint::{
-    Known, Located, Tails, checkpoint_dir, checkpoint_name, checkpoint_number, checkpoint_path, load_located_tail,
+    Known, Located, checkpoint_dir, checkpoint_name, checkpoint_number, checkpoint_path, load_located_tail,
 };
 use crate::shard::checkpoint_files::{CheckpointFile, CheckpointFiles};
+use crate::shard::checkpoint_moves::move_along;
 
 /// What was found of a shard. Nothing was changed yet.
 #[derive(Debug)]
@@ -91,6 +92,7 @@ pub fn find(
     shard: ShardId,
     root: &ShardRoot,
     epoch: Epoch,
+    limits: CheckpointLimits,
 ) -> Result<Found, OpenError> {
     let mut found = Found {
         shard,
@@ -101,7 +103,7 @@ pub fn find(
         number_max: SegmentNo(0),
         epoch_max: epoch,
         known: Known::new(),
-        files: CheckpointFiles { files: Vec::new(), next: CheckpointNo(1), limits: CheckpointLimits::default() },
+        files: CheckpointFiles { files: Vec::new(), next: CheckpointNo(1), limits },
         unused_checkpoints: Vec::new(),
     };
     let checkpoint = if root.segment == SegmentNo(0) {
@@ -225,7 +227,7 @@ fn read_clean_end(
     let entry = match entries(meta).next() {
         Some(Ok(Entry::Checkpoint(entry))) => entry,
         Some(Err(error)) => return Err(corrupt(error.into())),
-        _ => return Err(corrupt(CommitFault::Count)),
+        _ => return Err(corrupt(CommitFault::NoCheckpoint)),
     };
     found.next_lsn = clean.next_lsn;
     found.last_segment = Some(clean.segment);
@@ -313,7 +315,7 @@ fn load_checkpoints(
         for state in states {
             found.known.insert(ChannelId(state.id), Located { state: Arc::new(state), file: *number });
         }
-        found.files.files.push(CheckpointFile { number: *number, channels, live: 0 });
+        found.files.files.push(CheckpointFile { number: *number, channels, live: 0, stays: false });
     }
     count_live(&found.known, &mut found.files.files);
     Ok(())
@@ -342,7 +344,8 @@ pub fn restore(
     let mut entries = replay(&**disk, uuid, &mut found)?;
     if !entries.is_empty() {
         // A program that never comes as far as a checkpoint leaves a file with every open: they must not pile up.
-        move_along(&**disk, &found, &mut entries)?;
+        let fresh = entries.iter().map(|(state, _)| ChannelId(state.id)).collect();
+        entries.extend(move_along(&**disk, shard, &mut found.files, &found.known, &fresh));
         write_checkpoint(&**disk, uuid, entries, &mut found)?;
     }
     let dropped = found.files.files.extract_if(.., |file| file.live == 0).map(|file| checkpoint_name(file.number));
@@ -428,20 +431,6 @@ fn replay(disk: &dyn Disk, uuid: StoreUuid, found: &mut Found) -> Result<Vec<(Ch
     Ok(done)
 }
 
-/// Adds the entries of older files that move along into the new one.
-fn move_along(disk: &dyn Disk, found: &Found, entries: &mut Vec<(ChannelState, Tail)>) -> Result<(), OpenError> {
-    let fresh = entries.iter().map(|(state, _)| ChannelId(state.id)).collect();
-    let mut tails = Tails::default();
-    for channel in found.files.to_move(&found.known, &fresh) {
-        let located = &found.known[&channel];
-        let tail = tails
-            .load(disk, found.shard, located)
-            .map_err(|error| OpenError::Checkpoint { shard: found.shard, error })?;
-        entries.push((ChannelState::clone(&located.state), tail));
-    }
-    Ok(())
-}
-
 /// Writes these channels' entries to a checkpoint file, durably. All that was committed is in them.
 fn write_checkpoint(
     disk: &dyn Disk,
@@ -464,14 +453,20 @@ fn write_checkpoint(
     }
     encoder.finish();
     let written = write_file(disk, &path, &mut encoder).and_then(|()| disk.sync_dir(&checkpoint_dir(shard)));
-    written.map_err(io_error("write", &*path))?;
+    if let Err(error) = written {
+        // Nothing names it; left there, attempts on a full disk would take what room there is.
+        if let Err(error) = disk.unlink(&path) {
+            tracing::warn!(path, %error, "a checkpoint file that was cut off stays");
+        }
+        return Err(io_error("write", &*path)(error));
+    }
     let channels = replayed.iter().map(|(state, _)| ChannelId(state.id)).collect();
     for ((mut state, _), offset) in replayed.into_iter().zip(offsets) {
         state.lsn = found.next_lsn.0;
         state.tail.offset = base + offset;
         found.known.insert(ChannelId(state.id), Located { state: Arc::new(state), file: number });
     }
-    found.files.files.push(CheckpointFile { number, channels, live: 0 });
+    found.files.files.push(CheckpointFile { number, channels, live: 0, stays: false });
     count_live(&found.known, &mut found.files.files);
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Recovery of what a running shard leaves only after a long life: more checkpoint files than a block can name.
 
+use std::collections::HashSet;
+
 use super::*;
 use crate::clock::Clock;
 use crate::io::sim::{SimDisk, SimOptions};
@@ -71,7 +73,7 @@ fn an_entry_of_several_blocks_is_read_after_a_kill_and_after_a_clean_close() {
     let (segment, offset) = (journal.number(), journal.offset());
     for clean in [None, Some(CleanEnd { segment, offset, next_lsn })] {
         let root = ShardRoot { segment, clean };
-        let found = find(&*disk, UUID, SHARD, &root, Epoch(1)).unwrap();
+        let found = find(&*disk, UUID, SHARD, &root, Epoch(1), CheckpointLimits::default()).unwrap();
         assert_eq!((found.next_lsn, found.known.len()), (next_lsn, FILES as usize), "{clean:?}");
         assert_eq!(found.files.files.len(), FILES as usize);
     }
@@ -84,7 +86,7 @@ fn a_clean_end_in_the_midst_of_a_commit_is_an_error() {
     for offset in [0, journal.offset() - BLOCK_SIZE as u64, journal.offset() + BLOCK_SIZE as u64, 1 << 50] {
         let clean = Some(CleanEnd { segment: journal.number(), offset, next_lsn });
         let root = ShardRoot { segment: journal.number(), clean };
-        let error = find(&*disk, UUID, SHARD, &root, Epoch(1)).unwrap_err();
+        let error = find(&*disk, UUID, SHARD, &root, Epoch(1), CheckpointLimits::default()).unwrap_err();
         assert!(matches!(error, OpenError::Journal { error: JournalError::Corrupt { .. }, .. }), "{offset}: {error}");
     }
 }
@@ -119,7 +121,8 @@ fn opens_without_a_checkpoint_leave_few_files() {
     for id in 1..=100 {
         let state = ChannelState { id, name: format!("c{id}"), ..ChannelState::default() };
         let mut entries = vec![(state, Tail::default())];
-        move_along(&*disk, &found, &mut entries).unwrap();
+        let fresh = HashSet::from([ChannelId(id)]);
+        entries.extend(move_along(&*disk, SHARD, &mut found.files, &found.known, &fresh));
         write_checkpoint(&*disk, UUID, entries, &mut found).unwrap();
         found.files.files.retain(|file| file.live > 0);
         assert!(
