@@ -178,7 +178,7 @@ impl Shard {
             Stage::Idle => Ok(self.begin_checkpoint()),
             Stage::Destaging(run) => self.step_destaging(run),
             Stage::Flushing(run) => Ok(self.step_flushing(run)),
-            Stage::Moving(run) => Ok(self.step_moving(run)),
+            Stage::Moving(run) => self.step_moving(run),
             Stage::Writing(run) => self.step_writing(run),
             Stage::Ready(run) => self.step_ready(run),
             stage @ (Stage::FlushingFile(_) | Stage::Committing(_)) => {
@@ -384,7 +384,7 @@ impl Shard {
     }
 
     /// Takes the next entries of older files along. Commits go on in between.
-    fn step_moving(&mut self, mut run: Box<Run>) -> bool {
+    fn step_moving(&mut self, mut run: Box<Run>) -> Result<bool, Poisoned> {
         let mut moving = match run.moving.take() {
             Some(moving) => moving,
             None => {
@@ -392,14 +392,13 @@ impl Shard {
                 Moving::new(self.checkpoint_files.to_move(&self.handle.known(), &fresh))
             }
         };
-        self.checkpoint.stage = if moving.step(&*self.disk, self.handle.id, &mut self.checkpoint_files) {
+        if moving.step(&*self.disk, self.handle.id, &mut self.checkpoint_files) {
             run.moving = Some(moving);
-            Stage::Moving(run)
-        } else {
-            run.moved = moving.into_moved();
-            Stage::Writing(run)
-        };
-        true
+            self.checkpoint.stage = Stage::Moving(run);
+            return Ok(true);
+        }
+        run.moved = moving.into_moved();
+        self.step_writing(run)
     }
 
     fn encode(&self, run: &mut Run) -> CheckpointEncoder {

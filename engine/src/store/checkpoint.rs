@@ -622,12 +622,23 @@ fn split_state(bytes: &[u8]) -> Option<(u32, &[u8])> {
 /// What in a state cannot be.
 fn contradiction(state: &ChannelState) -> Option<&'static str> {
     let segments = &state.segments;
+    let active = segments.last().filter(|segment| !segment.sealed);
+    // What of the active segment fills no block: records, bytes.
+    let left_over = active.map_or((0, 0), |segment| {
+        let records = segment.end.saturating_sub(segment.first) % RECORDS_PER_BLOCK as u64;
+        (records as u32, segment.dat_size % BLOCK_SIZE as u32)
+    });
     [
         (!(1..=NAME_SIZE_MAX).contains(&state.name.len()), "a channel's name has not 1 to 255 bytes"),
         (state.head > state.end, "a channel's head lies behind its end"),
         (segments.iter().any(|segment| segment.first > segment.end), "a segment ends before it begins"),
         (segments.windows(2).any(|pair| pair[0].end != pair[1].first), "there is a gap between segments"),
         (segments.iter().rev().skip(1).any(|segment| !segment.sealed), "a segment in the middle is not sealed"),
+        (
+            segments.last().is_some_and(|last| last.end != state.end),
+            "the last segment does not end where its channel does",
+        ),
+        ((state.tail.record_count, state.tail.bytes_len) != left_over, "a tail is not what its segment leaves over"),
     ]
     .into_iter()
     .find_map(|(bad, what)| bad.then_some(what))

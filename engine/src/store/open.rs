@@ -120,7 +120,13 @@ impl Store {
             found.push(find(&**disk, uuid, ShardId(index as u16), root, superblock.epoch, options.checkpoint_limits)?);
         }
         let epoch_max = found.iter().map(|shard| shard.epoch_max).max().expect("a store has a shard");
-        let epoch = Epoch(epoch_max.0.max(superblock.epoch.0) + 1);
+        let epoch_max = epoch_max.max(superblock.epoch);
+        let epoch = Epoch(epoch_max.0.checked_add(1).ok_or_else(|| {
+            let what = format!(
+                "its epoch, {epoch_max}, has none above it: a damaged or foreign file; restore the store from a copy"
+            );
+            io_error("begin an epoch of", STORE_PATH)(io::Error::other(what))
+        })?);
         let mut restored = Vec::with_capacity(found.len());
         for shard in found {
             restored.push(restore(disk, uuid, shard, epoch, options.journal_segment_bytes, &environment.random)?);

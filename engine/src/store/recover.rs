@@ -26,7 +26,7 @@ use crate::journal::format::{
 use crate::journal::pool::SegmentPool;
 use crate::journal::scan::{CommitFault, HeaderFault, JournalError, NamedBy, Recovery, ScannedCommit, Witness, scan};
 use crate::journal::writer::Journal;
-use crate::journal::{journal_dir, segment_number, segment_path};
+use crate::journal::{journal_dir, read_header, report_unknown, report_unreadable, segment_number, segment_path};
 use crate::options::CheckpointLimits;
 use crate::random::Random;
 use crate::segment::path::dat_path;
@@ -134,31 +134,24 @@ fn list_journal(disk: &dyn Disk, uuid: StoreUuid, found: &mut Found) -> Result<(
         };
         found.number_max = found.number_max.max(number);
         match read_header(disk, &path) {
-            Some(Ok(header)) if header.uuid != uuid => {
+            Ok(Ok(header)) if header.uuid != uuid => {
                 report_unknown(&path);
                 continue;
             }
-            Some(Ok(header)) => found.epoch_max = found.epoch_max.max(header.epoch),
-            Some(Err(HeaderError::Version { version })) => {
+            Ok(Ok(header)) => found.epoch_max = found.epoch_max.max(header.epoch),
+            Ok(Err(HeaderError::Version { version })) => {
                 return Err(OpenError::Journal { shard: found.shard, error: JournalError::Newer { path, version } });
             }
             // Never written, or cut off in the making: nothing needs it, since the journal was closed or never begun.
-            Some(Err(_)) | None => {}
+            Ok(Err(_)) => {}
+            Err(error) => {
+                report_unreadable(&path, &error);
+                continue;
+            }
         }
         found.leftovers.push(entry.name);
     }
     Ok(())
-}
-
-/// Says that a file is not of this store, or not known. It is never deleted (design, part 3).
-fn report_unknown(path: &str) {
-    tracing::warn!(path, "unknown file in the store's directory; it is left alone");
-}
-
-fn read_header(disk: &dyn Disk, path: &str) -> Option<Result<SegmentHeader, HeaderError>> {
-    let mut buf = AlignedBuf::new(BLOCK_SIZE);
-    let read = disk.open(path, OpenMode::Read).and_then(|file| file.read_at(&mut buf[..BLOCK_SIZE], 0)).ok()?;
-    Some(SegmentHeader::verify(&buf[..read]))
 }
 
 /// Where the last commit of a clean journal begins, and its size: it is looked for from the end on, block by block, since
@@ -209,6 +202,9 @@ fn read_clean_end(
     }
     if header.number != clean.segment {
         return Err(bad_header(HeaderFault::OtherNumber(header.number)));
+    }
+    if !clean.offset.is_multiple_of(BLOCK_SIZE as u64) {
+        return Err(fail(JournalError::WrongEnd { path, offset: clean.offset, lsn: clean.next_lsn }));
     }
     let (offset, size) = last_commit(&*file, &header, clean).map_err(io_error("read", &*path))?;
     let lsn = Lsn(clean.next_lsn.0.saturating_sub(1));
@@ -298,10 +294,10 @@ fn load_checkpoints(
         if files.contains(&number) {
             continue;
         }
-        if is_of_other_store(disk, &path, uuid).map_err(io_error("read", &*path))? {
-            report_unknown(&path);
-        } else {
-            found.unused_checkpoints.push(entry.name);
+        match is_of_other_store(disk, &path, uuid) {
+            Ok(false) => found.unused_checkpoints.push(entry.name),
+            Ok(true) => report_unknown(&path),
+            Err(error) => report_unreadable(&path, &error),
         }
     }
     if found.files.next.0 > NUMBER_MAX {
