@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
 use redex::OpenError;
-use redex::sim::{ManualClock, SimDisk, SimOptions, SimSettings, SimStore};
+use redex::sim::{ManualClock, SimDisk, SimOptions, SimSettings, SimStep, SimStore};
 use redex::{FsyncPolicy, RedexFileConfig};
 
 /// Notes the paths that warnings name.
@@ -47,7 +47,7 @@ fn work(store: &mut SimStore) {
     for seq in file.next_seq()..file.next_seq() + 60 {
         let _unwaited = file.try_append(vec![seq as u8; 3000]).unwrap();
         while file.durable() <= seq {
-            store.step();
+            assert!(!matches!(store.step(), SimStep::Failed), "the shard fails");
         }
     }
     for (event, seq) in file.read_range(0, file.next_seq()).wait().unwrap().iter().zip(0..) {
