@@ -291,3 +291,32 @@ fn a_dropped_store_keeps_what_finds_room() {
         });
     }
 }
+
+/// A store that finds no room when it is opened is opened again and again: that must not fill the disk.
+#[test]
+fn recoveries_that_find_no_room_leave_nothing_behind() {
+    let settings = SimSettings { checkpoint_bytes: 16 << 20, journal_segment_bytes: 1 << 20, ..SimSettings::default() };
+    let disk = SimDisk::new(1, SimOptions::default());
+    let mut store = open(&disk, &settings);
+    for i in 0..400 {
+        let file = store.redex().open_file(&*format!("c{i}"), config()).unwrap();
+        assert_eq!(append(&mut store, &file, &payload(0)), Some(0));
+    }
+    drop(store);
+    disk.power_cut();
+    let used = disk.space_used();
+    let files = disk.list_all();
+    for _ in 0..4 {
+        // Less than the checkpoint file of this many channels takes.
+        disk.set_space(Some(used + 20_000));
+        let clock = Arc::new(ManualClock::default());
+        let error = SimStore::open(&disk, &settings, &clock, 5).map(drop).unwrap_err();
+        assert!(format!("{error}").contains(".ckp"), "{error}");
+        assert_eq!((disk.space_used(), disk.list_all()), (used, files.clone()));
+    }
+    disk.set_space(None);
+    let store = open(&disk, &settings);
+    for i in 0..400 {
+        assert_eq!(store.redex().open_file(&*format!("c{i}"), config()).unwrap().next_seq(), 1);
+    }
+}

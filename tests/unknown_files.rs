@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
 use redex::OpenError;
-use redex::sim::{ManualClock, SimDisk, SimOptions, SimSettings, SimStore};
+use redex::sim::{ManualClock, SimDisk, SimOptions, SimSettings, SimStep, SimStore};
 use redex::{FsyncPolicy, RedexFileConfig};
 
 /// Notes the paths that warnings name.
@@ -55,7 +55,7 @@ fn work(store: &mut SimStore) {
         assert!(seq < first + 1000, "a checkpoint is taken");
         let _unwaited = file.try_append(vec![seq as u8; 3000]).unwrap();
         while file.durable() <= seq {
-            store.step();
+            assert!(!matches!(store.step(), SimStep::Failed), "the shard fails");
         }
     }
     for (event, seq) in file.read_range(0, file.next_seq()).wait().unwrap().iter().zip(0..) {
@@ -67,6 +67,8 @@ fn work(store: &mut SimStore) {
 fn store(seed: u64, close: bool) -> SimDisk {
     let disk = SimDisk::new(seed, SimOptions::default());
     let mut store = try_open(&disk, seed).unwrap();
+    // Once is not enough for a whole checkpoint.
+    work(&mut store);
     work(&mut store);
     if close {
         store.close().unwrap();
@@ -150,4 +152,55 @@ fn a_file_whose_number_leaves_none_is_an_error() {
             assert!(disk.read_file(&path) == Some(bytes.clone()));
         }
     }
+}
+
+/// What cannot be read does not tell whose it is. Nothing needs these: they are no reason to refuse.
+#[test]
+fn unreadable_files_that_nothing_needs_are_reported_and_left_alone() {
+    for close in [true, false] {
+        let disk = store(1, close);
+        let (wal, ckp) = (number_max(&disk, "journal/000/"), number_max(&disk, "checkpoint/000/"));
+        let spare = disk.list_all().into_iter().find(|path| path.starts_with("journal/000/spare/")).unwrap();
+        let mut unreadable = vec![
+            format!("checkpoint/000/{:020}.ckp", ckp + 70),
+            format!("journal/000/{:020}.wal", wal + 1),
+            format!("journal/000/{:020}.wal", wal + 70),
+            spare,
+        ];
+        for path in &unreadable {
+            disk.write_file(path, &[1; 64 << 10]).unwrap();
+            disk.add_latent_sector(path, 0).unwrap();
+        }
+        let warnings = Warnings::default();
+        let opened = tracing::subscriber::with_default(warnings.clone(), || try_open(&disk, 1));
+        let mut store = opened.unwrap();
+        work(&mut store);
+        store.close().unwrap();
+        work(&mut try_open(&disk, 9).unwrap());
+        for path in &unreadable {
+            assert!(disk.read_file(path) == Some(vec![1; 64 << 10]), "closed {close}: {path} was touched");
+        }
+        let mut reported = warnings.0.lock().unwrap().clone();
+        unreadable.sort();
+        reported.sort();
+        assert_eq!(reported, unreadable, "closed {close}");
+    }
+}
+
+/// An old segment whose header goes bad while the store runs is not used again, and the shard goes on.
+#[test]
+fn an_old_segment_that_cannot_be_read_is_not_recycled() {
+    let disk = SimDisk::new(1, SimOptions::default());
+    let mut store = try_open(&disk, 1).unwrap();
+    for _ in 0..6 {
+        let newest = format!("journal/000/{:020}.wal", number_max(&disk, "journal/000/"));
+        disk.add_latent_sector(&newest, 0).unwrap();
+        let gone = (0..20).any(|_| {
+            work(&mut store);
+            disk.read_file(&newest).is_none()
+        });
+        assert!(gone, "{newest} is still there");
+    }
+    store.close().unwrap();
+    work(&mut try_open(&disk, 9).unwrap());
 }

@@ -9,7 +9,11 @@ pub mod pool;
 pub mod scan;
 pub mod writer;
 
+use std::io;
+
 use crate::ids::{SegmentNo, ShardId};
+use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, OpenMode, read_full};
+use format::{HeaderError, SegmentHeader};
 
 /// Where a shard's segments lie.
 #[must_use]
@@ -36,6 +40,27 @@ pub fn segment_number(name: &str) -> Option<SegmentNo> {
     let all_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
     let number = digits.parse().ok().filter(|&number| all_digits && number > 0)?;
     Some(SegmentNo(number))
+}
+
+/// Reads the header of a segment, wherever it lies.
+///
+/// # Errors
+///
+/// If the file cannot be read; within, if its first block is no header.
+pub fn read_header(disk: &dyn Disk, path: &str) -> io::Result<Result<SegmentHeader, HeaderError>> {
+    let mut block = AlignedBuf::new(BLOCK_SIZE);
+    let size = read_full(&*disk.open(path, OpenMode::Read)?, &mut block, 0)?;
+    Ok(SegmentHeader::verify(&block[..size]))
+}
+
+/// Says that a file is not of this store, or not known. It is never deleted (design, part 3).
+pub fn report_unknown(path: &str) {
+    tracing::warn!(path, "unknown file in the store's directory; it is left alone");
+}
+
+/// Says that a file does not tell whose it is. It is left alone like one of another store.
+pub fn report_unreadable(path: &str, error: &io::Error) {
+    tracing::warn!(path, %error, "a file in the store's directory cannot be read; it is left alone");
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::format::{HeaderError, SegmentHeader};
-use super::{journal_dir, segment_number, segment_path, spare_dir};
+use super::{journal_dir, read_header, report_unknown, report_unreadable, segment_number, segment_path, spare_dir};
 use crate::ids::{Epoch, SegmentNo, ShardId, StoreUuid};
 use crate::io::located::located;
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode};
@@ -56,7 +56,8 @@ impl SegmentPool {
 
     /// Looks through the spare directory: files of the right size are ready, others (of another size, or whose making
     /// was cut off) are removed. So is the name of a file that a cut-off rename left with a second one, in the journal.
-    /// What has no spare's name, or the header of another store than `uuid`, is reported and left alone.
+    /// What has no spare's name, the header of another store than `uuid`, or one that cannot be read, is reported and
+    /// left alone.
     pub fn find(&mut self, uuid: StoreUuid) -> io::Result<()> {
         let dir = spare_dir(self.shard);
         let mut removed = false;
@@ -64,14 +65,21 @@ impl SegmentPool {
         for entry in self.disk.list(&dir)? {
             let path = format!("{dir}/{}", entry.name);
             let Some((stem, is_whole)) = spare_name(&entry.name).filter(|_| !entry.is_dir) else {
-                tracing::warn!(path, "unknown file in the store's directory; it is left alone");
+                report_unknown(&path);
                 continue;
             };
-            let header = header(&*self.disk, &path)?;
+            let header = match read_header(&*self.disk, &path) {
+                Ok(header) => header,
+                Err(error) => {
+                    report_unreadable(&path, &error);
+                    self.foreign.push(stem.to_owned());
+                    continue;
+                }
+            };
             if matches!(&header, Ok(header) if header.uuid != uuid)
                 || matches!(header, Err(HeaderError::Version { .. }))
             {
-                tracing::warn!(path, "unknown file in the store's directory; it is left alone");
+                report_unknown(&path);
                 self.foreign.push(stem.to_owned());
                 continue;
             }
@@ -100,13 +108,12 @@ impl SegmentPool {
         }
     }
 
-    /// Headers of the files in the journal's directory.
+    /// Headers of the files in the journal's directory. One that cannot be read is no spare's either: it is one file.
     fn headers_in_use(&self) -> io::Result<Vec<SegmentHeader>> {
         let dir = journal_dir(self.shard);
         let names = self.disk.list(&dir)?.into_iter().filter(|entry| segment_number(&entry.name).is_some());
-        let headers: io::Result<Vec<_>> =
-            names.map(|entry| header(&*self.disk, &format!("{dir}/{}", entry.name))).collect();
-        Ok(headers?.into_iter().filter_map(Result::ok).collect())
+        let headers = names.filter_map(|entry| read_header(&*self.disk, &format!("{dir}/{}", entry.name)).ok());
+        Ok(headers.filter_map(Result::ok).collect())
     }
 
     /// Begins a new file. It is written with zeros by the caller, flushed, and then given to [`SegmentPool::finish`].
@@ -212,12 +219,12 @@ impl Recycling {
         let dir = journal_dir(self.shard);
         let path = format!("{dir}/{}", self.name);
         let right_size = self.disk.open(&path, OpenMode::Read)?.size()? == self.segment_bytes;
-        // A file with another's header may have a second name: only the name goes.
+        // A file with another's header may have a second name: only the name goes. So does one that cannot be read.
         let own = || {
-            let header = header(&*self.disk, &path)?;
-            io::Result::Ok(header.is_ok_and(|header| segment_number(&self.name) == Some(header.number)))
+            let header = read_header(&*self.disk, &path);
+            header.is_ok_and(|header| header.is_ok_and(|header| segment_number(&self.name) == Some(header.number)))
         };
-        let spare = if right_size && own()? { self.spare } else { None };
+        let spare = if right_size && own() { self.spare } else { None };
         match &spare {
             Some(spare) => {
                 self.disk.rename(&path, &format!("{}/{spare}", spare_dir(self.shard)))?;
@@ -228,12 +235,6 @@ impl Recycling {
         self.disk.sync_dir(&dir)?;
         Ok(spare)
     }
-}
-
-fn header(disk: &dyn Disk, path: &str) -> io::Result<Result<SegmentHeader, HeaderError>> {
-    let mut buf = AlignedBuf::new(BLOCK_SIZE);
-    let read = disk.open(path, OpenMode::Read)?.read_at(&mut buf[..BLOCK_SIZE], 0)?;
-    Ok(SegmentHeader::verify(&buf[..read]))
 }
 
 #[cfg(all(test, not(redex_loom)))]

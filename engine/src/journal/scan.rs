@@ -537,9 +537,10 @@ fn was_begun(fault: &CommitFault) -> bool {
     !matches!(fault, CommitFault::Commit(error) if nothing.contains(error))
 }
 
-/// Names of segment files outside of the chain, but for those of other stores.
+/// Names of segment files outside of the chain, but for those of other stores, and those that do not tell whose they are.
 fn leftovers(files: &Files, chain: &[SegmentNo]) -> Vec<String> {
-    let own = files.others.iter().filter(|(_, fault)| !matches!(fault, HeaderFault::OtherStore(_)));
+    let own = |fault: &HeaderFault| !matches!(fault, HeaderFault::OtherStore(_) | HeaderFault::Unreadable(_));
+    let own = files.others.iter().filter(|(_, fault)| own(fault));
     let mut numbers: Vec<_> = own.map(|(number, _)| *number).collect();
     numbers.extend(files.run.keys().filter(|number| !chain.contains(number)));
     numbers.sort();

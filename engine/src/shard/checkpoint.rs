@@ -2,20 +2,22 @@
 //!
 //! ```text
 //!  begin: note where every changed channel stands (all commits below `lsn`), copy what fills no block
-//!    -> destage the whole blocks up to there -> flush their files
+//!    -> destage the whole blocks up to there -> flush their files -> read the entries that move along
 //!    -> write the checkpoint file, in slices -> flush it and its directory
 //!    -> commit an entry that names the files in use -> recycle the journal below
 //! ```
 //!
 //! Commits go on all the while. The newest entry of a channel counts; a file without such entries is removed, and living
-//! entries of older files move along so that there are few files with few dead entries ([`super::checkpoint_files`]).
+//! entries of older files move along so that there are few files with few dead entries ([`super::checkpoint_files`],
+//! [`super::checkpoint_moves`]).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
 use super::Shard;
 use super::active::{Active, Position, Sealing};
+use super::checkpoint_moves::Moving;
 use super::commit::{ControlEntry, Kind};
 use super::handle::Slot;
 use super::ops::Purpose;
@@ -77,33 +79,13 @@ pub type Known = HashMap<ChannelId, Located>;
 
 /// Loads what fills no block of a channel.
 pub fn load_located_tail(disk: &dyn Disk, shard: ShardId, located: &Located) -> Result<Tail, CheckpointError> {
-    Tails::default().load(disk, shard, located)
-}
-
-/// Loads tails of several channels: the file of the last one stays open, for they come file by file.
-#[derive(Debug, Default)]
-pub struct Tails {
-    open: Option<(CheckpointNo, Arc<dyn File>)>,
-}
-
-impl Tails {
-    /// Loads what fills no block of a channel.
-    pub fn load(&mut self, disk: &dyn Disk, shard: ShardId, located: &Located) -> Result<Tail, CheckpointError> {
-        if located.state.tail.is_empty() {
-            return Ok(Tail::default());
-        }
-        let path = checkpoint_path(shard, located.file);
-        let file = match self.open.take().filter(|(number, _)| *number == located.file) {
-            Some((_, file)) => file,
-            None => disk.open(&path, OpenMode::Read).map_err(|error| CheckpointError::Io {
-                path: path.clone(),
-                offset: 0,
-                error,
-            })?,
-        };
-        let tail = load_tail(&*file, &path, &located.state);
-        self.open = Some((located.file, file));
-        tail
+    if located.state.tail.is_empty() {
+        return Ok(Tail::default());
+    }
+    let path = checkpoint_path(shard, located.file);
+    match disk.open(&path, OpenMode::Read) {
+        Ok(file) => load_tail(&*file, &path, &located.state),
+        Err(error) => Err(CheckpointError::Io { path, offset: 0, error }),
     }
 }
 
@@ -130,6 +112,8 @@ struct Run {
     to_flush: Vec<Arc<dyn File>>,
     flushes: usize,
     states: Vec<ChannelState>,
+    /// Entries of older files on their way.
+    moving: Option<Moving>,
     /// Channels with their tails, moved along from older files.
     moved: Vec<(ChannelState, Tail)>,
     encoder: Option<CheckpointEncoder>,
@@ -145,6 +129,7 @@ enum Stage {
     Idle,
     Destaging(Box<Run>),
     Flushing(Box<Run>),
+    Moving(Box<Run>),
     Writing(Box<Run>),
     FlushingFile(Box<Run>),
     /// The file is durable; its entry waits for the journal.
@@ -193,6 +178,7 @@ impl Shard {
             Stage::Idle => Ok(self.begin_checkpoint()),
             Stage::Destaging(run) => self.step_destaging(run),
             Stage::Flushing(run) => Ok(self.step_flushing(run)),
+            Stage::Moving(run) => self.step_moving(run),
             Stage::Writing(run) => self.step_writing(run),
             Stage::Ready(run) => self.step_ready(run),
             stage @ (Stage::FlushingFile(_) | Stage::Committing(_)) => {
@@ -237,6 +223,7 @@ impl Shard {
             to_flush: Vec::new(),
             flushes: 0,
             states: Vec::new(),
+            moving: None,
             moved: Vec::new(),
             encoder: None,
             file: None,
@@ -327,7 +314,7 @@ impl Shard {
         if done {
             self.compose_states(&mut run);
         }
-        self.checkpoint.stage = if done { Stage::Writing(run) } else { Stage::Flushing(run) };
+        self.checkpoint.stage = if done { Stage::Moving(run) } else { Stage::Flushing(run) };
         worked || done
     }
 
@@ -386,7 +373,6 @@ impl Shard {
     /// Opens the file and encodes its content. `false` if there is no room on disk.
     fn begin_file(&mut self, run: &mut Run) -> Result<bool, Poisoned> {
         if run.encoder.is_none() {
-            run.moved = self.move_along(&run.states)?;
             run.encoder = Some(self.encode(run));
             run.files_after = self.checkpoint_files.after(&self.handle.known(), run.number, run.ids());
         }
@@ -397,20 +383,22 @@ impl Shard {
         Ok(run.file.is_some())
     }
 
-    /// Takes living entries of older files along.
-    fn move_along(&mut self, fresh: &[ChannelState]) -> Result<Vec<(ChannelState, Tail)>, Poisoned> {
-        let fresh: HashSet<ChannelId> = fresh.iter().map(|state| ChannelId(state.id)).collect();
-        let handle = self.handle.clone();
-        let known = handle.known();
-        let (mut moved, mut tails) = (Vec::new(), Tails::default());
-        for channel in self.checkpoint_files.to_move(&known, &fresh) {
-            let located = &known[&channel];
-            let tail = tails.load(&*self.disk, self.handle.id, located).map_err(|error| {
-                self.failure("checkpoint read", &checkpoint_path(handle.id, located.file), io::Error::other(error))
-            })?;
-            moved.push((ChannelState::clone(&located.state), tail));
+    /// Takes the next entries of older files along. Commits go on in between.
+    fn step_moving(&mut self, mut run: Box<Run>) -> Result<bool, Poisoned> {
+        let mut moving = match run.moving.take() {
+            Some(moving) => moving,
+            None => {
+                let fresh = run.states.iter().map(|state| ChannelId(state.id)).collect();
+                Moving::new(self.checkpoint_files.to_move(&self.handle.known(), &fresh))
+            }
+        };
+        if moving.step(&*self.disk, self.handle.id, &mut self.checkpoint_files) {
+            run.moving = Some(moving);
+            self.checkpoint.stage = Stage::Moving(run);
+            return Ok(true);
         }
-        Ok(moved)
+        run.moved = moving.into_moved();
+        self.step_writing(run)
     }
 
     fn encode(&self, run: &mut Run) -> CheckpointEncoder {

@@ -26,6 +26,8 @@ pub struct CheckpointFile {
     pub channels: Vec<ChannelId>,
     /// How many of those are their channels' newest.
     pub live: usize,
+    /// Whether some of those do not load: it stays until they have newer ones, and nothing of it moves along.
+    pub stays: bool,
 }
 
 /// The files in use, oldest first.
@@ -40,10 +42,14 @@ pub struct CheckpointFiles {
 }
 
 impl CheckpointFiles {
-    /// The channels whose entries should move along into a file that has the `fresh` ones, file by file.
-    pub fn to_move(&self, known: &Known, fresh: &HashSet<ChannelId>) -> Vec<ChannelId> {
+    /// The entries that should move along into a file that has the `fresh` channels, file by file. Files that stay anyway
+    /// come on top of the bounds.
+    pub fn to_move(&self, known: &Known, fresh: &HashSet<ChannelId>) -> Vec<Located> {
         let mut left = self.live_without(known, fresh.iter().copied());
         left.retain(|_, live| *live > 0);
+        for file in self.files.iter().filter(|file| file.stays) {
+            left.remove(&file.number);
+        }
         // As many as there are new ones never are too many: what is written then only doubles.
         let mut share = fresh.len().max(self.limits.moved_per_file * self.files.len().max(self.limits.files_max));
         let mut whole: Vec<(usize, CheckpointNo)> = left.iter().map(|(number, live)| (*live, *number)).collect();
@@ -57,14 +63,31 @@ impl CheckpointFiles {
             }
             share -= live;
             left.remove(&number);
-            moved.extend(self.living(number, known).filter(|channel| !fresh.contains(channel)));
+            moved.extend(self.movable(number, known, fresh));
         }
         if let Some(oldest) = self.files.iter().find(|file| left.contains_key(&file.number))
             && self.is_mostly_dead(&left)
         {
-            moved.extend(self.living(oldest.number, known).filter(|channel| !fresh.contains(channel)).take(share));
+            moved.extend(self.movable(oldest.number, known, fresh).take(share));
         }
         moved
+    }
+
+    /// An entry of this file does not load.
+    pub fn keep(&mut self, number: CheckpointNo) {
+        for file in self.files.iter_mut().filter(|file| file.number == number) {
+            file.stays = true;
+        }
+    }
+
+    /// Newest entries that a file has, but for those of `fresh` channels.
+    fn movable<'a>(
+        &'a self,
+        number: CheckpointNo,
+        known: &'a Known,
+        fresh: &'a HashSet<ChannelId>,
+    ) -> impl Iterator<Item = Located> + 'a {
+        self.living(number, known).filter(|channel| !fresh.contains(channel)).map(|channel| known[&channel].clone())
     }
 
     /// Whether the files that are `left` have more dead entries than living ones.
@@ -123,7 +146,7 @@ impl CheckpointFiles {
         }
         let live = channels.len();
         let dropped = self.files.extract_if(.., |file| file.live == 0).map(|file| file.number).collect();
-        self.files.push(CheckpointFile { number, channels, live });
+        self.files.push(CheckpointFile { number, channels, live, stays: false });
         dropped
     }
 }
@@ -151,7 +174,8 @@ mod tests {
         /// Gives how many entries moved.
         fn checkpoint(&mut self, changed: impl Iterator<Item = u64>) -> usize {
             let fresh: HashSet<ChannelId> = changed.map(ChannelId).collect();
-            let moved = self.files.to_move(&self.known, &fresh);
+            let moved: Vec<_> =
+                self.files.to_move(&self.known, &fresh).iter().map(|moved| ChannelId(moved.state.id)).collect();
             let written: Vec<ChannelId> = fresh.iter().chain(&moved).copied().collect();
             assert_eq!(written.iter().collect::<HashSet<_>>().len(), written.len(), "no channel has two entries");
             let number = self.files.next;

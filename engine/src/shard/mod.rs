@@ -16,6 +16,7 @@ pub mod active;
 pub mod by_hand;
 pub mod checkpoint;
 pub mod checkpoint_files;
+pub mod checkpoint_moves;
 pub mod commit;
 pub mod destage;
 pub mod destage_queue;

@@ -26,7 +26,7 @@ use crate::journal::{segment_path, spare_dir};
 pub const SPARES_WANTED: usize = 2;
 /// Ready segments kept at the most: removing a file may make the device discard its blocks, which takes tens of
 /// milliseconds.
-const SPARES_KEPT: usize = 6;
+pub const SPARES_KEPT: usize = 6;
 
 /// A spare segment in the making.
 #[derive(Debug)]

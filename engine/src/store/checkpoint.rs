@@ -207,7 +207,7 @@ impl TailRef {
     }
 
     /// Space in the file, bytes.
-    fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         let size =
             TAIL_HEAD_SIZE as u64 + u64::from(self.record_count) * RECORD_SIZE as u64 + u64::from(self.bytes_len);
         if self.is_empty() { 0 } else { size.next_multiple_of(4) }
@@ -464,8 +464,21 @@ pub fn load_tail(file: &dyn File, path: &str, state: &ChannelState) -> Result<Ta
     let start = tail.offset - tail.offset % BLOCK_SIZE as u64;
     let mut buf = AlignedBuf::new((end - start) as usize);
     let found = read_full(file, &mut buf, start).map_err(|error| io_error(path, start, error))?;
+    tail_in(&buf[..found], start, path, state)
+}
+
+/// The tail of a channel from bytes of its file, which begin at `start`, not behind the tail.
+///
+/// # Errors
+///
+/// If the tail is damaged, or not whole in these bytes.
+pub fn tail_in(bytes: &[u8], start: u64, path: &str, state: &ChannelState) -> Result<Tail, CheckpointError> {
+    let tail = state.tail;
+    if tail.is_empty() {
+        return Ok(Tail::default());
+    }
     let skip = (tail.offset - start) as usize;
-    match buf[..found].get(skip..skip + tail.size() as usize) {
+    match bytes.get(skip..skip + tail.size() as usize) {
         Some(bytes) => decode_tail(bytes, state).map_err(|what| damaged(path, tail.offset, what)),
         None => Err(damaged(path, tail.offset, "a tail is cut off")),
     }
@@ -609,12 +622,23 @@ fn split_state(bytes: &[u8]) -> Option<(u32, &[u8])> {
 /// What in a state cannot be.
 fn contradiction(state: &ChannelState) -> Option<&'static str> {
     let segments = &state.segments;
+    let active = segments.last().filter(|segment| !segment.sealed);
+    // What of the active segment fills no block: records, bytes.
+    let left_over = active.map_or((0, 0), |segment| {
+        let records = segment.end.saturating_sub(segment.first) % RECORDS_PER_BLOCK as u64;
+        (records as u32, segment.dat_size % BLOCK_SIZE as u32)
+    });
     [
         (!(1..=NAME_SIZE_MAX).contains(&state.name.len()), "a channel's name has not 1 to 255 bytes"),
         (state.head > state.end, "a channel's head lies behind its end"),
         (segments.iter().any(|segment| segment.first > segment.end), "a segment ends before it begins"),
         (segments.windows(2).any(|pair| pair[0].end != pair[1].first), "there is a gap between segments"),
         (segments.iter().rev().skip(1).any(|segment| !segment.sealed), "a segment in the middle is not sealed"),
+        (
+            segments.last().is_some_and(|last| last.end != state.end),
+            "the last segment does not end where its channel does",
+        ),
+        ((state.tail.record_count, state.tail.bytes_len) != left_over, "a tail is not what its segment leaves over"),
     ]
     .into_iter()
     .find_map(|(bad, what)| bad.then_some(what))

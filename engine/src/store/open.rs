@@ -32,8 +32,8 @@ use crate::segment::path::{CHANNELS_DIR, meta_path};
 use crate::segment::read::OnDisk;
 use crate::shard::ShardSeed;
 use crate::shard::checkpoint::{CHECKPOINT_DIR, Located, checkpoint_dir, load_located_tail};
-use crate::shard::checkpoint_files::CheckpointFiles;
 use crate::shard::handle::{Control, Opened, ShardHandle, active_segment};
+use crate::shard::roll::SPARES_KEPT;
 use crate::shard::run::run;
 use crate::shard::stats::Stats;
 use crate::tail::pool::PagePool;
@@ -117,10 +117,16 @@ impl Store {
         let uuid = superblock.uuid;
         let mut found = Vec::with_capacity(superblock.shards.len());
         for (index, root) in superblock.shards.iter().enumerate() {
-            found.push(find(&**disk, uuid, ShardId(index as u16), root, superblock.epoch)?);
+            found.push(find(&**disk, uuid, ShardId(index as u16), root, superblock.epoch, options.checkpoint_limits)?);
         }
         let epoch_max = found.iter().map(|shard| shard.epoch_max).max().expect("a store has a shard");
-        let epoch = Epoch(epoch_max.0.max(superblock.epoch.0) + 1);
+        let epoch_max = epoch_max.max(superblock.epoch);
+        let epoch = Epoch(epoch_max.0.checked_add(1).ok_or_else(|| {
+            let what = format!(
+                "its epoch, {epoch_max}, has none above it: a damaged or foreign file; restore the store from a copy"
+            );
+            io_error("begin an epoch of", STORE_PATH)(io::Error::other(what))
+        })?);
         let mut restored = Vec::with_capacity(found.len());
         for shard in found {
             restored.push(restore(disk, uuid, shard, epoch, options.journal_segment_bytes, &environment.random)?);
@@ -564,7 +570,7 @@ pub(super) fn make_dirs(disk: &dyn Disk, shards: usize) -> io::Result<()> {
 /// Recycles what the old journal needed, and removes checkpoint files that nothing names. STORE names the new ones.
 fn clean_up(disk: &dyn Disk, shard: ShardId, restored: &mut Restored) -> io::Result<()> {
     for name in std::mem::take(&mut restored.leftovers) {
-        restored.pool.recycle(&name, 6)?;
+        restored.pool.recycle(&name, SPARES_KEPT)?;
     }
     let dir = checkpoint_dir(shard);
     let unused = std::mem::take(&mut restored.unused_checkpoints);
@@ -582,7 +588,7 @@ fn seed(environment: &Environment, options: &Options, id: ShardId, restored: Res
         pool: restored.pool,
         next_lsn: restored.next_lsn,
         replay_from: Lsn(0),
-        checkpoint_files: CheckpointFiles { limits: options.checkpoint_limits, ..restored.checkpoint_files },
+        checkpoint_files: restored.checkpoint_files,
         pages: environment.pages.clone(),
         options: options.clone(),
         clock: environment.clock.clone(),

@@ -26,14 +26,15 @@ use crate::journal::format::{
 use crate::journal::pool::SegmentPool;
 use crate::journal::scan::{CommitFault, HeaderFault, JournalError, NamedBy, Recovery, ScannedCommit, Witness, scan};
 use crate::journal::writer::Journal;
-use crate::journal::{journal_dir, segment_number, segment_path};
+use crate::journal::{journal_dir, read_header, report_unknown, report_unreadable, segment_number, segment_path};
 use crate::options::CheckpointLimits;
 use crate::random::Random;
 use crate::segment::path::dat_path;
 use crate::shard::checkpoint::{
-    Known, Located, Tails, checkpoint_dir, checkpoint_name, checkpoint_number, checkpoint_path, load_located_tail,
+    Known, Located, checkpoint_dir, checkpoint_name, checkpoint_number, checkpoint_path, load_located_tail,
 };
 use crate::shard::checkpoint_files::{CheckpointFile, CheckpointFiles};
+use crate::shard::checkpoint_moves::move_along;
 
 /// What was found of a shard. Nothing was changed yet.
 #[derive(Debug)]
@@ -91,6 +92,7 @@ pub fn find(
     shard: ShardId,
     root: &ShardRoot,
     epoch: Epoch,
+    limits: CheckpointLimits,
 ) -> Result<Found, OpenError> {
     let mut found = Found {
         shard,
@@ -101,7 +103,7 @@ pub fn find(
         number_max: SegmentNo(0),
         epoch_max: epoch,
         known: Known::new(),
-        files: CheckpointFiles { files: Vec::new(), next: CheckpointNo(1), limits: CheckpointLimits::default() },
+        files: CheckpointFiles { files: Vec::new(), next: CheckpointNo(1), limits },
         unused_checkpoints: Vec::new(),
     };
     let checkpoint = if root.segment == SegmentNo(0) {
@@ -132,31 +134,24 @@ fn list_journal(disk: &dyn Disk, uuid: StoreUuid, found: &mut Found) -> Result<(
         };
         found.number_max = found.number_max.max(number);
         match read_header(disk, &path) {
-            Some(Ok(header)) if header.uuid != uuid => {
+            Ok(Ok(header)) if header.uuid != uuid => {
                 report_unknown(&path);
                 continue;
             }
-            Some(Ok(header)) => found.epoch_max = found.epoch_max.max(header.epoch),
-            Some(Err(HeaderError::Version { version })) => {
+            Ok(Ok(header)) => found.epoch_max = found.epoch_max.max(header.epoch),
+            Ok(Err(HeaderError::Version { version })) => {
                 return Err(OpenError::Journal { shard: found.shard, error: JournalError::Newer { path, version } });
             }
             // Never written, or cut off in the making: nothing needs it, since the journal was closed or never begun.
-            Some(Err(_)) | None => {}
+            Ok(Err(_)) => {}
+            Err(error) => {
+                report_unreadable(&path, &error);
+                continue;
+            }
         }
         found.leftovers.push(entry.name);
     }
     Ok(())
-}
-
-/// Says that a file is not of this store, or not known. It is never deleted (design, part 3).
-fn report_unknown(path: &str) {
-    tracing::warn!(path, "unknown file in the store's directory; it is left alone");
-}
-
-fn read_header(disk: &dyn Disk, path: &str) -> Option<Result<SegmentHeader, HeaderError>> {
-    let mut buf = AlignedBuf::new(BLOCK_SIZE);
-    let read = disk.open(path, OpenMode::Read).and_then(|file| file.read_at(&mut buf[..BLOCK_SIZE], 0)).ok()?;
-    Some(SegmentHeader::verify(&buf[..read]))
 }
 
 /// Where the last commit of a clean journal begins, and its size: it is looked for from the end on, block by block, since
@@ -208,6 +203,9 @@ fn read_clean_end(
     if header.number != clean.segment {
         return Err(bad_header(HeaderFault::OtherNumber(header.number)));
     }
+    if !clean.offset.is_multiple_of(BLOCK_SIZE as u64) {
+        return Err(fail(JournalError::WrongEnd { path, offset: clean.offset, lsn: clean.next_lsn }));
+    }
     let (offset, size) = last_commit(&*file, &header, clean).map_err(io_error("read", &*path))?;
     let lsn = Lsn(clean.next_lsn.0.saturating_sub(1));
     let corrupt = |fault| {
@@ -225,7 +223,7 @@ fn read_clean_end(
     let entry = match entries(meta).next() {
         Some(Ok(Entry::Checkpoint(entry))) => entry,
         Some(Err(error)) => return Err(corrupt(error.into())),
-        _ => return Err(corrupt(CommitFault::Count)),
+        _ => return Err(corrupt(CommitFault::NoCheckpoint)),
     };
     found.next_lsn = clean.next_lsn;
     found.last_segment = Some(clean.segment);
@@ -296,10 +294,10 @@ fn load_checkpoints(
         if files.contains(&number) {
             continue;
         }
-        if is_of_other_store(disk, &path, uuid).map_err(io_error("read", &*path))? {
-            report_unknown(&path);
-        } else {
-            found.unused_checkpoints.push(entry.name);
+        match is_of_other_store(disk, &path, uuid) {
+            Ok(false) => found.unused_checkpoints.push(entry.name),
+            Ok(true) => report_unknown(&path),
+            Err(error) => report_unreadable(&path, &error),
         }
     }
     if found.files.next.0 > NUMBER_MAX {
@@ -313,7 +311,7 @@ fn load_checkpoints(
         for state in states {
             found.known.insert(ChannelId(state.id), Located { state: Arc::new(state), file: *number });
         }
-        found.files.files.push(CheckpointFile { number: *number, channels, live: 0 });
+        found.files.files.push(CheckpointFile { number: *number, channels, live: 0, stays: false });
     }
     count_live(&found.known, &mut found.files.files);
     Ok(())
@@ -342,7 +340,8 @@ pub fn restore(
     let mut entries = replay(&**disk, uuid, &mut found)?;
     if !entries.is_empty() {
         // A program that never comes as far as a checkpoint leaves a file with every open: they must not pile up.
-        move_along(&**disk, &found, &mut entries)?;
+        let fresh = entries.iter().map(|(state, _)| ChannelId(state.id)).collect();
+        entries.extend(move_along(&**disk, shard, &mut found.files, &found.known, &fresh));
         write_checkpoint(&**disk, uuid, entries, &mut found)?;
     }
     let dropped = found.files.files.extract_if(.., |file| file.live == 0).map(|file| checkpoint_name(file.number));
@@ -428,20 +427,6 @@ fn replay(disk: &dyn Disk, uuid: StoreUuid, found: &mut Found) -> Result<Vec<(Ch
     Ok(done)
 }
 
-/// Adds the entries of older files that move along into the new one.
-fn move_along(disk: &dyn Disk, found: &Found, entries: &mut Vec<(ChannelState, Tail)>) -> Result<(), OpenError> {
-    let fresh = entries.iter().map(|(state, _)| ChannelId(state.id)).collect();
-    let mut tails = Tails::default();
-    for channel in found.files.to_move(&found.known, &fresh) {
-        let located = &found.known[&channel];
-        let tail = tails
-            .load(disk, found.shard, located)
-            .map_err(|error| OpenError::Checkpoint { shard: found.shard, error })?;
-        entries.push((ChannelState::clone(&located.state), tail));
-    }
-    Ok(())
-}
-
 /// Writes these channels' entries to a checkpoint file, durably. All that was committed is in them.
 fn write_checkpoint(
     disk: &dyn Disk,
@@ -464,14 +449,20 @@ fn write_checkpoint(
     }
     encoder.finish();
     let written = write_file(disk, &path, &mut encoder).and_then(|()| disk.sync_dir(&checkpoint_dir(shard)));
-    written.map_err(io_error("write", &*path))?;
+    if let Err(error) = written {
+        // Nothing names it; left there, attempts on a full disk would take what room there is.
+        if let Err(error) = disk.unlink(&path) {
+            tracing::warn!(path, %error, "a checkpoint file that was cut off stays");
+        }
+        return Err(io_error("write", &*path)(error));
+    }
     let channels = replayed.iter().map(|(state, _)| ChannelId(state.id)).collect();
     for ((mut state, _), offset) in replayed.into_iter().zip(offsets) {
         state.lsn = found.next_lsn.0;
         state.tail.offset = base + offset;
         found.known.insert(ChannelId(state.id), Located { state: Arc::new(state), file: number });
     }
-    found.files.files.push(CheckpointFile { number, channels, live: 0 });
+    found.files.files.push(CheckpointFile { number, channels, live: 0, stays: false });
     count_live(&found.known, &mut found.files.files);
     Ok(())
 }

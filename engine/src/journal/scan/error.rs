@@ -219,9 +219,9 @@ pub enum CommitFault {
     /// An event.
     #[error(transparent)]
     Payload(#[from] PayloadError),
-    /// Bytes that were written straight to dat.
-    #[error("an extent of it does not match its records")]
-    Extent,
+    /// The last commit of a journal that was closed is another one than its last checkpoint.
+    #[error("it ends a journal that was closed, and is no checkpoint")]
+    NoCheckpoint,
 }
 
 /// Why a segment is needed.

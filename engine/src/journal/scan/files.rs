@@ -7,9 +7,8 @@ use super::error::{HeaderFault, JournalError};
 
 use super::{Recovery, io_error};
 use crate::ids::{Epoch, SegmentNo};
-use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, OpenMode, read_full};
 use crate::journal::format::{HeaderError, SegmentHeader};
-use crate::journal::{journal_dir, segment_number, segment_path};
+use crate::journal::{journal_dir, report_unreadable, segment_number, segment_path};
 
 /// What lies in a shard's journal directory.
 #[derive(Debug, Default)]
@@ -58,7 +57,12 @@ impl Files {
                 self.others.insert(number, HeaderFault::OtherShard(header.shard));
             }
             Ok(header) => self.add_own(recovery, number, header),
-            Err(fault) => _ = self.others.insert(number, fault),
+            Err(fault) => {
+                if let HeaderFault::Unreadable(error) = &fault {
+                    report_unreadable(&segment_path(recovery.shard, number), error);
+                }
+                self.others.insert(number, fault);
+            }
         }
         Ok(())
     }
@@ -79,17 +83,11 @@ impl Files {
 /// Reads one header. What makes the file unusable is no error here: it may be a file that nobody needs.
 fn read_header(recovery: &Recovery<'_>, number: SegmentNo) -> Result<Result<SegmentHeader, HeaderFault>, JournalError> {
     let path = segment_path(recovery.shard, number);
-    let header = read_first_block(recovery.disk, &path)
+    let header = crate::journal::read_header(recovery.disk, &path)
         .map_err(HeaderFault::Unreadable)
-        .and_then(|(block, size)| SegmentHeader::verify(&block[..size]).map_err(HeaderFault::Damaged));
+        .and_then(|header| header.map_err(HeaderFault::Damaged));
     match header {
         Err(HeaderFault::Damaged(HeaderError::Version { version })) => Err(JournalError::Newer { path, version }),
         header => Ok(header),
     }
-}
-
-fn read_first_block(disk: &dyn Disk, path: &str) -> io::Result<(AlignedBuf, usize)> {
-    let mut block = AlignedBuf::new(BLOCK_SIZE);
-    let size = read_full(&*disk.open(path, OpenMode::Read)?, &mut block, 0)?;
-    Ok((block, size))
 }

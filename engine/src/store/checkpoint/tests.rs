@@ -17,7 +17,8 @@ fn tail(i: u64) -> Tail {
 fn state(i: u64) -> ChannelState {
     let tail = tail(i);
     let sealed = SegmentState { first: 0, end: 1000, dat_size: 1 << 30, sealed: true };
-    let active = SegmentState { first: 1000, end: 1000 + i, dat_size: 1 << 20, sealed: false };
+    let dat_size = (1 << 20) + tail.bytes.len() as u32;
+    let active = SegmentState { first: 1000, end: 1000 + i, dat_size, sealed: false };
     ChannelState {
         id: i,
         name: format!("plant/line-{i}/sensor"),
@@ -32,6 +33,14 @@ fn state(i: u64) -> ChannelState {
         idx_hash: 0xdead_beef,
         tail: TailRef { offset: 0, record_count: tail.records.len() as u32, bytes_len: tail.bytes.len() as u32 },
     }
+}
+
+/// One that leaves nothing over.
+fn state_of_blocks(i: u64) -> ChannelState {
+    let state = state(i);
+    let end = 1000 + i * RECORDS_PER_BLOCK as u64;
+    let active = SegmentState { end, dat_size: 1 << 20, ..state.segments[1] };
+    ChannelState { end, segments: vec![state.segments[0], active], tail: TailRef::default(), ..state }
 }
 
 /// Drains in small steps between the tails, as a shard does.
@@ -97,7 +106,7 @@ fn states_and_tails_come_back() {
 #[test]
 fn states_across_the_border_of_a_read_come_back() {
     let mut encoder = CheckpointEncoder::new(UUID, SHARD, NUMBER);
-    let states: Vec<_> = (0..30_000).map(|i| ChannelState { tail: TailRef::default(), ..state(i) }).collect();
+    let states: Vec<_> = (0..30_000).map(state_of_blocks).collect();
     states.iter().for_each(|state| _ = encoder.push_state(state));
     let mut file = vec![0; encoder.end_states() as usize];
     encoder.finish();
@@ -176,6 +185,44 @@ fn tail_of_another_channel_or_state_is_refused() {
     }
 }
 
+/// Right checksums around what cannot be: an error, for whoever goes by it would panic.
+#[test]
+fn a_state_that_contradicts_itself_is_refused() {
+    let reader = |tails_len| StateReader { path: PATH, seed: 7, tails_offset: 8192, tails_len, offset: 4096 };
+    let decode = |state: &ChannelState| {
+        let body = postcard::to_extend(state, Vec::new()).unwrap();
+        reader(1 << 20).decode(crc32c::crc32c_append(7, &body), &body).map(drop)
+    };
+    type Change = fn(&mut ChannelState);
+    let changes: [Change; 14] = [
+        |state| state.name.clear(),
+        |state| state.head = state.end + 1,
+        |state| state.segments[1].end = 10,
+        |state| state.segments[1].first += 1,
+        |state| state.segments[0].sealed = false,
+        |state| state.end += 1,
+        |state| state.end -= 1,
+        |state| state.segments[1].dat_size += 1,
+        |state| state.segments[1].dat_size = 0,
+        |state| state.tail.record_count += 204,
+        |state| state.tail.record_count -= 1,
+        |state| state.tail.bytes_len += 4096,
+        |state| state.segments[1].sealed = true,
+        |state| state.segments.clear(),
+    ];
+    let empty = ChannelState { segments: Vec::new(), end: 0, tail: TailRef::default(), ..state(1) };
+    let mut sealed = state_of_blocks(1);
+    sealed.segments[1] = SegmentState { dat_size: 77, sealed: true, ..sealed.segments[1] };
+    for good in [state(5), state_of_blocks(5), empty, sealed] {
+        assert_eq!(decode(&good), Ok(()), "{good:?}");
+    }
+    for (i, change) in changes.iter().enumerate() {
+        let mut state = state(5);
+        change(&mut state);
+        assert!(decode(&state).is_err(), "change {i}: {state:?}");
+    }
+}
+
 /// Not run by default: a measurement. A million small states load in well under a second.
 #[test]
 #[ignore = "a measurement, for release builds"]
@@ -183,10 +230,10 @@ fn million_states_load_in_well_under_a_second() {
     let mut encoder = CheckpointEncoder::new(UUID, SHARD, NUMBER);
     let began = std::time::Instant::now();
     for i in 0..1_000_000 {
-        let active = SegmentState { first: 0, end: i, dat_size: 100, sealed: false };
-        let tail = TailRef::default();
-        let epochs = vec![(1, 0)];
-        encoder.push_state(&ChannelState { epochs, segments: vec![active], end: i, tail, ..state(i) });
+        let state = state_of_blocks(i);
+        let active = SegmentState { first: 0, ..state.segments[1] };
+        let active = SegmentState { end: active.end - 1000, ..active };
+        encoder.push_state(&ChannelState { epochs: vec![(1, 0)], segments: vec![active], end: active.end, ..state });
     }
     let mut file = vec![0; encoder.end_states() as usize];
     encoder.finish();

@@ -1,5 +1,7 @@
 //! Recovery of what a running shard leaves only after a long life: more checkpoint files than a block can name.
 
+use std::collections::HashSet;
+
 use super::*;
 use crate::clock::Clock;
 use crate::io::sim::{SimDisk, SimOptions};
@@ -71,7 +73,7 @@ fn an_entry_of_several_blocks_is_read_after_a_kill_and_after_a_clean_close() {
     let (segment, offset) = (journal.number(), journal.offset());
     for clean in [None, Some(CleanEnd { segment, offset, next_lsn })] {
         let root = ShardRoot { segment, clean };
-        let found = find(&*disk, UUID, SHARD, &root, Epoch(1)).unwrap();
+        let found = find(&*disk, UUID, SHARD, &root, Epoch(1), CheckpointLimits::default()).unwrap();
         assert_eq!((found.next_lsn, found.known.len()), (next_lsn, FILES as usize), "{clean:?}");
         assert_eq!(found.files.files.len(), FILES as usize);
     }
@@ -84,7 +86,7 @@ fn a_clean_end_in_the_midst_of_a_commit_is_an_error() {
     for offset in [0, journal.offset() - BLOCK_SIZE as u64, journal.offset() + BLOCK_SIZE as u64, 1 << 50] {
         let clean = Some(CleanEnd { segment: journal.number(), offset, next_lsn });
         let root = ShardRoot { segment: journal.number(), clean };
-        let error = find(&*disk, UUID, SHARD, &root, Epoch(1)).unwrap_err();
+        let error = find(&*disk, UUID, SHARD, &root, Epoch(1), CheckpointLimits::default()).unwrap_err();
         assert!(matches!(error, OpenError::Journal { error: JournalError::Corrupt { .. }, .. }), "{offset}: {error}");
     }
 }
@@ -119,7 +121,8 @@ fn opens_without_a_checkpoint_leave_few_files() {
     for id in 1..=100 {
         let state = ChannelState { id, name: format!("c{id}"), ..ChannelState::default() };
         let mut entries = vec![(state, Tail::default())];
-        move_along(&*disk, &found, &mut entries).unwrap();
+        let fresh = HashSet::from([ChannelId(id)]);
+        entries.extend(move_along(&*disk, SHARD, &mut found.files, &found.known, &fresh));
         write_checkpoint(&*disk, UUID, entries, &mut found).unwrap();
         found.files.files.retain(|file| file.live > 0);
         assert!(
@@ -129,4 +132,64 @@ fn opens_without_a_checkpoint_leave_few_files() {
         );
         assert_eq!(found.known.len() as u64, id);
     }
+}
+
+#[test]
+fn a_clean_end_within_a_block_is_an_error() {
+    let disk = new_disk();
+    let (journal, next_lsn) = shard_with_many_files(&disk);
+    for offset in [1, journal.offset() + 5, journal.offset() - 512, u64::MAX] {
+        let clean = Some(CleanEnd { segment: journal.number(), offset, next_lsn });
+        let root = ShardRoot { segment: journal.number(), clean };
+        let error = find(&*disk, UUID, SHARD, &root, Epoch(1), CheckpointLimits::default()).unwrap_err();
+        assert!(matches!(error, OpenError::Journal { error: JournalError::WrongEnd { .. }, .. }), "{offset}: {error}");
+    }
+}
+
+#[test]
+fn a_clean_end_behind_another_commit_than_a_checkpoint_says_so() {
+    let disk = new_disk();
+    let (journal, next_lsn) = shard_with_many_files(&disk);
+    let mut commit = AlignedBuf::new(BLOCK_SIZE);
+    let mut meta = MetaWriter::new(&mut commit[COMMIT_HEADER_SIZE..]);
+    meta.roll(SegmentNo(9)).unwrap();
+    let (meta_len, entry_count) = (meta.len() as u32, meta.entry_count());
+    let offset = journal.offset() as u32;
+    let (lsn, epoch) = (next_lsn, Epoch(1));
+    let fields = CommitFields { lsn, durable_lsn: lsn, epoch, offset, meta_len, payload_len: 0, entry_count };
+    let size = finish_commit(&mut commit, &journal.header().context(), &fields);
+    let file = disk.open(&segment_path(SHARD, journal.number()), OpenMode::Write).unwrap();
+    file.write_at(&commit[..size], journal.offset()).unwrap();
+    let end =
+        CleanEnd { segment: journal.number(), offset: journal.offset() + size as u64, next_lsn: Lsn(next_lsn.0 + 1) };
+    let root = ShardRoot { segment: journal.number(), clean: Some(end) };
+    let error = find(&*disk, UUID, SHARD, &root, Epoch(1), CheckpointLimits::default()).unwrap_err();
+    let OpenError::Journal { error: JournalError::Corrupt { fault, .. }, .. } = error else { panic!("{error}") };
+    assert_eq!(fault, CommitFault::NoCheckpoint);
+}
+
+#[test]
+fn a_store_without_a_further_epoch_is_refused() {
+    for (epoch, refused) in [(u32::MAX - 1, false), (u32::MAX, true)] {
+        let disk = new_disk();
+        make_dirs(&*disk, 1).unwrap();
+        let shards = vec![ShardRoot { segment: SegmentNo(0), clean: None }];
+        make_superblock(&*disk, &Superblock { uuid: UUID, epoch: Epoch(epoch), generation: 1, shards }).unwrap();
+        let opened = Store::recover(environment(&disk), &options()).map(drop);
+        assert_eq!(opened.is_err(), refused);
+        if let Err(error) = opened {
+            assert!(error.to_string().contains("STORE"), "{error}");
+        }
+    }
+}
+
+/// Recovery merges by the same limits as the shard.
+#[test]
+fn recovery_goes_by_the_limits_of_the_options() {
+    let disk = new_disk();
+    let (journal, _) = shard_with_many_files(&disk);
+    let limits = CheckpointLimits { files_max: 3, ..CheckpointLimits::default() };
+    let root = ShardRoot { segment: journal.number(), clean: None };
+    let found = find(&*disk, UUID, SHARD, &root, Epoch(1), limits).unwrap();
+    assert_eq!(found.files.limits.files_max, 3);
 }
