@@ -60,6 +60,8 @@ pub struct Channel {
     durable: CachePadded<AtomicU64>,
     /// [`Reserved::bytes_after`] of the last durable event.
     durable_bytes: AtomicU64,
+    /// Events below have been handed to the kernel.
+    written: AtomicU64,
     /// Events below should become durable soon.
     wanted: AtomicU64,
     /// Time of the first event since the shard last looked, 0 if none; kept for policies with a period.
@@ -124,6 +126,7 @@ impl Channel {
             payload_size_max: parts.payload_size_max,
             durable: CachePadded::new(AtomicU64::new(next.0)),
             durable_bytes: AtomicU64::new(0),
+            written: AtomicU64::new(next.0),
             wanted: AtomicU64::new(0),
             unseen_since_us: AtomicU64::new(0),
             unflushed_since_us: AtomicU64::new(0),
@@ -150,6 +153,11 @@ impl Channel {
         assert!(before <= seq.0 && seq <= self.tail.published(), "committed <= durable <= published");
         self.durable_bytes.store(bytes, Ordering::Relaxed);
         self.durable.store(seq.0, Ordering::Release);
+    }
+
+    /// Notes that events below are written. Only the shard's thread does this.
+    pub fn set_written(&self, seq: Seq) {
+        self.written.store(seq.0, Ordering::Relaxed);
     }
 
     /// Wakes those who wait for the durable mark, which was moved here.
@@ -220,7 +228,10 @@ impl Channel {
         let by_count = matches!(self.config.fsync_policy(), FsyncPolicy::EveryN(_));
         let Some(persistence) = self.persistence.as_ref().filter(|_| !by_count && !durable) else { return false };
         // The shard knows what stands in its queues; the other is true even while it stands still.
-        persistence.shard.is_behind() || persistence.shard.unwritten.is_old(wall_us, &self.clock)
+        let late = persistence.shard.is_behind() || persistence.shard.unwritten.is_old(wall_us, &self.clock);
+        // A channel with nothing unwritten has nothing that gets older: so each goes on, one append a commit at the least,
+        // whatever load others put on the shard.
+        late && self.tail.published().0 > self.written.load(Ordering::Relaxed)
     }
 
     #[cold]

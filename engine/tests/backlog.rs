@@ -216,3 +216,43 @@ fn many_channels_that_wait_share_what_room_there_is() {
     drop(waiting);
     redex.close().wait().unwrap();
 }
+
+/// Durable appends are never held back. What they do to a shard must not keep the others out: as long as the load goes on, other
+/// appends do, too.
+#[test]
+fn a_durable_load_does_not_keep_other_channels_out() {
+    const LOAD_APPENDS: usize = 250;
+    let dir = scratch();
+    let redex = Redex::builder().persistent_dir(dir.path()).shards(1).build().unwrap();
+    let config = RedexFileConfig::default().with_persistent(true);
+    let small = redex.open_file("small", config.clone()).unwrap();
+    let (over, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for i in 0..4 {
+            let file = redex.open_file(format!("load/{i}"), config.clone()).unwrap();
+            let (over, stop) = (&over, &stop);
+            scope.spawn(move || {
+                let payload = vec![7; 1 << 20];
+                let mut appends = std::collections::VecDeque::new();
+                for _ in 0..LOAD_APPENDS {
+                    appends.push_back(file.append_durable(&payload));
+                    if appends.len() == 4 {
+                        appends.pop_front().unwrap().wait().unwrap();
+                    }
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+                over.store(true, Ordering::Relaxed);
+            });
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        for seq in 0..10 {
+            assert_eq!(small.append(b"more than eight bytes").wait().unwrap(), seq);
+        }
+        let over = over.load(Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
+        assert!(!over, "the others came only after the load");
+    });
+    redex.close().wait().unwrap();
+}

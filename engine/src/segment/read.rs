@@ -316,11 +316,11 @@ impl OnDisk {
         };
         let mut have = u64::from(first_block) + read as u64;
         let joins = have >= u64::from(*tail_offset) || first_block >= *tail_offset;
-        if !tail.is_empty() && end > u64::from(*tail_offset) && joins {
+        let skip = first_block.saturating_sub(*tail_offset) as usize;
+        if skip < tail.len() && end > u64::from(*tail_offset) && joins {
             // The unfinished block of a reopened channel: its bytes are in memory.
-            let skip = first_block.saturating_sub(*tail_offset) as usize;
             let at = (tail_offset + skip as u32 - first_block) as usize;
-            let n = (tail.len().saturating_sub(skip)).min(rounded - at);
+            let n = (tail.len() - skip).min(rounded - at);
             buf[at..at + n].copy_from_slice(&tail[skip..skip + n]);
             have = have.max(u64::from(first_block) + (at + n) as u64);
         }

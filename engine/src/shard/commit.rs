@@ -612,6 +612,7 @@ impl Shard {
             for (slot, position) in &marks {
                 let active = self.active[*slot as usize].as_mut().expect("committed channels are open");
                 active.written = *position;
+                active.channel.set_written(position.seq);
                 let active = self.active[*slot as usize].as_ref().expect("committed channels are open");
                 if self.has_to_destage(active) {
                     self.queue_destage(*slot);
