@@ -90,6 +90,24 @@ fn number_max(disk: &SimDisk, start: &str) -> u64 {
     names.filter_map(|name| name.split('.').next().unwrap().parse().ok()).max().expect("there is one")
 }
 
+/// Opens and uses the store beside these files, twice: the first opening reports each of them, and none is touched.
+fn check_left_alone(disk: &SimDisk, files: Vec<(String, Vec<u8>)>, close: bool) {
+    let warnings = Warnings::default();
+    let opened = tracing::subscriber::with_default(warnings.clone(), || try_open(disk, 1));
+    let mut store = opened.unwrap();
+    work(&mut store);
+    store.close().unwrap();
+    work(&mut try_open(disk, 9).unwrap());
+    for (path, bytes) in &files {
+        assert!(disk.read_file(path).as_ref() == Some(bytes), "closed {close}: {path} was touched");
+    }
+    let mut paths: Vec<String> = files.into_iter().map(|(path, _)| path).collect();
+    let mut reported = warnings.0.lock().unwrap().clone();
+    paths.sort();
+    reported.sort();
+    assert_eq!(reported, paths, "closed {close}");
+}
+
 #[test]
 fn unknown_files_are_reported_and_left_alone() {
     let _alone = ALONE.lock();
@@ -117,21 +135,8 @@ fn unknown_files_are_reported_and_left_alone() {
         // What the store itself may have left half made goes.
         let torn = format!("checkpoint/000/{:020}.ckp", ckp + 1);
         disk.write_file(&torn, &[0; 8192]).unwrap();
-        let warnings = Warnings::default();
-        let opened = tracing::subscriber::with_default(warnings.clone(), || try_open(&disk, 1));
-        let mut store = opened.unwrap();
-        work(&mut store);
-        store.close().unwrap();
-        work(&mut try_open(&disk, 9).unwrap());
-        for (path, bytes) in &unknown {
-            assert!(disk.read_file(path).as_ref() == Some(bytes), "closed {close}: {path} was touched");
-        }
+        check_left_alone(&disk, unknown, close);
         assert_eq!(disk.read_file(&torn), None);
-        let mut paths: Vec<String> = unknown.into_iter().map(|(path, _)| path).collect();
-        let mut reported = warnings.0.lock().unwrap().clone();
-        paths.sort();
-        reported.sort();
-        assert_eq!(reported, paths, "closed {close}");
     }
 }
 
@@ -157,39 +162,30 @@ fn a_file_whose_number_leaves_none_is_an_error() {
 /// What cannot be read does not tell whose it is. Nothing needs these: they are no reason to refuse.
 #[test]
 fn unreadable_files_that_nothing_needs_are_reported_and_left_alone() {
+    let _alone = ALONE.lock();
     for close in [true, false] {
         let disk = store(1, close);
         let (wal, ckp) = (number_max(&disk, "journal/000/"), number_max(&disk, "checkpoint/000/"));
         let spare = disk.list_all().into_iter().find(|path| path.starts_with("journal/000/spare/")).unwrap();
-        let mut unreadable = vec![
+        let unreadable = vec![
             format!("checkpoint/000/{:020}.ckp", ckp + 70),
             format!("journal/000/{:020}.wal", wal + 1),
             format!("journal/000/{:020}.wal", wal + 70),
             spare,
         ];
-        for path in &unreadable {
-            disk.write_file(path, &[1; 64 << 10]).unwrap();
+        let unreadable: Vec<_> = unreadable.into_iter().map(|path| (path, vec![1; 64 << 10])).collect();
+        for (path, bytes) in &unreadable {
+            disk.write_file(path, bytes).unwrap();
             disk.add_latent_sector(path, 0).unwrap();
         }
-        let warnings = Warnings::default();
-        let opened = tracing::subscriber::with_default(warnings.clone(), || try_open(&disk, 1));
-        let mut store = opened.unwrap();
-        work(&mut store);
-        store.close().unwrap();
-        work(&mut try_open(&disk, 9).unwrap());
-        for path in &unreadable {
-            assert!(disk.read_file(path) == Some(vec![1; 64 << 10]), "closed {close}: {path} was touched");
-        }
-        let mut reported = warnings.0.lock().unwrap().clone();
-        unreadable.sort();
-        reported.sort();
-        assert_eq!(reported, unreadable, "closed {close}");
+        check_left_alone(&disk, unreadable, close);
     }
 }
 
 /// An old segment whose header goes bad while the store runs is not used again, and the shard goes on.
 #[test]
 fn an_old_segment_that_cannot_be_read_is_not_recycled() {
+    let _alone = ALONE.lock();
     let disk = SimDisk::new(1, SimOptions::default());
     let mut store = try_open(&disk, 1).unwrap();
     for _ in 0..6 {

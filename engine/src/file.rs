@@ -64,7 +64,7 @@ impl RedexFile {
 
     /// Appends one event, and resolves to its sequence as the channel's policy says.
     ///
-    /// A payload of up to 8 bytes is kept inside its index record. The event is published by the call itself, unless memory
+    /// A payload of up to 8 bytes is kept inside its index record. The event is made by the call itself, unless memory
     /// or the shard is behind: then a copy waits its turn, and later appends to the channel line up behind it. So events
     /// have the order of the calls, awaited or not, and dropping the future cancels nothing.
     ///

@@ -205,6 +205,7 @@ pub fn line_up(channel: &Channel, waiting: Waiting, durable: bool) -> Result<Arc
     if let Some(persistence) = channel.persistence.as_ref().filter(|_| newly_listed) {
         persistence.shard.push_backlogged(persistence.slot);
     }
+    channel.ring();
     // There may be room by now, or never again: if the channel was closed meanwhile nobody else would come.
     relieve(channel);
     Ok(ticket)

@@ -1,6 +1,6 @@
-//! Appending, as the caller sees it: the event is published by the call itself, if there is room; the future only waits.
+//! Appending, as the caller sees it: the call itself makes the event, if there is room; the future only waits.
 //!
-//! So a dropped future cancels nothing, and one thread can have thousands of appends in flight. What a future waits for is
+//! The event is published with the call, or by the producer whose copy still stands before it. A dropped future cancels nothing, and one thread can have thousands of appends in flight. What a future waits for is
 //! decided when the event is published: nothing, or durability of some position (by the policy, or `append_durable`). An
 //! append that finds no room lines up in the [`backlog`] and is published from there, in the order of the calls.
 
@@ -65,7 +65,7 @@ enum State {
 
 /// The future of one append. Resolves to the event's sequence; see [`crate::RedexFile::append`].
 #[derive(Debug)]
-#[must_use = "the event is published, but whether it was refused and when its policy is met only the future tells"]
+#[must_use = "the append is made, but whether it was refused and when its policy is met only the future tells"]
 pub struct Append<'f> {
     channel: &'f Channel,
     state: State,
@@ -73,7 +73,7 @@ pub struct Append<'f> {
 
 /// The future of a batch. Resolves to the events' sequences; see [`crate::RedexFile::append_batch`].
 #[derive(Debug)]
-#[must_use = "the batch is published, but whether it was refused and when its policy is met only the future tells"]
+#[must_use = "the batch is appended, but whether it was refused and when its policy is met only the future tells"]
 pub struct AppendBatch<'f> {
     append: Append<'f>,
     count: u64,
@@ -101,11 +101,7 @@ impl State {
         match line_up(channel, waiting, durable) {
             Err(Refused::TooMuch) => Self::Failed(Some(AppendError::Full { channel: channel.name.clone() })),
             Err(Refused::Closed) => Self::Failed(Some(why_closed(channel))),
-            Ok(ticket) => {
-                // Somebody waits, for room.
-                channel.ring();
-                Self::LinedUp(ticket)
-            }
+            Ok(ticket) => Self::LinedUp(ticket),
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
@@ -39,7 +39,7 @@ impl Shared {
         loop {
             if let Some(job) = jobs.waiting.pop_front() {
                 drop(jobs);
-                // Who waits for a job that panics waits for ever; the others go on.
+                // Not the job's own panic, which it hands over: a waker's. The thread goes on with what others wait for.
                 let _ = catch_unwind(AssertUnwindSafe(job));
                 jobs = self.jobs();
             } else if jobs.over {
@@ -78,14 +78,14 @@ impl Offload {
         Self::new("inline", 0)
     }
 
-    /// Runs `job` elsewhere; if no thread can be had, here.
+    /// Runs `job` elsewhere; if no thread can be had, here. If it panics, so does who polls its result, and nobody else.
     pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Offloaded<T> {
-        let slot = Arc::new(Mutex::new(SlotState { value: None, waker: None }));
+        let slot = Arc::new(Mutex::new(SlotState { result: None, waker: None }));
         let theirs = slot.clone();
         let job: Job = Box::new(move || {
-            let value = job();
+            let result = catch_unwind(AssertUnwindSafe(job));
             let mut slot = theirs.lock().expect("no panic while the lock is held");
-            slot.value = Some(value);
+            slot.result = Some(result);
             if let Some(waker) = slot.waker.take() {
                 drop(slot);
                 waker.wake();
@@ -122,8 +122,7 @@ impl Offload {
             std::mem::take(&mut jobs.threads)
         };
         for thread in threads {
-            // A job that panicked left its caller without an answer; there is nothing to do about it here.
-            let _ = thread.join();
+            thread.join().expect("no panic leaves a job");
         }
     }
 }
@@ -137,7 +136,7 @@ impl Drop for Offload {
 }
 
 struct SlotState<T> {
-    value: Option<T>,
+    result: Option<std::thread::Result<T>>,
     waker: Option<Waker>,
 }
 
@@ -157,8 +156,12 @@ impl<T> Future for Offloaded<T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         let mut slot = self.slot.lock().expect("no panic while the lock is held");
-        match slot.value.take() {
-            Some(value) => Poll::Ready(value),
+        match slot.result.take() {
+            Some(Ok(value)) => Poll::Ready(value),
+            Some(Err(panic)) => {
+                drop(slot);
+                resume_unwind(panic)
+            }
             None => {
                 slot.waker = Some(cx.waker().clone());
                 Poll::Pending
@@ -194,5 +197,17 @@ mod tests {
         }
         let mut late = offload.run(|| 7);
         assert_eq!(Pin::new(&mut late).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(7), "done here");
+    }
+
+    #[test]
+    fn a_panic_reaches_who_wants_the_result_and_nobody_else() {
+        let offload = Offload::new("offload-test", 1);
+        let mut bad = offload.run(|| panic!("on purpose"));
+        let mut good = offload.run(|| 7);
+        offload.finish();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(Pin::new(&mut good).poll(&mut cx), Poll::Ready(7));
+        let polled: Result<Poll<()>, _> = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut bad).poll(&mut cx)));
+        assert_eq!(*polled.unwrap_err().downcast_ref::<&str>().unwrap(), "on purpose");
     }
 }

@@ -220,10 +220,9 @@ impl ShardHandle {
         self.files_ready.pop()
     }
 
-    /// Appends to a channel wait for room.
+    /// Appends to a channel wait for room. The caller rings.
     pub fn push_backlogged(&self, slot: Slot) {
         self.backlogged.push(slot);
-        self.ring();
     }
 
     /// Takes a channel with appends that wait for room.

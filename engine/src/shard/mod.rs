@@ -7,7 +7,7 @@
 //!
 //! The shard is a state machine: [`Shard::turn`] takes what has completed and what is published, and submits what follows
 //! from it. It reads no clock but the one it was given, and never waits; [`run`] does that around it, and the simulator does
-//! it by hand. Segment files are made beside it, by the store's second [`Offload`], whose thread the first job starts.
+//! it by hand. Segment files are made, and journal segments recycled, beside it, by threads of the store ([`Offload`]).
 //!
 //! Promises: see `docs/architecture.md`. A failed write or flush stops it for good ([`Poisoned`]); no flush is tried again.
 
