@@ -39,6 +39,62 @@ impl FsyncPolicy {
     }
 }
 
+/// How much of a channel is kept, and for how long. Nothing is dropped unless a limit is set; with several, whichever cuts
+/// first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// The newest so many events.
+    pub max_events: Option<u64>,
+    /// The newest events with so many bytes; each counts its payload and its 20 bytes of index.
+    pub max_bytes: Option<u64>,
+    /// Events of this age or younger.
+    pub max_age: Option<Duration>,
+    /// What readers and subscriptions that are behind may hold back beyond each limit, percent of it; 0 makes the limits
+    /// hard.
+    pub hold_percent: u32,
+}
+
+/// What readers may hold back unless set: as much again as the limit.
+const HOLD_PERCENT_DEFAULT: u32 = 100;
+
+impl Default for Retention {
+    /// Everything is kept.
+    fn default() -> Self {
+        Self { max_events: None, max_bytes: None, max_age: None, hold_percent: HOLD_PERCENT_DEFAULT }
+    }
+}
+
+impl Retention {
+    /// Whether there is a limit.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.max_events.is_some() || self.max_bytes.is_some() || self.max_age.is_some()
+    }
+
+    /// The limits with what readers may hold back.
+    pub(crate) fn with_hold(&self) -> Self {
+        let more = |limit: u64| limit.saturating_add((u128::from(limit) * u128::from(self.hold_percent) / 100) as u64);
+        let longer = |age: Duration| age.saturating_add(age.saturating_mul(self.hold_percent) / 100);
+        Self {
+            max_events: self.max_events.map(more),
+            max_bytes: self.max_bytes.map(more),
+            max_age: self.max_age.map(longer),
+            hold_percent: 0,
+        }
+    }
+
+    /// What may lie above a limit before an append makes room: an eighth, so that a head moves, durably, once for many
+    /// appends.
+    pub(crate) fn slack(limit: u64) -> u64 {
+        limit / PARTS
+    }
+}
+
+/// A segment is such a part of a limit, so that space comes back in small pieces.
+const PARTS: u64 = 8;
+/// Records below which no segment ends for the sake of a limit: a pair of files costs three blocks.
+const SEGMENT_RECORDS_MIN: u64 = 1024;
+
 /// How a channel is kept. Build it from the default.
 ///
 /// ```
@@ -46,21 +102,47 @@ impl FsyncPolicy {
 /// let config = RedexFileConfig::default().with_persistent(true).with_fsync_policy(FsyncPolicy::EveryN(100));
 /// assert!(config.persistent());
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedexFileConfig {
+    persistent: bool,
+    fsync_policy: FsyncPolicy,
+    segment_bytes: u64,
+    more: More,
+}
+
+/// The settings as they were first stored: what every version reads.
+#[derive(Serialize, Deserialize)]
+struct First {
     persistent: bool,
     fsync_policy: FsyncPolicy,
     segment_bytes: u64,
 }
 
+/// Settings that came later. Stored behind [`First`], with a version, unless all are as they were before there were any.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct More {
+    retention: Retention,
+    affinity: Option<String>,
+}
+
+/// Version of [`More`].
+const MORE_VERSION: u8 = 1;
+
 /// Bytes of dat after which a segment ends, unless set.
 pub(crate) const SEGMENT_BYTES_DEFAULT: u64 = 1 << 30;
 /// Bounds of what can be set: one page's worth at least, and offsets have 32 bits.
 pub(crate) const SEGMENT_BYTES_RANGE: std::ops::RangeInclusive<u64> = (16 << 10)..=(4 << 30) - (256 << 20);
+/// Records of a segment at the most.
+const SEGMENT_RECORDS_MAX: u64 = 16 << 20;
 
 impl Default for RedexFileConfig {
     fn default() -> Self {
-        Self { persistent: false, fsync_policy: FsyncPolicy::Never, segment_bytes: SEGMENT_BYTES_DEFAULT }
+        Self {
+            persistent: false,
+            fsync_policy: FsyncPolicy::Never,
+            segment_bytes: SEGMENT_BYTES_DEFAULT,
+            more: More::default(),
+        }
     }
 }
 
@@ -80,10 +162,56 @@ impl RedexFileConfig {
     }
 
     /// Payload bytes after which a segment ends: 16 KiB to 3.75 GiB, 1 GiB unless set. A value outside is refused by
-    /// `open_file`.
+    /// `open_file`. A channel with a limit of bytes ends its segments at an eighth of that, if it is less.
     #[must_use]
     pub fn with_segment_bytes(mut self, segment_bytes: u64) -> Self {
         self.segment_bytes = segment_bytes;
+        self
+    }
+
+    /// Keeps the newest so many events, and up to an eighth more until an append or
+    /// [`RedexFile::sweep_retention`](crate::RedexFile::sweep_retention) drops them. `None`: no such limit.
+    #[must_use]
+    pub fn with_retention_max_events(mut self, events: impl Into<Option<u64>>) -> Self {
+        self.more.retention.max_events = events.into();
+        self
+    }
+
+    /// Keeps the newest events with so many bytes, each with its payload and 20 bytes of index. On disk there are never
+    /// more than 1.25 times as many and one segment, unless a reader holds them back. `None`: no such limit.
+    #[must_use]
+    pub fn with_retention_max_bytes(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.more.retention.max_bytes = bytes.into();
+        self
+    }
+
+    /// Keeps events up to this age, by the times in their index records. `None`: no such limit.
+    #[must_use]
+    pub fn with_retention_max_age(mut self, age: impl Into<Option<Duration>>) -> Self {
+        self.more.retention.max_age = age.into();
+        self
+    }
+
+    /// What readers and subscriptions that are behind may hold back beyond each limit, percent of it: 100 unless set, as
+    /// much again. 0 makes the limits hard. A reader further behind gets `Lagged` and goes on at the head.
+    #[must_use]
+    pub fn with_retention_hold(mut self, percent: u32) -> Self {
+        self.more.retention.hold_percent = percent;
+        self
+    }
+
+    /// All limits at once.
+    #[must_use]
+    pub fn with_retention(mut self, retention: Retention) -> Self {
+        self.more.retention = retention;
+        self
+    }
+
+    /// Places a channel that is made anew on the same shard as all others with this key: then they have one order, and
+    /// [`Redex::batch`](crate::Redex::batch) can append to several of them at once. A channel that is there stays where it is.
+    #[must_use]
+    pub fn with_affinity(mut self, key: impl Into<String>) -> Self {
+        self.more.affinity = Some(key.into());
         self
     }
 
@@ -105,15 +233,58 @@ impl RedexFileConfig {
         self.segment_bytes
     }
 
+    /// The limits; see the calls that set them.
+    #[must_use]
+    pub fn retention(&self) -> Retention {
+        self.more.retention
+    }
+
+    /// See [`RedexFileConfig::with_affinity`].
+    #[must_use]
+    pub fn affinity(&self) -> Option<&str> {
+        self.more.affinity.as_deref()
+    }
+
+    /// Bytes of dat after which a segment ends, the limits considered.
+    pub(crate) fn segment_bytes_wanted(&self) -> u32 {
+        let part = self.more.retention.max_bytes.map_or(u64::MAX, |limit| limit / PARTS);
+        self.segment_bytes.min(part.max(*SEGMENT_BYTES_RANGE.start())) as u32
+    }
+
+    /// Records after which a segment ends, the limits considered.
+    pub(crate) fn segment_records_wanted(&self) -> u64 {
+        let retention = self.more.retention;
+        // A record counts 20 bytes, so a limit of bytes ends a segment of tiny events too.
+        let by_bytes = retention.max_bytes.map(|limit| limit / PARTS / 20);
+        let part = [retention.max_events.map(|limit| limit / PARTS), by_bytes].into_iter().flatten().min();
+        part.unwrap_or(u64::MAX).clamp(SEGMENT_RECORDS_MIN, SEGMENT_RECORDS_MAX)
+    }
+
     /// Form on disk, inside the checkpoint's and the journal's checksummed entries.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        postcard::to_allocvec(self).expect("a plain struct always encodes")
+        const ENCODES: &str = "a plain struct always encodes";
+        let Self { persistent, fsync_policy, segment_bytes, .. } = *self;
+        let first = First { persistent, fsync_policy, segment_bytes };
+        let mut bytes = postcard::to_allocvec(&first).expect(ENCODES);
+        if self.more != More::default() {
+            bytes.push(MORE_VERSION);
+            bytes = postcard::to_extend(&self.more, bytes).expect(ENCODES);
+        }
+        bytes
     }
 
     /// The inverse of [`RedexFileConfig::encode`]; `None` for what newer software wrote.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (config, rest) = postcard::take_from_bytes(bytes).ok()?;
-        rest.is_empty().then_some(config)
+        let (First { persistent, fsync_policy, segment_bytes }, rest) = postcard::take_from_bytes(bytes).ok()?;
+        let more = match rest {
+            [] => More::default(),
+            [MORE_VERSION, rest @ ..] => {
+                let (more, rest) = postcard::take_from_bytes::<More>(rest).ok()?;
+                rest.is_empty().then_some(more)?
+            }
+            _ => return None,
+        };
+        Some(Self { persistent, fsync_policy, segment_bytes, more })
     }
 }
 
@@ -127,7 +298,33 @@ mod tests {
             .with_persistent(true)
             .with_segment_bytes(1 << 20)
             .with_fsync_policy(FsyncPolicy::IntervalOrBytes { period: Duration::from_millis(7), max_bytes: 99 });
-        assert_eq!(RedexFileConfig::decode(&config.encode()), Some(config));
+        assert_eq!(RedexFileConfig::decode(&config.encode()), Some(config.clone()));
         assert_eq!(RedexFileConfig::decode(&[]), None);
+        let limited =
+            config.with_retention_max_events(7).with_retention_max_age(Duration::from_secs(1)).with_affinity("a");
+        let encoded = limited.encode();
+        assert_eq!(RedexFileConfig::decode(&encoded), Some(limited));
+        assert_eq!(RedexFileConfig::decode(&[&encoded[..], &[0]].concat()), None, "newer software wrote more");
+        assert_eq!(RedexFileConfig::decode(&encoded[..encoded.len() - 1]), None);
+    }
+
+    #[test]
+    fn segments_follow_the_limits() {
+        let config = RedexFileConfig::default().with_retention_max_bytes(8 << 20);
+        assert_eq!(config.segment_bytes_wanted(), 1 << 20);
+        assert_eq!(config.segment_records_wanted(), (1 << 20) / 20);
+        let config = config.with_retention_max_bytes(Some(1)).with_retention_max_events(80_000);
+        assert_eq!((config.segment_bytes_wanted(), config.segment_records_wanted()), (16 << 10, 1024));
+        let config = RedexFileConfig::default().with_retention_max_events(80_000);
+        assert_eq!((config.segment_bytes_wanted(), config.segment_records_wanted()), (1 << 30, 10_000));
+    }
+
+    #[test]
+    fn what_readers_hold_is_a_part_of_each_limit() {
+        let retention =
+            Retention { max_events: Some(10), max_age: Some(Duration::from_secs(4)), ..Retention::default() };
+        let held = retention.with_hold();
+        assert_eq!((held.max_events, held.max_bytes, held.max_age), (Some(20), None, Some(Duration::from_secs(8))));
+        assert_eq!(Retention { hold_percent: 0, ..retention }.with_hold().max_events, Some(10));
     }
 }

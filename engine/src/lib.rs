@@ -53,7 +53,7 @@ pub mod format {
 
 pub use append::{Append, AppendBatch};
 pub use channel_name::{CHANNEL_NAME_SIZE_MAX, ChannelName, ChannelNameError, IntoChannelName};
-pub use config::{FsyncPolicy, RedexFileConfig};
+pub use config::{FsyncPolicy, RedexFileConfig, Retention};
 pub use error::{
     AppendError, CloseError, OpenError, OpenFileError, Poisoned, ReadError, RedexError, SubscribeError, SyncError,
 };
