@@ -219,6 +219,12 @@ pub enum OpenFileError {
         /// Which channel.
         channel: ChannelName,
     },
+    /// The channel is being deleted. Wait for that, then open it again: it will be a new one.
+    #[error("channel {channel} is being deleted; wait for that, then open it again")]
+    BeingDeleted {
+        /// Which channel.
+        channel: ChannelName,
+    },
     /// `close` was called.
     #[error("the store is closed; open it again for its channels")]
     Closed,
@@ -258,6 +264,16 @@ pub enum AppendError {
         /// Most events a batch may have.
         count_limit: usize,
     },
+    /// Somebody else has appended: nothing was. Read from `expected` on, decide anew, and append at `actual`.
+    #[error("channel {channel}: the next event would be {actual}, not {expected}; read what came, and decide anew")]
+    OtherSeq {
+        /// Which channel.
+        channel: ChannelName,
+        /// The sequence that was to be given.
+        expected: u64,
+        /// The one that would have been.
+        actual: u64,
+    },
     /// An inline payload has at most 8 bytes; use `append`.
     #[error("channel {channel}: inline payload is {size} bytes, the limit is 8; use `append`")]
     NotInline {
@@ -288,6 +304,69 @@ pub enum AppendError {
         channel: ChannelName,
     },
     /// An earlier write or flush failed.
+    #[error(transparent)]
+    Poisoned(#[from] Poisoned),
+}
+
+/// Why a channel was not changed: its head, its end, its settings, or whether it is there. Unless it says otherwise the channel
+/// is as it was.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// There is no such channel.
+    #[error("there is no channel {channel}; `Redex::channels` lists those that are there")]
+    NotFound {
+        /// Which channel.
+        channel: ChannelName,
+    },
+    /// The position is not one that the channel has.
+    #[error("channel {channel} has events {head}..{next}: it cannot end at {end}; give a sequence from {head} to {next}")]
+    OutOfRange {
+        /// Which channel.
+        channel: ChannelName,
+        /// The position.
+        end: u64,
+        /// First event that is there.
+        head: u64,
+        /// Sequence of the next event.
+        next: u64,
+    },
+    /// A batch has channels of several shards: no commit can hold it. Make them with the same
+    /// [`RedexFileConfig::with_affinity`](crate::RedexFileConfig::with_affinity).
+    #[error(
+        "channels {channel} and {other} lie on different shards, so no batch can be atomic over both; \
+         make them with the same affinity"
+    )]
+    Apart {
+        /// Which channel.
+        channel: ChannelName,
+        /// The other one.
+        other: ChannelName,
+    },
+    /// Split the batch: it must fit one commit.
+    #[error("the batch takes {size} bytes of a commit, the limit is {limit}; split it")]
+    BatchTooLarge {
+        /// What it takes, bytes.
+        size: usize,
+        /// What a commit has room for, bytes.
+        limit: usize,
+    },
+    /// An append of the batch was refused, and with it all of it.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// What the limits drop could not be found out, since events cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The channel could not be opened for it.
+    #[error(transparent)]
+    OpenFile(Arc<OpenFileError>),
+    /// The channel, or the store, was closed.
+    #[error("channel {channel} is closed; open it again to change it")]
+    Closed {
+        /// Which channel.
+        channel: ChannelName,
+    },
+    /// A write or flush failed. Whether the change was made is known after the next open.
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
 }
@@ -368,6 +447,27 @@ pub enum ReadError {
         /// Its answer.
         #[source]
         source: Arc<io::Error>,
+    },
+    /// The events were dropped by the channel's limits, or by `trim_head`, while they were to be read. Read on from `to`.
+    #[error("channel {channel}: events {from}..{to} were dropped by retention; read on from {to}")]
+    Trimmed {
+        /// Which channel.
+        channel: ChannelName,
+        /// First event that was to be read.
+        from: u64,
+        /// First event that is there.
+        to: u64,
+    },
+    /// The events were cut off, by `truncate_suffix` or `reset_channel`, while they were to be read. Those from `from` on are
+    /// others now, or yet to come.
+    #[error("channel {channel}: events {from}..{to} were cut off; forget them, and read on from {from}")]
+    CutOff {
+        /// Which channel.
+        channel: ChannelName,
+        /// First event that is gone.
+        from: u64,
+        /// End of those that the reader had, exclusive.
+        to: u64,
     },
     /// The file is shorter than the channel's state says.
     #[error(
@@ -471,6 +571,9 @@ pub enum RedexError {
     /// See [`ReadError`].
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// See [`ChangeError`].
+    #[error(transparent)]
+    Change(#[from] ChangeError),
     /// See [`SubscribeError`].
     #[error(transparent)]
     Subscribe(#[from] SubscribeError),

@@ -28,13 +28,18 @@ mod config;
 mod error;
 mod event;
 mod file;
+mod file_changes;
 mod ids;
 mod io;
 mod journal;
+mod live_config;
+mod memory;
 mod options;
 mod random;
 mod read;
 mod redex;
+mod request;
+mod retention;
 mod segment;
 mod shard;
 #[cfg(feature = "sim")]
@@ -55,7 +60,7 @@ pub use append::{Append, AppendBatch};
 pub use channel_name::{CHANNEL_NAME_SIZE_MAX, ChannelName, ChannelNameError, IntoChannelName};
 pub use config::{FsyncPolicy, RedexFileConfig, Retention};
 pub use error::{
-    AppendError, CloseError, OpenError, OpenFileError, Poisoned, ReadError, RedexError, SubscribeError, SyncError,
+    AppendError, ChangeError, CloseError, OpenError, OpenFileError, Poisoned, ReadError, RedexError, SubscribeError, SyncError,
 };
 pub use event::{EventTime, Payload, RedexEvent};
 pub use file::{Durable, PublishedWait, RedexFile};
@@ -65,4 +70,5 @@ pub use options::Backend;
 pub use read::range::{ReadOne, ReadRange, Scan};
 pub use read::subscribe::{Cursor, From, Subscribe, Tail, TailEnd, TailResults};
 pub use redex::{ChannelInfo, Close, Redex, RedexBuilder};
+pub use request::Change;
 pub use shard::stats::Stats;

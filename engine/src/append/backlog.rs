@@ -19,6 +19,7 @@ use std::task::Waker;
 
 use super::{BATCH_SIZE_MAX, Published};
 use crate::channel::Channel;
+use crate::ids::Seq;
 use crate::tail::Refusal;
 
 /// Payload bytes that may wait in one channel: as many as the largest batch has.
@@ -29,10 +30,10 @@ const ENTRY_BYTES: usize = 64;
 /// What waits. A copy: the caller's bytes are gone by the time that there is room.
 #[derive(Debug)]
 pub enum Waiting {
-    /// One event.
-    One(Vec<u8>),
-    /// A batch.
-    Batch(Vec<Vec<u8>>),
+    /// One event, which is to get this sequence.
+    One(Vec<u8>, Option<Seq>),
+    /// A batch, whose first event is to get this sequence.
+    Batch(Vec<Vec<u8>>, Option<Seq>),
     /// Nothing: its turn says that everything before it is published.
     Mark,
 }
@@ -40,8 +41,8 @@ pub enum Waiting {
 impl Waiting {
     fn size(&self) -> usize {
         let payload = match self {
-            Self::One(payload) => payload.len(),
-            Self::Batch(payloads) => payloads.iter().map(|payload| payload.len() + ENTRY_BYTES).sum(),
+            Self::One(payload, _) => payload.len(),
+            Self::Batch(payloads, _) => payloads.iter().map(|payload| payload.len() + ENTRY_BYTES).sum(),
             Self::Mark => return 0,
         };
         payload + ENTRY_BYTES
@@ -55,6 +56,8 @@ pub enum Denied {
     Closed,
     /// The disk is full.
     NoSpace,
+    /// It would have got another sequence than expected: this one.
+    OtherSeq(Seq),
 }
 
 /// Tells one caller what became of his append.
@@ -202,7 +205,7 @@ impl Backlog {
 /// Lines something up behind what waits.
 pub fn line_up(channel: &Channel, waiting: Waiting, durable: bool) -> Result<Arc<Ticket>, Refused> {
     let (ticket, newly_listed) = channel.backlog.enter(waiting, durable)?;
-    if let Some(persistence) = channel.persistence.as_ref().filter(|_| newly_listed) {
+    if let Some(persistence) = channel.persistence().filter(|_| newly_listed) {
         persistence.shard.push_backlogged(persistence.slot);
     }
     channel.ring();
@@ -232,7 +235,7 @@ pub fn relieve(channel: &Channel) -> bool {
 }
 
 fn publish(channel: &Channel, entry: &Entry) -> Option<Result<Published, Denied>> {
-    let no_space = || channel.persistence.as_ref().is_some_and(|persistence| persistence.shard.no_space());
+    let no_space = || channel.persistence().is_some_and(|persistence| persistence.shard.no_space());
     let appended = match &entry.waiting {
         Waiting::Mark => {
             let first = channel.tail.reserved_end();
@@ -244,11 +247,11 @@ fn publish(channel: &Channel, entry: &Entry) -> Option<Result<Published, Denied>
         _ if channel.tail.is_closed() => return Some(Err(Denied::Closed)),
         _ if no_space() => return Some(Err(Denied::NoSpace)),
         _ if channel.holds_back(entry.durable, channel.clock.wall_us()) => return None,
-        Waiting::One(payload) => {
-            channel.append(payload, channel.clock.wall_us()).map(|(reserved, policy)| (reserved, 1, policy))
+        Waiting::One(payload, expected) => {
+            channel.append(payload, channel.clock.wall_us(), *expected).map(|(reserved, policy)| (reserved, 1, policy))
         }
-        Waiting::Batch(payloads) => channel
-            .append_batch(payloads, channel.clock.wall_us())
+        Waiting::Batch(payloads, expected) => channel
+            .append_batch(payloads, channel.clock.wall_us(), *expected)
             .map(|(reserved, policy)| (reserved, payloads.len() as u64, policy)),
     };
     match appended {
@@ -262,6 +265,7 @@ fn publish(channel: &Channel, entry: &Entry) -> Option<Result<Published, Denied>
         }
         Err(Refusal::Full) => None,
         Err(Refusal::Closed) => Some(Err(Denied::Closed)),
+        Err(Refusal::OtherSeq(actual)) => Some(Err(Denied::OtherSeq(actual))),
     }
 }
 
@@ -270,7 +274,7 @@ mod tests {
     use super::*;
 
     fn one(size: usize) -> Waiting {
-        Waiting::One(vec![0; size])
+        Waiting::One(vec![0; size], None)
     }
 
     #[test]

@@ -121,6 +121,11 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn unlink(&self, path: &str) -> io::Result<()>;
+    /// Removes a directory; an error unless it is empty.
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Makes the directory's entries durable.
     fn sync_dir(&self, path: &str) -> io::Result<()>;
     /// Makes the queue of a shard. Called on the thread that will use it (a ring has one submitter).

@@ -3,6 +3,7 @@
 //! [`EventReader`] is a cursor on it. A range, a scan and a subscription are that cursor with different ends, so that
 //! backfill and live cannot leave a gap.
 
+pub mod hold;
 pub mod offload;
 pub mod range;
 pub mod subscribe;
@@ -13,11 +14,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use self::hold::Hold;
 use self::offload::Offloaded;
+use self::subscribe::{Cursor, check_cursor};
 use crate::channel::Channel;
-use crate::error::ReadError;
+use crate::error::{ReadError, SubscribeError};
 use crate::event::{EventTime, Payload, RedexEvent};
-use crate::ids::Seq;
+use crate::ids::{Epoch, Seq};
 use crate::segment::record::RecordPlace;
 use crate::tail::page::Page;
 
@@ -32,6 +35,11 @@ pub struct EventReader {
     fetched: VecDeque<RedexEvent>,
     failed: Option<ReadError>,
     fetching: Option<Offloaded<Fetched>>,
+    /// How often the channel's suffix had been cut off when this was last looked at, and the epoch since then.
+    resets: u32,
+    epoch: Epoch,
+    /// Keeps retention from dropping what is ahead.
+    hold: Option<Hold>,
 }
 
 /// What one look at memory found.
@@ -39,12 +47,73 @@ enum Look {
     Event(RedexEvent),
     Failed(ReadError),
     OnDisk,
+    /// It was cut off.
+    Gone,
 }
 
 impl EventReader {
     /// A cursor that stands before `next`.
     pub fn new(channel: Arc<Channel>, next: Seq) -> Self {
-        Self { channel, next, page: None, fetched: VecDeque::new(), failed: None, fetching: None }
+        // The count first: a cut that comes between is noticed, at worst twice.
+        let resets = channel.tail.resets();
+        let epoch = channel.epoch();
+        Self {
+            channel,
+            next,
+            page: None,
+            fetched: VecDeque::new(),
+            failed: None,
+            fetching: None,
+            resets,
+            epoch,
+            hold: None,
+        }
+    }
+
+    /// The same, and retention waits for it as long as the channel allows.
+    #[must_use]
+    pub fn holding(mut self) -> Self {
+        self.hold = Some(self.channel.holds.begin(self.next));
+        self
+    }
+
+    /// The epoch in which its position counts.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Whether the channel's suffix was cut off since the last look.
+    #[inline]
+    pub fn is_cut_off(&self) -> bool {
+        self.channel.tail.resets() != self.resets
+    }
+
+    /// Looks whether the channel's suffix was cut off, and takes this back with it: an error if it had events that are gone.
+    #[inline]
+    pub fn cut_off(&mut self) -> Option<ReadError> {
+        if self.is_cut_off() { self.take_back() } else { None }
+    }
+
+    #[cold]
+    fn take_back(&mut self) -> Option<ReadError> {
+        let cursor = Cursor { epoch: self.epoch.0, seq: self.next.0 };
+        let (next, hold) = (self.next, self.hold.take());
+        *self = Self { hold, ..Self::new(self.channel.clone(), next) };
+        match check_cursor(&self.channel, cursor) {
+            Err(SubscribeError::LostEvents { channel, from, to }) => {
+                self.advance_to(Seq(from));
+                Some(ReadError::CutOff { channel, from, to })
+            }
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn advance_to(&mut self, next: Seq) {
+        self.next = next;
+        if let Some(hold) = &self.hold {
+            hold.move_to(next);
+        }
     }
 
     /// The channel.
@@ -59,14 +128,24 @@ impl EventReader {
 
     /// Goes on elsewhere.
     pub fn seek(&mut self, next: Seq) {
-        *self = Self::new(self.channel.clone(), next);
+        let hold = self.hold.take();
+        *self = Self { hold, ..Self::new(self.channel.clone(), next) };
+        self.advance_to(next);
     }
 
     /// The next event if it is in memory; `end` is above [`EventReader::next_seq`] and published.
     fn look(&mut self) -> Look {
+        if let Some(error) = self.cut_off() {
+            return Look::Failed(error);
+        }
+        // Also where it is still in memory: what is there does not depend on that.
+        if let Some(error) = trimmed(&self.channel, self.next) {
+            self.fetched.clear();
+            return Look::Failed(error);
+        }
         if let Some(event) = self.fetched.pop_front() {
             debug_assert_eq!(event.seq, self.next.0);
-            self.next.0 += 1;
+            self.advance_to(Seq(self.next.0 + 1));
             return Look::Event(event);
         }
         if let Some(error) = self.failed.take() {
@@ -74,9 +153,10 @@ impl EventReader {
         }
         match self.next_in_page() {
             Some(event) => {
-                self.next.0 += 1;
+                self.advance_to(Seq(self.next.0 + 1));
                 Look::Event(event)
             }
+            None if self.next >= self.channel.tail.published() => Look::Gone,
             None => Look::OnDisk,
         }
     }
@@ -112,8 +192,10 @@ impl EventReader {
         let mut events = VecDeque::new();
         // Index blocks may be on disk before the payloads of their last events, which are in pages.
         let to = to.min(channel.tail.first_in_memory().max(Seq(from.0 + 1)));
-        let persistence = channel.persistence.as_ref().expect("events of a channel in memory are in its pages");
+        let persistence = channel.persistence().expect("events of a channel in memory are in its pages");
         let result = persistence.on_disk.read(from, to, &mut events);
+        // Files go when their events were dropped: then that is what is wrong.
+        let result = result.map_err(|error| trimmed(channel, from).unwrap_or(error));
         (events, result)
     }
 
@@ -131,7 +213,7 @@ impl EventReader {
         match self.look() {
             Look::Event(event) => Some(Ok(event)),
             Look::Failed(error) => Some(Err(error)),
-            Look::OnDisk => None,
+            Look::OnDisk | Look::Gone => None,
         }
     }
 
@@ -142,6 +224,7 @@ impl EventReader {
             match self.look() {
                 Look::Event(event) => return Some(Ok(event)),
                 Look::Failed(error) => return Some(Err(error)),
+                Look::Gone => return None,
                 Look::OnDisk => {
                     let fetched = Self::fetch(&self.channel, self.next, end);
                     self.take_fetched(fetched);
@@ -166,9 +249,10 @@ impl EventReader {
             match self.look() {
                 Look::Event(event) => return Poll::Ready(Some(Ok(event))),
                 Look::Failed(error) => return Poll::Ready(Some(Err(error))),
+                Look::Gone => return Poll::Ready(None),
                 Look::OnDisk => {
                     let (channel, from) = (self.channel.clone(), self.next);
-                    let persistence = channel.persistence.as_ref().expect("in memory, everything is in pages");
+                    let persistence = channel.persistence().expect("in memory, everything is in pages");
                     let offload = persistence.offload.clone();
                     self.fetching = Some(offload.run(move || Self::fetch(&channel, from, end)));
                 }
@@ -178,12 +262,26 @@ impl EventReader {
     }
 }
 
+/// Events from `next` on were dropped, up to the head.
+#[inline]
+fn trimmed(channel: &Channel, next: Seq) -> Option<ReadError> {
+    let head = channel.head();
+    if next < head { Some(were_trimmed(channel, next, head)) } else { None }
+}
+
+#[cold]
+fn were_trimmed(channel: &Channel, from: Seq, to: Seq) -> ReadError {
+    ReadError::Trimmed { channel: channel.name.clone(), from: from.0, to: to.0 }
+}
+
 /// Where to go on after a read error, if something follows the damage that may be whole.
 pub fn after_damage(error: &ReadError, at: Seq) -> Option<Seq> {
     match error {
         ReadError::Index { to, .. } => Some(Seq(*to)),
         ReadError::Payload { seq, .. } | ReadError::Record { seq, .. } => Some(Seq(seq + 1)),
         ReadError::Missing { to, .. } => Some(Seq((*to).max(at.0 + 1))),
+        ReadError::Trimmed { to, .. } => Some(Seq(*to)),
+        ReadError::CutOff { from, .. } => Some(Seq(*from)),
         ReadError::Io { .. } | ReadError::BadRange { .. } => None,
     }
 }

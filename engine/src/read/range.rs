@@ -19,7 +19,7 @@ fn clamp(channel: &Channel, range: Range<u64>) -> Result<Range<u64>, ReadError> 
     if range.start > range.end {
         return Err(ReadError::BadRange { channel: channel.name.clone(), start: range.start, end: range.end });
     }
-    let head = channel.head.load(std::sync::atomic::Ordering::Acquire);
+    let head = channel.head().0;
     let end = range.end.min(channel.tail.published().0);
     let start = range.start.max(head).min(end);
     Ok(start..end)
@@ -42,6 +42,8 @@ impl ReadRange {
             Err(error) => (0..0, Some(error)),
         };
         let reader = EventReader::new(channel.clone(), Seq(range.start));
+        // What nothing drops needs no hold, which costs as much as the rest of a read from memory.
+        let reader = if channel.config.is_limited() { reader.holding() } else { reader };
         Self { reader, end: Seq(range.end), events: Vec::new(), refused }
     }
 
@@ -51,9 +53,19 @@ impl ReadRange {
             return Err(error);
         }
         while let Some(event) = self.reader.next_blocking(self.end) {
-            self.events.push(event?);
+            self.take(event)?;
         }
         Ok(self.events)
+    }
+
+    /// What was dropped before the first event is not there, as if it had been at the call.
+    fn take(&mut self, event: Result<RedexEvent, ReadError>) -> Result<(), ReadError> {
+        match event {
+            Ok(event) => self.events.push(event),
+            Err(ReadError::Trimmed { to, .. }) if self.events.is_empty() => self.reader.seek(Seq(to)),
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 }
 
@@ -68,8 +80,11 @@ impl Future for ReadRange {
         loop {
             match this.reader.poll_next(this.end, cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(event))) => this.events.push(event),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(Some(event)) => {
+                    if let Err(error) = this.take(event) {
+                        return Poll::Ready(Err(error));
+                    }
+                }
                 Poll::Ready(None) => return Poll::Ready(Ok(std::mem::take(&mut this.events))),
             }
         }
@@ -83,7 +98,7 @@ pub struct ReadOne(ReadRange);
 
 impl ReadOne {
     pub(crate) fn new(channel: &Arc<Channel>, seq: u64) -> Self {
-        let head = channel.head.load(std::sync::atomic::Ordering::Acquire);
+        let head = channel.head().0;
         let end = if seq < head { seq } else { seq.saturating_add(1) };
         Self(ReadRange::new(channel, seq..end))
     }
@@ -118,7 +133,7 @@ impl Scan {
             Ok(range) => (range, None),
             Err(error) => (0..0, Some(error)),
         };
-        Self { reader: EventReader::new(channel.clone(), Seq(range.start)), end: Seq(range.end), refused }
+        Self { reader: EventReader::new(channel.clone(), Seq(range.start)).holding(), end: Seq(range.end), refused }
     }
 
     /// The next event, read on this thread; `None` at the end.

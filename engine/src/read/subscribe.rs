@@ -6,7 +6,6 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -60,10 +59,10 @@ pub enum TailEnd {
     /// The channel or the store was closed, and everything was delivered.
     #[error("the channel was closed")]
     Closed,
-    /// Events that the cursor has seen were lost in a crash. [`TailResults`] reports this first and goes on at `from`, the
+    /// Events that the cursor has seen were lost in a crash, or cut off. [`TailResults`] reports this first and goes on at `from`, the
     /// first position that survived: the events there are others than those that were seen.
     #[error(
-        "channel {channel}: events {from}..{to} that the cursor has seen were lost in a crash; the tail goes on at {from}"
+        "channel {channel}: events {from}..{to} that the cursor has seen were lost in a crash or cut off; the tail goes on at {from}"
     )]
     Lost {
         /// Which channel.
@@ -76,12 +75,34 @@ pub enum TailEnd {
     /// The subscription could not begin, for another reason than a loss: a cursor of another store.
     #[error(transparent)]
     Refused(SubscribeError),
+    /// The subscription was so far behind that the channel's limits dropped what comes next. [`TailResults`] reports this once
+    /// and goes on at `to`, the head.
+    #[error("channel {channel}: events {from}..{to} were dropped by retention before they were read; the tail goes on at {to}")]
+    Lagged {
+        /// Which channel.
+        channel: ChannelName,
+        /// First event that was to come.
+        from: u64,
+        /// First event that is there.
+        to: u64,
+    },
     /// Events could not be read. [`TailResults`] reports this and goes on where it can.
     #[error(transparent)]
-    Unreadable(#[from] ReadError),
+    Unreadable(ReadError),
     /// The shard failed; everything that is readable was delivered.
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
+}
+
+impl std::convert::From<ReadError> for TailEnd {
+    /// Events that retention dropped are [`TailEnd::Lagged`], those that were cut off [`TailEnd::Lost`].
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Trimmed { channel, from, to } => Self::Lagged { channel, from, to },
+            ReadError::CutOff { channel, from, to } => Self::Lost { channel, from, to },
+            other => Self::Unreadable(other),
+        }
+    }
 }
 
 impl std::convert::From<SubscribeError> for TailEnd {
@@ -126,9 +147,10 @@ fn start(channel: &Channel, from: From) -> Result<Seq, SubscribeError> {
 }
 
 /// A cursor of an epoch points at what that epoch appended: up to where the next one began.
-fn check_cursor(channel: &Channel, cursor: Cursor) -> Result<Seq, SubscribeError> {
-    if cursor.epoch > channel.epoch.0 {
-        let (epoch, present) = (cursor.epoch, channel.epoch.0);
+pub(super) fn check_cursor(channel: &Channel, cursor: Cursor) -> Result<Seq, SubscribeError> {
+    let present = channel.epoch().0;
+    if cursor.epoch > present {
+        let epoch = cursor.epoch;
         return Err(SubscribeError::UnknownEpoch { channel: channel.name.clone(), epoch, present });
     }
     let epochs = channel.epochs.lock().expect("no panic while the lock is held");
@@ -157,8 +179,7 @@ pub struct Tail {
 
 impl Tail {
     fn new(channel: &Arc<Channel>, generation: u32, from: Seq) -> Self {
-        let head = Seq(channel.head.load(Ordering::Acquire));
-        let reader = EventReader::new(channel.clone(), from.max(head));
+        let reader = EventReader::new(channel.clone(), from).holding();
         Self {
             reader,
             generation,
@@ -194,7 +215,7 @@ impl Tail {
     /// Where the subscription stands: the next event to deliver, with the store's epoch.
     #[must_use]
     pub fn cursor(&self) -> Cursor {
-        Cursor { epoch: self.reader.channel().epoch.0, seq: self.reader.next_seq().0 }
+        Cursor { epoch: self.reader.epoch().0, seq: self.reader.next_seq().0 }
     }
 
     fn mark(&self) -> Seq {
@@ -205,7 +226,7 @@ impl Tail {
     /// Whether no event will come any more, and why.
     fn over(&self) -> Option<TailEnd> {
         let channel = self.reader.channel();
-        let shard = channel.persistence.as_ref().map(|persistence| &persistence.shard);
+        let shard = channel.persistence().map(|persistence| &persistence.shard);
         if let Some(poisoned) = shard.and_then(|shard| shard.poisoned()) {
             return Some(TailEnd::Poisoned(poisoned.clone()));
         }
@@ -246,6 +267,9 @@ impl Tail {
             return None;
         }
         loop {
+            if let Some(error) = self.reader.cut_off() {
+                return Some(Err(error.into()));
+            }
             let mark = self.mark();
             if let Some(next) = self.reader.next_blocking(mark) {
                 return Some(next.map_err(TailEnd::from));
@@ -269,6 +293,9 @@ impl Tail {
         // The end of a channel wakes those who wait for events, whichever mark they follow.
         channel.tail.wait_published(&mut self.published_registration, cx.waker());
         let over = self.over();
+        if self.reader.is_cut_off() {
+            return Poll::Ready(Ok(()));
+        }
         match over {
             _ if self.mark() > next => Poll::Ready(Ok(())),
             Some(end) => Poll::Ready(Err(end)),
@@ -281,6 +308,9 @@ impl Tail {
             return Poll::Ready(None);
         }
         loop {
+            if let Some(error) = self.reader.cut_off() {
+                return Poll::Ready(Some(Err(error.into())));
+            }
             let mark = self.mark();
             if let Some(next) = std::task::ready!(self.reader.poll_next(mark, cx)) {
                 return Poll::Ready(Some(next.map_err(TailEnd::from)));
@@ -369,7 +399,8 @@ impl TailResults {
         };
         let next = self.tail.reader.next_seq();
         let go_on = match &end {
-            TailEnd::Lost { .. } => Some(next),
+            TailEnd::Lost { from, .. } => Some(Seq(*from)),
+            TailEnd::Lagged { to, .. } => Some(Seq(*to)),
             TailEnd::Unreadable(error) => after_damage(error, next),
             TailEnd::Closed | TailEnd::Poisoned(_) | TailEnd::Refused(_) => None,
         };

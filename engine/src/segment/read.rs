@@ -120,6 +120,40 @@ impl OnDisk {
         }
     }
 
+    /// Segments that begin below `first` are gone.
+    pub fn drop_below(&self, first: Seq) {
+        let mut inner = self.lock();
+        inner.segments.retain(|segment| segment.first >= first);
+    }
+
+    /// The events from `end` on are gone, all of which lay in sealed segments; a new one begins there.
+    pub fn cut_off(&self, end: Seq) {
+        let mut inner = self.lock();
+        inner.segments.retain_mut(|segment| {
+            segment.end = segment.end.map(|before| before.min(end));
+            segment.first < end
+        });
+        inner.segments.push(SegmentRef { first: end, end: None, idx: None, dat: None });
+        inner.stub = Stub { base: end, ..Stub::default() };
+    }
+
+    /// First sequence and end of each segment.
+    pub fn bounds(&self) -> Vec<(Seq, Seq)> {
+        let inner = self.lock();
+        let next = inner.segments.iter().skip(1).map(|segment| segment.first).chain([Seq(u64::MAX)]);
+        inner.segments.iter().zip(next).map(|(segment, next)| (segment.first, segment.end.unwrap_or(next))).collect()
+    }
+
+    /// Record of an event.
+    pub fn record(&self, seq: Seq) -> Result<IndexRecord, ReadError> {
+        let mut plan = self.plan(seq, Seq(seq.0 + 1))?;
+        if plan.records.is_empty() {
+            self.read_records(seq, &mut plan)?;
+        }
+        self.check_records(&mut plan.records, seq)?;
+        Ok(plan.records[0])
+    }
+
     /// Adds the records of a page that is about to leave memory, `first` being the sequence of the first.
     pub fn push_stub(&self, first: Seq, records: impl Iterator<Item = IndexRecord>) {
         let mut inner = self.lock();

@@ -10,6 +10,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::handle::Slot;
+use super::retention::RetentionState;
 use crate::channel::Channel;
 use crate::ids::{Lsn, Seq};
 use crate::io::{BLOCK_SIZE, File};
@@ -207,6 +208,10 @@ pub struct Active {
     pub changed: bool,
     /// The unfinished block of dat of a reopened channel, as long as it is not on disk.
     pub recovered_tail: Vec<u8>,
+    /// What its limits go by.
+    pub retention: RetentionState,
+    /// Events of a batch over several channels, which go into one commit: the first and the end.
+    pub group: Option<(Seq, Seq)>,
     /// Time of the last event whose record is in an index block on disk; at first, of the last event at all.
     pub last_time_us: u64,
 }
@@ -244,6 +249,8 @@ impl Active {
             segments: Vec::new(),
             changed: false,
             recovered_tail: Vec::new(),
+            retention: RetentionState::default(),
+            group: None,
             last_time_us: 0,
         }
     }

@@ -187,7 +187,7 @@ impl Shard {
         if !active.recovered_tail.is_empty() {
             // The block that was unfinished at the reopen is whole on disk now.
             active.recovered_tail = Vec::new();
-            let persistence = active.channel.persistence.as_ref().expect("a shard's channels are persistent");
+            let persistence = active.channel.persistence().expect("a shard's channels are persistent");
             persistence.on_disk.drop_dat_tail();
         }
         self.queue_destage(slot);
@@ -290,7 +290,7 @@ impl Shard {
         active.segment.idx_dirty = true;
         active.idx_next = end;
         active.idx_done = end;
-        let persistence = active.channel.persistence.as_ref().expect("a shard's channels are persistent");
+        let persistence = active.channel.persistence().expect("a shard's channels are persistent");
         persistence.on_disk.trim_stub(end);
         self.queue_destage(slot);
     }
@@ -309,7 +309,7 @@ impl Shard {
     pub(super) fn records(&mut self, active: &Active, from: Seq, count: usize) -> Vec<IndexRecord> {
         let mut records = std::mem::take(&mut self.record_scratch);
         records.clear();
-        let persistence = active.channel.persistence.as_ref().expect("a shard's channels are persistent");
+        let persistence = active.channel.persistence().expect("a shard's channels are persistent");
         let mut seq = from;
         let end = Seq(from.0 + count as u64);
         if seq < active.stubbed {
@@ -332,7 +332,7 @@ impl Shard {
         loop {
             let (dat_page, written) = (active.dat_page, active.written);
             let (stubbed, idx_done) = (active.stubbed, active.idx_done);
-            let on_disk = &active.channel.persistence.as_ref().expect("a shard's channels are persistent").on_disk;
+            let on_disk = &active.channel.persistence().expect("a shard's channels are persistent").on_disk;
             let mut page_end = stubbed;
             let gone = active.channel.tail.unchain_front(|page| {
                 let start = page.start();
@@ -361,7 +361,8 @@ impl Shard {
     pub(super) fn open_dat(&mut self, active: &mut Active, end: u64) -> io::Result<Arc<dyn File>> {
         self.open_files(active)?;
         let file = active.segment.dat.clone().expect("just opened");
-        allocate_ahead(&*file, &mut active.segment.dat_space, end)?;
+        let (dat_bytes, _) = active.channel.tail.segment_sizes();
+        allocate_ahead(&*file, &mut active.segment.dat_space, end, dat_bytes)?;
         Ok(file)
     }
 
@@ -369,7 +370,9 @@ impl Shard {
     pub(super) fn open_idx(&mut self, active: &mut Active, end: u64) -> io::Result<Arc<dyn File>> {
         self.open_files(active)?;
         let file = active.segment.idx.clone().expect("just opened");
-        allocate_ahead(&*file, &mut active.segment.idx_space, end)?;
+        let (_, records) = active.channel.tail.segment_sizes();
+        let idx_bytes = (records.div_ceil(RECORDS_PER_BLOCK as u64) + 2) * BLOCK_SIZE as u64;
+        allocate_ahead(&*file, &mut active.segment.idx_space, end, idx_bytes)?;
         Ok(file)
     }
 
@@ -378,6 +381,10 @@ impl Shard {
     fn open_files(&mut self, active: &mut Active) -> io::Result<()> {
         if active.segment.dat.is_some() {
             return Ok(());
+        }
+        if self.reclaim.waits_for(active.channel.id, active.segment.first) {
+            // An older pair of this name goes first.
+            return Err(io::ErrorKind::WouldBlock.into());
         }
         let mut opening = active.segment.opening.take().unwrap_or_else(|| {
             let meta = Meta {
@@ -493,13 +500,13 @@ fn write_meta(disk: &dyn Disk, meta: &Meta, path: &str) -> io::Result<()> {
     file.flush()
 }
 
-/// Sees to it that the space reaches `end`, in steps that grow with the file.
-fn allocate_ahead(file: &dyn File, space: &mut Space, end: u64) -> io::Result<()> {
+/// Sees to it that the space reaches `end`, in steps that grow with the file, but not beyond what a segment has.
+fn allocate_ahead(file: &dyn File, space: &mut Space, end: u64, most: u64) -> io::Result<()> {
     if end <= space.end {
         return Ok(());
     }
     let step = space.end.clamp(ALLOCATE_FIRST, ALLOCATE_STEP_MAX);
-    let wanted = (space.end + step).max(end).next_multiple_of(BLOCK_SIZE as u64);
+    let wanted = (space.end + step).min(most).max(end).next_multiple_of(BLOCK_SIZE as u64);
     file.allocate(wanted).map_err(located(file.path()))?;
     space.grow(wanted, file.seams(space.end..wanted));
     Ok(())

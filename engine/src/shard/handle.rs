@@ -11,15 +11,20 @@ use crossbeam_queue::SegQueue;
 
 use super::active::{Active, ActiveSegment};
 use super::checkpoint::Known;
+use super::errands::ErrandKind;
+use super::retention::RetentionState;
 use super::stats::ShardStats;
 use crate::append::backlog::relieve;
 use crate::channel::Channel;
+use crate::channel_name::ChannelName;
 use crate::clock::Clock;
 use crate::error::Poisoned;
-use crate::ids::{Lsn, Seq, ShardId};
+use crate::ids::{ChannelId, Lsn, Seq, ShardId};
 use crate::io::Doorbell;
+use crate::request::Request;
 use crate::segment::block::RECORDS_PER_BLOCK;
 use crate::store::checkpoint::{ChannelState, SegmentState};
+use crate::store::roots::Roots;
 use crate::store::superblock::CleanEnd;
 use crate::tail::waiters::Waiters;
 
@@ -31,6 +36,31 @@ pub type Slot = u32;
 pub enum Control {
     /// A channel was opened for the first time since the store was.
     Open(Box<Opened>),
+    /// The head of a channel is to move.
+    Trim {
+        /// Whose.
+        slot: Slot,
+        /// To this event.
+        to: Seq,
+        /// Who wants to know.
+        request: Request,
+    },
+    /// Settings of a channel were changed.
+    Configured {
+        /// Whose.
+        slot: Slot,
+        /// Who wants to know when that is durable.
+        request: Request,
+    },
+    /// A change for which a channel has to be at rest.
+    Errand {
+        /// Which channel.
+        slot: Slot,
+        /// Which change.
+        kind: ErrandKind,
+        /// Who wants to know.
+        request: Request,
+    },
     /// Flush everything, take a checkpoint, and stop.
     Close,
 }
@@ -66,6 +96,7 @@ impl Opened {
         active.untold = self.created;
         active.recovered_tail = self.tail_bytes;
         active.last_time_us = self.state.last_time_us;
+        active.retention = RetentionState::new(active.channel.head(), &active.segments);
         active
     }
 }
@@ -154,7 +185,11 @@ pub struct ShardHandle {
     gives_up: AtomicBool,
     closed: AtomicBool,
     /// Channels, so that a failure reaches those who wait for them.
-    channels: Mutex<Vec<Arc<Channel>>>,
+    channels: Mutex<Vec<Option<Arc<Channel>>>>,
+    /// Channels that were deleted and that the store still lists.
+    deleted: Mutex<Vec<ChannelId>>,
+    /// What all shards stand on.
+    roots: OnceLock<Arc<Roots>>,
     /// Channels with appends that wait for room.
     backlogged: SegQueue<Slot>,
     /// Those who wait for the close.
@@ -182,6 +217,8 @@ impl ShardHandle {
             gives_up: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             channels: Mutex::new(Vec::new()),
+            deleted: Mutex::new(Vec::new()),
+            roots: OnceLock::new(),
             backlogged: SegQueue::new(),
             close_waiters: Waiters::default(),
             stats: ShardStats::default(),
@@ -255,8 +292,36 @@ impl ShardHandle {
         let mut channels = self.channels.lock().expect("no panic while the lock is held");
         let slot = Slot::try_from(channels.len()).expect("fewer than 2^32 channels are open");
         let channel = make(slot);
-        channels.push(channel.clone());
+        channels.push(Some(channel.clone()));
         channel
+    }
+
+    /// Says what all shards stand on.
+    pub fn set_roots(&self, roots: Arc<Roots>) {
+        assert!(self.roots.set(roots).is_ok(), "a store has one root");
+    }
+
+    /// What all shards stand on.
+    pub fn roots(&self) -> Arc<Roots> {
+        self.roots.get().expect("set when the store is opened").clone()
+    }
+
+    /// Name of a channel that has a slot, for messages.
+    pub fn channel_name(&self, slot: Slot) -> ChannelName {
+        let channels = self.channels.lock().expect("no panic while the lock is held");
+        let channel = channels.get(slot as usize).and_then(Option::as_ref);
+        channel.map_or_else(|| ChannelName::new("(deleted)").expect("a plain name"), |channel| channel.name.clone())
+    }
+
+    /// A channel was deleted, durably.
+    pub fn deleted(&self, slot: Slot, id: ChannelId) {
+        self.channels.lock().expect("no panic while the lock is held")[slot as usize] = None;
+        self.deleted.lock().expect("no panic while the lock is held").push(id);
+    }
+
+    /// Takes the channels that were deleted.
+    pub fn take_deleted(&self) -> Vec<ChannelId> {
+        std::mem::take(&mut *self.deleted.lock().expect("no panic while the lock is held"))
     }
 
     /// Forgets the channels of a shard that has ended: they know their shard, so neither would ever be freed.
@@ -349,7 +414,7 @@ impl ShardHandle {
     /// Refuses appends, and tells the shard to end. What waits for room is published before its channel is closed: the shard
     /// does that.
     pub fn begin_close(&self) {
-        for channel in &*self.channels.lock().expect("no panic while the lock is held") {
+        for channel in self.channels.lock().expect("no panic while the lock is held").iter().flatten() {
             if channel.backlog.close() {
                 channel.tail.close();
             }
@@ -369,7 +434,8 @@ impl ShardHandle {
     }
 
     fn wake_everybody(&self) {
-        let channels: Vec<_> = self.channels.lock().expect("no panic while the lock is held").clone();
+        let channels: Vec<_> =
+            self.channels.lock().expect("no panic while the lock is held").iter().flatten().cloned().collect();
         for channel in channels {
             channel.tail.close();
             channel.durable_waiters.wake_all();

@@ -199,7 +199,7 @@ mod tests {
     /// One event, a batch of three, one of two: slots 0, 1 to 3, 4 and 5.
     #[test]
     fn a_commit_ends_between_batches() {
-        let limits = TailLimits { segment_bytes: 1 << 20, bounded: true };
+        let limits = TailLimits { segment_bytes: 1 << 20, segment_records: 16 << 20, bounded: true };
         let tail = Tail::new(TailStart::default(), limits, PagePool::new(1 << 20, 1 << 20));
         tail.append(b"alone", 0).unwrap();
         tail.append_batch(&[b"one of three"; 3], 0).unwrap();

@@ -172,7 +172,7 @@ impl Shard {
         add(&self.handle.stats.seal_bytes, BLOCK_SIZE as u64);
         active.segment.dat_dirty = true;
         active.recovered_tail = Vec::new();
-        let persistence = active.channel.persistence.as_ref().expect("a shard's channels are persistent");
+        let persistence = active.channel.persistence().expect("a shard's channels are persistent");
         persistence.on_disk.drop_dat_tail();
         Ok(())
     }
@@ -222,12 +222,13 @@ impl Shard {
         let dat_size = active.segment.dat_size.unwrap_or(0);
         let page = active.channel.tail.page(active.dat_page).expect("the next segment's first page is not written yet");
         let next = page.start().segment_first;
-        let on_disk = &active.channel.persistence.as_ref().expect("a shard's channels are persistent").on_disk;
+        let on_disk = &active.channel.persistence().expect("a shard's channels are persistent").on_disk;
         let sealed = SegmentState { first: first.0, end: end.0, dat_size, sealed: true };
         match active.segments.last_mut().filter(|segment| segment.first == first.0) {
             Some(segment) => *segment = sealed,
             None => active.segments.push(sealed),
         }
+        active.retention.sealed(&sealed, page.start().byte_base);
         on_disk.end_segment(first, end);
         on_disk.add_segment(next);
         on_disk.trim_stub(end);
@@ -240,5 +241,7 @@ impl Shard {
         tracing::debug!(channel = %active.channel.id, segment = %first, end = %end, dat_size, "segment sealed");
         self.queue_destage(slot);
         self.undefer(slot);
+        self.bury_below_head(slot);
+        self.look_at_retention(slot);
     }
 }

@@ -188,6 +188,10 @@ impl Disk for PosixDisk {
         self.descriptors.with_room(|| self.opener.tree.unlink(path))
     }
 
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        self.descriptors.with_room(|| self.opener.tree.remove_dir(path))
+    }
+
     fn sync_dir(&self, path: &str) -> io::Result<()> {
         fs::File::from(self.descriptors.with_room(|| self.opener.tree.open_dir(path))?).sync_all()
     }

@@ -81,6 +81,10 @@ impl Disk for UringDisk {
         self.files.unlink(path)
     }
 
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        self.files.remove_dir(path)
+    }
+
     fn sync_dir(&self, path: &str) -> io::Result<()> {
         self.files.sync_dir(path)
     }
