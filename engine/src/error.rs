@@ -320,7 +320,9 @@ pub enum ChangeError {
         channel: ChannelName,
     },
     /// The position is not one that the channel has.
-    #[error("channel {channel} has events {head}..{next}: it cannot end at {end}; give a sequence from {head} to {next}")]
+    #[error(
+        "channel {channel} has events {head}..{next}: it cannot end at {end}; give a sequence from {head} to {next}"
+    )]
     OutOfRange {
         /// Which channel.
         channel: ChannelName,

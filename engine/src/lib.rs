@@ -60,7 +60,8 @@ pub use append::{Append, AppendBatch};
 pub use channel_name::{CHANNEL_NAME_SIZE_MAX, ChannelName, ChannelNameError, IntoChannelName};
 pub use config::{FsyncPolicy, RedexFileConfig, Retention};
 pub use error::{
-    AppendError, ChangeError, CloseError, OpenError, OpenFileError, Poisoned, ReadError, RedexError, SubscribeError, SyncError,
+    AppendError, ChangeError, CloseError, OpenError, OpenFileError, Poisoned, ReadError, RedexError, SubscribeError,
+    SyncError,
 };
 pub use event::{EventTime, Payload, RedexEvent};
 pub use file::{Durable, PublishedWait, RedexFile};

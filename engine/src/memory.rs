@@ -19,7 +19,9 @@ pub fn retain(channel: &Channel, retention: &Retention, end: Seq, count: u64, no
     let over = retention.max_events.is_some_and(|limit| kept > limit.saturating_add(Retention::slack(limit)));
     let often = retention.max_events.is_some_and(|limit| limit < 8 * EVENTS_PER_LOOK);
     let looks = end.0 / EVENTS_PER_LOOK != (end.0 - count) / EVENTS_PER_LOOK;
-    let by_bytes = retention.max_bytes.is_some_and(|limit| channel.tail.bytes_since(channel.head()) > limit + Retention::slack(limit));
+    let by_bytes = retention
+        .max_bytes
+        .is_some_and(|limit| channel.tail.bytes_since(channel.head()) > limit + Retention::slack(limit));
     let by_age = retention.max_age.is_some();
     if !(over && (looks || often) || looks && (by_bytes || by_age)) {
         return;

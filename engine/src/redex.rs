@@ -264,7 +264,8 @@ impl Redex {
     }
 
     fn change_channel(&self, name: impl IntoChannelName, kind: ErrandKind) -> Change<()> {
-        let channel = name.into_channel_name().map_err(OpenFileError::from).and_then(|name| self.channel_to_change(&name));
+        let channel =
+            name.into_channel_name().map_err(OpenFileError::from).and_then(|name| self.channel_to_change(&name));
         match channel {
             Ok(Ok(channel)) => change(&channel, kind, drop),
             Ok(Err(error)) => Change::decided(Err(error), drop),

@@ -75,11 +75,7 @@ pub fn exact_head(channel: &Channel, retention: &Retention, now_us: u64) -> Resu
 }
 
 /// The first sequence of `from..to` for which something holds that holds for all behind it; `to` if for none.
-fn first_that(
-    from: Seq,
-    to: Seq,
-    holds: impl Fn(Seq) -> Result<bool, ReadError>,
-) -> Result<Seq, ReadError> {
+fn first_that(from: Seq, to: Seq, holds: impl Fn(Seq) -> Result<bool, ReadError>) -> Result<Seq, ReadError> {
     let (mut low, mut high) = (from.0, to.0.max(from.0));
     while low < high {
         let middle = low + (high - low) / 2;

@@ -55,7 +55,10 @@ fn a_cut_suffix_is_given_again() {
             }
             // Somebody else's cursor leads nowhere; a subscription that had the events says so, and goes on.
             let lost = file.subscribe_from(cursor).wait().unwrap_err();
-            assert!(matches!(lost, SubscribeError::LostEvents { from, to, .. } if (from, to) == (end, before)), "{lost}");
+            assert!(
+                matches!(lost, SubscribeError::LostEvents { from, to, .. } if (from, to) == (end, before)),
+                "{lost}"
+            );
             let lost = tail.next_wait().unwrap().unwrap_err();
             assert!(matches!(lost, TailEnd::Lost { from, .. } if from == end), "{lost}");
             assert_eq!(file.append(payload(end, 100)).wait().unwrap(), end);
@@ -92,7 +95,8 @@ fn appends_wait_for_a_cut() {
 fn a_cut_survives_a_crash() {
     let dir = support::scratch();
     let redex = Redex::open(dir.path()).unwrap();
-    let (file, other) = (redex.open_file("raft", config(true)).unwrap(), redex.open_file("other", config(true)).unwrap());
+    let (file, other) =
+        (redex.open_file("raft", config(true)).unwrap(), redex.open_file("other", config(true)).unwrap());
     append(&file, 3000, 100);
     append(&other, 500, 100);
     let cursor = file.cursor();

@@ -14,6 +14,7 @@ const UNSAFE_FILES: &[&str] = &[
     "engine/src/io/uring/ring.rs",
     "engine/src/tail/mod.rs",
     "engine/src/tail/page.rs",
+    "engine/src/tail/suffix.rs",
     "engine/tests/allocations.rs",
     "engine/tests/faults.rs",
 ];

@@ -77,7 +77,9 @@ pub enum TailEnd {
     Refused(SubscribeError),
     /// The subscription was so far behind that the channel's limits dropped what comes next. [`TailResults`] reports this once
     /// and goes on at `to`, the head.
-    #[error("channel {channel}: events {from}..{to} were dropped by retention before they were read; the tail goes on at {to}")]
+    #[error(
+        "channel {channel}: events {from}..{to} were dropped by retention before they were read; the tail goes on at {to}"
+    )]
     Lagged {
         /// Which channel.
         channel: ChannelName,

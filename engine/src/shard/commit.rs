@@ -339,8 +339,7 @@ impl Shard {
             false
         } else {
             let means = self.means(wanted);
-            let content =
-                Content { plan: &plan, created: &created, notes: &notes, control: &ControlEntry::Witness };
+            let content = Content { plan: &plan, created: &created, notes: &notes, control: &ControlEntry::Witness };
             self.submit_commit(Kind::Events, means, &content, marks);
             self.commits.pending.back_mut().expect("just submitted").notes = notes;
             if !no_room && self.deferred == 0 {

@@ -46,7 +46,8 @@ impl Shard {
     pub(super) fn plan_notes(&mut self, plan: &mut Plan) -> Vec<Note> {
         let mut planned = Vec::new();
         while let Some(note) = self.notes.front() {
-            let active = self.active[note.slot as usize].as_ref().expect("a channel is there while something is noted of it");
+            let active =
+                self.active[note.slot as usize].as_ref().expect("a channel is there while something is noted of it");
             let size = note_size(note, active);
             if active.untold || plan.room < size {
                 break;

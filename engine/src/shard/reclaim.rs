@@ -70,7 +70,8 @@ impl Reclaim {
     /// Whether a pair of files of this name has yet to be removed.
     pub fn waits_for(&self, channel: ChannelId, first: Seq) -> bool {
         let running = self.running.iter().map(|(waiting, _)| waiting);
-        let is_it = |waiting: &Waiting| waiting.channel == channel && matches!(waiting.dead, Dead::Segment(f) if f == first);
+        let is_it =
+            |waiting: &Waiting| waiting.channel == channel && matches!(waiting.dead, Dead::Segment(f) if f == first);
         self.waiting.iter().chain(running).any(is_it)
     }
 }
@@ -211,7 +212,9 @@ mod tests {
         for name in ["META", "META.new", "00000000000000000012.idx", "00000000000000000012.dat"] {
             assert!(is_ours(name), "{name}");
         }
-        for name in ["meta", "12.idx", "0000000000000000001x.idx", "00000000000000000012.bak", "00000000000000000012", ""] {
+        for name in
+            ["meta", "12.idx", "0000000000000000001x.idx", "00000000000000000012.bak", "00000000000000000012", ""]
+        {
             assert!(!is_ours(name), "{name}");
         }
     }

@@ -194,7 +194,8 @@ impl Shard {
         self.to_look_at = self.aging.clone();
         self.aging.retain(|slot| {
             let Some(active) = self.active[*slot as usize].as_mut() else { return false };
-            active.retention.is_aging = active.channel.config.retention().is_some_and(|limits| limits.max_age.is_some());
+            active.retention.is_aging =
+                active.channel.config.retention().is_some_and(|limits| limits.max_age.is_some());
             active.retention.is_aging
         });
         self.arm_ages();

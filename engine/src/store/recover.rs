@@ -418,8 +418,12 @@ fn replay(disk: &dyn Disk, uuid: StoreUuid, found: &mut Found) -> Result<Vec<(Ch
             let Some(channel) = channel_of(&entry) else { continue };
             if let std::collections::hash_map::Entry::Vacant(vacant) = replays.entry(channel) {
                 let (state, tail) = match (&entry, found.known.get(&channel)) {
-                    (_, Some(located)) => (ChannelState::clone(&located.state), tail_of(disk, found.shard, located, &fates)?),
-                    (Entry::ChannelCreated { name, config, .. }, None) => (created(channel, name, config), Tail::default()),
+                    (_, Some(located)) => {
+                        (ChannelState::clone(&located.state), tail_of(disk, found.shard, located, &fates)?)
+                    }
+                    (Entry::ChannelCreated { name, config, .. }, None) => {
+                        (created(channel, name, config), Tail::default())
+                    }
                     (_, None) => {
                         let why = "the journal has events of it, but nothing says that it was created";
                         let place = segment_path(found.shard, commit.segment);

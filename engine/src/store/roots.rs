@@ -29,7 +29,8 @@ impl Roots {
     pub fn raise_epoch(&self) -> io::Result<Epoch> {
         let mut superblock = self.superblock();
         let mut raised = superblock.clone();
-        let next = raised.epoch.0.checked_add(1).ok_or_else(|| io::Error::other("no epoch is left above the present one"))?;
+        let next =
+            raised.epoch.0.checked_add(1).ok_or_else(|| io::Error::other("no epoch is left above the present one"))?;
         raised.epoch = Epoch(next);
         raised.generation += 1;
         write_superblock(&*self.disk, &raised)?;

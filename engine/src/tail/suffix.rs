@@ -6,6 +6,8 @@
 //!
 //! Promises: nothing that was reserved is lost by a pause; after a reset the sequences from the new end on are given again,
 //! and [`Tail::resets`] tells readers to look whether they have seen some of those.
+//!
+//! Unsafe code: the publisher's cell, under its lock as in [`super`], and a page that is filled before anybody has it.
 #![allow(unsafe_code)]
 
 use std::sync::Arc;
@@ -231,7 +233,9 @@ impl Tail {
     pub fn cut(&self, end: Seq) {
         let page = self.page_of(end).filter(|page| page.start().first_seq <= end);
         let page = match page {
-            Some(page) if page.start().first_seq == end => end.0.checked_sub(1).and_then(|last| self.page_of(Seq(last))),
+            Some(page) if page.start().first_seq == end => {
+                end.0.checked_sub(1).and_then(|last| self.page_of(Seq(last)))
+            }
             page => page,
         };
         let Some(page) = page.filter(|page| page.start().first_seq < end) else {

@@ -13,8 +13,7 @@ pub use commit::{
 };
 pub use entry::{
     CheckpointEntry, Entries, Entry, EntryError, EventsEntry, EventsFields, MetaFull, MetaWriter, NOTE_ENTRY_SIZE_MAX,
-    PayloadError,
-    commit_size_checkpoint, entries, entry_size_events,
+    PayloadError, commit_size_checkpoint, entries, entry_size_events,
 };
 pub use header::{HeaderError, JOURNAL_VERSION, SegmentHeader};
 
