@@ -29,9 +29,11 @@ mod error;
 mod event;
 mod file;
 mod ids;
+pub mod index;
 mod io;
 mod journal;
 mod options;
+pub mod ordered;
 mod random;
 mod read;
 mod redex;
@@ -42,6 +44,7 @@ pub mod sim;
 mod store;
 mod sync;
 mod tail;
+pub mod typed;
 
 /// The bytes on disk, for tools that look into a store: what `docs/format.md` describes, and nothing that opens a file.
 pub mod format {
@@ -60,9 +63,16 @@ pub use error::{
 pub use event::{EventTime, Payload, RedexEvent};
 pub use file::{Durable, PublishedWait, RedexFile};
 pub use ids::ShardId;
+#[doc(inline)]
+pub use index::{IndexOp, IndexStart, RedexIndex};
 pub use io::{IoFacts, RingFacts};
 pub use options::Backend;
+#[doc(inline)]
+pub use ordered::{OrderedAppender, Turn};
+pub use read::cursor::CursorParseError;
 pub use read::range::{ReadOne, ReadRange, Scan};
 pub use read::subscribe::{Cursor, From, Subscribe, Tail, TailEnd, TailResults};
 pub use redex::{ChannelInfo, Close, Redex, RedexBuilder};
 pub use shard::stats::Stats;
+#[doc(inline)]
+pub use typed::{Codec, Postcard, TypedEvent, TypedRedexFile};
