@@ -286,10 +286,13 @@ fn ends_with_its_last_clone() {
     let clone = index.clone();
     drop(index);
     clone.wait_for_seq(9).wait().unwrap();
-    let left: IndexWait<u8, u64> = clone.wait_for_seq(10);
+    let left: [IndexWait<u8, u64>; 2] = [10, u64::MAX].map(|seq| clone.wait_for_seq(seq));
+    let left = left.map(|wait| thread::spawn(move || wait.wait()));
     assert!(!ended.load(Ordering::Acquire));
     drop(clone);
-    assert!(matches!(left.wait(), Err(IndexWaitError::Stopped { end: IndexEnd::Dropped, .. })));
+    for wait in left {
+        assert!(matches!(wait.join().unwrap(), Err(IndexWaitError::Stopped { end: IndexEnd::Dropped, .. })));
+    }
     wait_until("the end of the index's thread", || ended.load(Ordering::Acquire));
 }
 

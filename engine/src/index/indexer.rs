@@ -214,6 +214,8 @@ impl<K: Ord, V: Ord> Indexer<K, V> {
             }
             source => {
                 self.shared.note(IndexGap::Passed { channel, from, to, source: Arc::new(source) });
+                // What is there begins no earlier: so that the new one does not meet the same gap again.
+                self.origin = self.origin.max(to);
                 self.rebuild();
             }
         }
@@ -222,11 +224,11 @@ impl<K: Ord, V: Ord> Indexer<K, V> {
     /// Begins an index anew, beside the present one.
     fn rebuild(&mut self) {
         self.rebuild_begun = self.shared.rebuild_wanted();
-        self.tail = self.follows.tail(&self.file, self.origin);
+        self.tail = self.follows.tail(&self.file, self.origin.max(self.file.head_seq()));
         self.next = self.tail.cursor().seq;
         self.rebuilding = Some(Rebuilding {
             view: IndexView::empty(self.next),
-            until: self.follows.mark(&self.file).max(self.shared.applied()),
+            until: self.follows.mark(&self.file),
             number: self.rebuild_begun,
         });
         self.end_rebuild();

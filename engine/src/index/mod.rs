@@ -161,12 +161,18 @@ impl<K: Ord + Send + Sync + 'static, V: Ord + Send + Sync + 'static> RedexIndex<
     }
 
     fn begin(file: &RedexFile, start: IndexStart, project: Project<K, V>) -> Result<Self, IndexOpenError> {
-        if let Err(error) = file.subscribe_from(start.start).wait()
+        if let Start::Cursor(cursor) = start.start
+            && let Err(error) = file.subscribe_from(cursor).wait()
             && !matches!(error, SubscribeError::LostEvents { .. })
         {
             return Err(IndexOpenError::Subscribe(error));
         }
-        let tail = start.follows.tail(file, start.start);
+        let from = match start.start {
+            // What is gone already is not missing.
+            Start::Seq(seq) => Start::Seq(seq.max(file.head_seq())),
+            cursor @ Start::Cursor(_) => cursor,
+        };
+        let tail = start.follows.tail(file, from);
         let shared = Arc::new(Shared::new(file.name().clone(), tail.cursor().seq));
         let indexer = Indexer::new(shared.clone(), file.clone(), start.follows, tail, project);
         thread::Builder::new()

@@ -51,7 +51,10 @@ impl<K: Ord, V: Ord> IndexWait<K, V> {
         }
         let shared = &self.shared;
         match self.target {
-            For::Event(seq) => self.registration.register(&shared.applied_waiters, seq, cx.waker()),
+            // Whoever stops the index wakes all below the last position.
+            For::Event(seq) => {
+                self.registration.register(&shared.applied_waiters, seq.min(u64::MAX - 1), cx.waker());
+            }
             For::Rebuild(number) => self.registration.register(&shared.rebuild_waiters, number, cx.waker()),
         }
         self.reached().map_or(Poll::Pending, Poll::Ready)

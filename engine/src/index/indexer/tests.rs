@@ -66,12 +66,15 @@ fn what_was_passed_is_made_up_for_by_a_rebuild() {
     let (mut indexer, file, _) = indexer();
     // Stands for whatever else a tail reports and goes on after.
     let end = SubscribeError::UnknownEpoch { channel: file.name().clone(), epoch: 9, present: 1 };
+    file.append_batch(&["5", "6"]).wait().unwrap();
+    // The head has come to event 6 before event 5 was read.
+    indexer.tail = file.tail(6);
     indexer.pass(TailEnd::Refused(end));
     assert_eq!(rounds(&indexer), (0..5).map(|seq| (seq, 0)).collect::<Vec<_>>());
-    file.append("5").wait().unwrap();
     catch_up(&mut indexer);
-    assert_eq!(rounds(&indexer), (0..6).map(|seq| (seq, 1)).collect::<Vec<_>>());
-    assert!(matches!(indexer.shared.errors().newest[..], [IndexGap::Passed { .. }]));
+    assert_eq!(rounds(&indexer), [(6, 1)]);
+    assert_eq!(indexer.shared.view().start(), 6);
+    assert!(matches!(indexer.shared.errors().newest[..], [IndexGap::Passed { from: 5, to: 6, .. }]));
 }
 
 /// A channel of nothing but operations: a batch ends by their number, and no event is cut.
