@@ -117,17 +117,15 @@ fn the_log_has_the_order_of_the_turns_under_backpressure() {
     redex.close().wait().unwrap();
 }
 
-/// Plain appends of several threads: the events of each thread keep the order of its calls, beside turns that come and go.
-#[test]
-fn calls_without_turns_keep_each_threads_order() {
-    const EACH: usize = 2000;
+/// Plain appends of some threads: the events of each keep the order of its calls, beside turns that come and go.
+fn calls_keep_each_threads_order<const THREADS: usize>(each: usize) {
     let appender = OrderedAppender::new(memory());
     let done = AtomicUsize::new(0);
     thread::scope(|scope| {
-        for name in 0..4 {
+        for name in 0..THREADS {
             let (appender, done) = (&appender, &done);
             scope.spawn(move || {
-                for i in 0..EACH {
+                for i in 0..each {
                     // Awaited or not.
                     let append = appender.append(format!("{name} {i}"));
                     if i % 16 == 0 {
@@ -138,7 +136,7 @@ fn calls_without_turns_keep_each_threads_order() {
             });
         }
         scope.spawn(|| {
-            while done.load(Ordering::Acquire) < 4 {
+            while done.load(Ordering::Acquire) < THREADS {
                 let turn = appender.turn();
                 thread::yield_now();
                 drop(turn);
@@ -146,14 +144,26 @@ fn calls_without_turns_keep_each_threads_order() {
         });
     });
     assert_eq!(appender.open_places(), 0);
-    let mut next = [0; 4];
+    let mut next = [0; THREADS];
     for text in texts(appender.file()) {
         let (name, i) = text.split_once(' ').unwrap();
         let name: usize = name.parse().unwrap();
         assert_eq!(i.parse(), Ok(next[name]), "thread {name}");
         next[name] += 1;
     }
-    assert_eq!(next, [EACH; 4]);
+    assert_eq!(next, [each; THREADS]);
+}
+
+#[test]
+fn calls_without_turns_keep_their_order() {
+    calls_keep_each_threads_order::<4>(5_000);
+}
+
+/// With one caller the line is empty again and again: the call that finds it so goes to the channel at once, behind the one that
+/// was taken from the line just before.
+#[test]
+fn the_way_past_the_empty_line_keeps_the_order() {
+    calls_keep_each_threads_order::<1>(50_000);
 }
 
 /// What one does with an appender.
