@@ -4,6 +4,9 @@
 //! that was acknowledged as durable survives a power cut. Reading the folders in the order of an event's path is reading the
 //! system: `append`, `tail`, `shard`, `journal`, `segment`; `docs/architecture.md` shows the whole on one page.
 //!
+//! On top of a [`RedexFile`]: [`TypedRedexFile`] for values instead of bytes, [`OrderedAppender`] for threads whose events need
+//! one order, [`RedexIndex`] to find events by what is in them.
+//!
 //! ```
 //! # fn main() -> Result<(), redex::RedexError> {
 //! # let dir = tempfile::tempdir().unwrap();
