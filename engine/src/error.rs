@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use crate::channel_name::{ChannelName, ChannelNameError};
 use crate::ids::ShardId;
+use crate::index::{IndexOpenError, IndexWaitError};
 use crate::journal::scan::JournalError;
+use crate::read::cursor::CursorParseError;
 use crate::read::subscribe::TailEnd;
 use crate::segment::block::BlockError;
 use crate::segment::record::RecordError;
@@ -591,6 +593,19 @@ pub enum RedexError {
     /// See [`ChannelNameError`].
     #[error(transparent)]
     Name(#[from] ChannelNameError),
+    /// A value that does not encode, or an event that does not decode:
+    /// [`TypedAppendError::Encode`](crate::typed::TypedAppendError::Encode) or [`Undecodable`](crate::typed::Undecodable).
+    #[error(transparent)]
+    Codec(Box<dyn std::error::Error + Send + Sync>),
+    /// See [`CursorParseError`].
+    #[error(transparent)]
+    Cursor(#[from] CursorParseError),
+    /// See [`IndexOpenError`].
+    #[error(transparent)]
+    IndexOpen(#[from] IndexOpenError),
+    /// See [`IndexWaitError`].
+    #[error(transparent)]
+    IndexWait(#[from] IndexWaitError),
 }
 
 #[cfg(test)]

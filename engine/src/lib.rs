@@ -4,6 +4,9 @@
 //! that was acknowledged as durable survives a power cut. Reading the folders in the order of an event's path is reading the
 //! system: `append`, `tail`, `shard`, `journal`, `segment`; `docs/architecture.md` shows the whole on one page.
 //!
+//! On top of a [`RedexFile`]: [`TypedRedexFile`] for values instead of bytes, [`OrderedAppender`] for threads whose events need
+//! one order, [`RedexIndex`] to find events by what is in them.
+//!
 //! ```
 //! # fn main() -> Result<(), redex::RedexError> {
 //! # let dir = tempfile::tempdir().unwrap();
@@ -30,11 +33,13 @@ mod event;
 mod file;
 mod file_changes;
 mod ids;
+pub mod index;
 mod io;
 mod journal;
 mod live_config;
 mod memory;
 mod options;
+pub mod ordered;
 mod random;
 mod read;
 mod redex;
@@ -47,6 +52,7 @@ pub mod sim;
 mod store;
 mod sync;
 mod tail;
+pub mod typed;
 
 /// The bytes on disk, for tools that look into a store: what `docs/format.md` describes, and nothing that opens a file.
 pub mod format {
@@ -66,10 +72,17 @@ pub use error::{
 pub use event::{EventTime, Payload, RedexEvent};
 pub use file::{Durable, PublishedWait, RedexFile};
 pub use ids::ShardId;
+#[doc(inline)]
+pub use index::{IndexOp, IndexStart, RedexIndex};
 pub use io::{IoFacts, RingFacts};
 pub use options::Backend;
+#[doc(inline)]
+pub use ordered::{OrderedAppender, Turn};
+pub use read::cursor::CursorParseError;
 pub use read::range::{ReadOne, ReadRange, Scan};
 pub use read::subscribe::{Cursor, From, Subscribe, Tail, TailEnd, TailResults};
 pub use redex::{ChannelInfo, Close, Redex, RedexBuilder};
 pub use request::Change;
 pub use shard::stats::Stats;
+#[doc(inline)]
+pub use typed::{Codec, Postcard, TypedEvent, TypedRedexFile};

@@ -3,6 +3,7 @@
 //! [`EventReader`] is a cursor on it. A range, a scan and a subscription are that cursor with different ends, so that
 //! backfill and live cannot leave a gap.
 
+pub mod cursor;
 pub mod hold;
 pub mod offload;
 pub mod range;

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
+use serde::{Deserialize, Serialize};
 
 use super::{EventReader, after_damage};
 use crate::append::wait::block_on;
@@ -23,7 +24,15 @@ use crate::tail::waiters::Registration;
 /// A position in a channel that survives crashes: the epoch that gave it, and the sequence.
 ///
 /// A sequence that a crash took back is given again, to another event; the epoch tells the two apart (design D11).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// To be kept by whoever consumes: by serde as a struct of its two fields, or as text, `epoch:seq`.
+///
+/// ```
+/// let cursor = redex::Cursor { epoch: 3, seq: 1000 };
+/// assert_eq!(cursor.to_string(), "3:1000");
+/// assert_eq!("3:1000".parse(), Ok(cursor));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Cursor {
     /// Epoch of the store in which the position was taken.
     pub epoch: u32,
