@@ -24,6 +24,7 @@
 //! ```
 
 mod append;
+mod batch;
 mod channel;
 mod channel_name;
 mod clock;
@@ -63,6 +64,7 @@ pub mod format {
 }
 
 pub use append::{Append, AppendBatch};
+pub use batch::{Batch, CommitBatch};
 pub use channel_name::{CHANNEL_NAME_SIZE_MAX, ChannelName, ChannelNameError, IntoChannelName};
 pub use config::{FsyncPolicy, RedexFileConfig, Retention};
 pub use error::{

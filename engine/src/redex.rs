@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::append::wait::block_on;
+use crate::batch::Batch;
 use crate::channel::{Channel, ChannelParts, Life};
 use crate::channel_name::{ChannelName, IntoChannelName};
 use crate::clock::Clock;
@@ -240,6 +241,11 @@ impl Redex {
         let sweeps: Vec<_> = channels.into_iter().map(|channel| RedexFile::new(channel).sweep_retention()).collect();
         let results: Vec<_> = sweeps.into_iter().map(Change::wait).collect();
         results.into_iter().try_for_each(|result| result.map(drop))
+    }
+
+    /// Begins a batch over several channels, which a crash keeps whole or not at all; see [`Batch`].
+    pub fn batch(&self) -> Batch {
+        Batch::default()
     }
 
     /// Deletes a channel with all its events, open or not. Handles refuse appends from now on, subscriptions end. Resolves

@@ -36,6 +36,8 @@ pub enum Waiting {
     Batch(Vec<Vec<u8>>, Option<Seq>),
     /// Nothing: its turn says that everything before it is published.
     Mark,
+    /// The place of a batch over several channels, which the shard appends.
+    Grouped,
 }
 
 impl Waiting {
@@ -43,7 +45,7 @@ impl Waiting {
         let payload = match self {
             Self::One(payload, _) => payload.len(),
             Self::Batch(payloads, _) => payloads.iter().map(|payload| payload.len() + ENTRY_BYTES).sum(),
-            Self::Mark => return 0,
+            Self::Mark | Self::Grouped => return 0,
         };
         payload + ENTRY_BYTES
     }
@@ -193,6 +195,48 @@ impl Backlog {
         entry.ticket.decide(outcome);
     }
 
+    /// Whether this place is the first, and nobody has it.
+    pub fn is_first(&self, ticket: &Arc<Ticket>) -> bool {
+        let queue = self.queue();
+        !queue.taken && queue.entries.front().is_some_and(|entry| Arc::ptr_eq(&entry.ticket, ticket))
+    }
+
+    /// Serves the place of a batch, if it is the first.
+    pub fn serve(&self, ticket: &Arc<Ticket>, serve: impl FnOnce() -> Option<Result<Published, Denied>>) {
+        let entry = {
+            let mut queue = self.queue();
+            let place = queue.entries.iter().position(|entry| Arc::ptr_eq(&entry.ticket, ticket));
+            match place {
+                Some(0) if !queue.taken => {
+                    queue.taken = true;
+                    queue.entries.pop_front()
+                }
+                _ => None,
+            }
+        };
+        let Some(entry) = entry else { return };
+        match serve() {
+            Some(outcome) => self.finish(entry, outcome),
+            None => self.put_back(entry),
+        }
+    }
+
+    /// Gives up the place of a batch, wherever it is.
+    pub fn give_up(&self, ticket: &Arc<Ticket>) {
+        let entry = {
+            let mut queue = self.queue();
+            let place = queue.entries.iter().position(|entry| Arc::ptr_eq(&entry.ticket, ticket));
+            let entry = place.and_then(|place| queue.entries.remove(place));
+            if entry.is_some() {
+                self.waiting.fetch_sub(1, Ordering::Release);
+            }
+            entry
+        };
+        if let Some(entry) = entry {
+            entry.ticket.decide(Err(Denied::Closed));
+        }
+    }
+
     /// The shard's side: takes the channel off its list if nothing waits. Whoever comes later lists it again.
     pub fn unlist_if_empty(&self) -> bool {
         let mut queue = self.queue();
@@ -245,6 +289,7 @@ fn publish(channel: &Channel, entry: &Entry) -> Option<Result<Published, Denied>
             return Some(Ok(Published { first, end: first, wait_below: None }));
         }
         _ if channel.tail.is_closed() => return Some(Err(Denied::Closed)),
+        Waiting::Grouped => return None,
         _ if no_space() => return Some(Err(Denied::NoSpace)),
         _ if channel.holds_back(entry.durable, channel.clock.wall_us()) => return None,
         Waiting::One(payload, expected) => {

@@ -322,7 +322,8 @@ fn too_large(channel: &Channel, size: usize) -> AppendError {
     AppendError::TooLarge { channel: channel.name.clone(), size, limit: channel.payload_size_max }
 }
 
-fn admit_batch<P: AsRef<[u8]>>(channel: &Channel, payloads: &[P]) -> Result<(), AppendError> {
+/// Whether a batch may be tried at all.
+pub(crate) fn admit_batch<P: AsRef<[u8]>>(channel: &Channel, payloads: &[P]) -> Result<(), AppendError> {
     let mut size = 0;
     for payload in payloads {
         let len = payload.as_ref().len();

@@ -254,7 +254,7 @@ impl Shard {
             return Ok(false);
         }
         let due = self.timers.write_behind_due(self.now_us);
-        let has_some = !self.queue.is_empty() || !self.notes.is_empty();
+        let has_some = !self.queue.is_empty() || !self.notes.is_empty() || self.groups.wants_commit();
         let events = has_some && (self.commit_now || due);
         if !events && !self.flush_backlog && !self.flush_now {
             self.commit_now = false;
@@ -293,6 +293,8 @@ impl Shard {
         let mut wanted = self.flush_now || self.flush_backlog || !notes.is_empty();
         let mut marks = self.commits.spare_marks.pop().unwrap_or_default();
         let mut no_room = !self.notes.is_empty();
+        let mut group = if alone { None } else { self.plan_group(&mut plan, &mut marks) };
+        wanted |= group.is_some();
         for _ in 0..if alone { 0 } else { self.queue.len() } {
             self.expect_plan();
             let slot = self.queue.pop_front().expect("as many as counted");
@@ -326,6 +328,12 @@ impl Shard {
                 }
             }
         }
+        if group.is_none() && !alone {
+            group = self.plan_group(&mut plan, &mut marks);
+            wanted |= group.is_some();
+        }
+        // It comes first in the next one, which has more room.
+        no_room |= plan.group_lacks_room;
         no_room |= alone && !self.queue.is_empty();
         let nothing = plan.pieces.is_empty() && created.is_empty() && notes.is_empty();
         let flush_only = nothing && wanted && self.commits.has_backlog();
@@ -341,7 +349,12 @@ impl Shard {
             let means = self.means(wanted);
             let content = Content { plan: &plan, created: &created, notes: &notes, control: &ControlEntry::Witness };
             self.submit_commit(Kind::Events, means, &content, marks);
-            self.commits.pending.back_mut().expect("just submitted").notes = notes;
+            let submitted = self.commits.pending.back_mut().expect("just submitted");
+            submitted.notes = notes;
+            let lsn = submitted.lsn;
+            if let Some(group) = group {
+                self.group_committed(&group, lsn);
+            }
             if !no_room && self.deferred == 0 {
                 let commit = self.commits.pending.back_mut().expect("just submitted");
                 commit.covers_us = Some((self.now_us, self.gathered_wall_us));
@@ -703,6 +716,7 @@ impl Shard {
             self.commits.durable = Lsn(commit.lsn.0 + 1);
             self.commits.witnessed_durably = self.commits.witnessed_durably.max(commit.witnesses);
             self.notes_durable(&mut commit)?;
+            self.groups.durable(self.commits.durable);
             if commit.means == Means::Unflushed {
                 self.commits.unflushed_bytes = self.commits.unflushed_bytes.saturating_sub(commit.bytes);
             } else if commit.kind == Kind::Events {

@@ -113,6 +113,10 @@ impl Shard {
     }
 
     fn pause(&mut self, errand: &mut Errand) -> bool {
+        if self.active[errand.slot as usize].as_ref().is_some_and(|active| active.group.is_some()) {
+            // A batch that is half appended comes first.
+            return false;
+        }
         let active = self.active[errand.slot as usize].as_ref().expect("looked at before");
         if errand.kind == ErrandKind::Delete {
             active.channel.set_life(Life::Ending);

@@ -4,7 +4,7 @@
 //! opened, the store closes) by a queue. Everything else about a shard belongs to its thread alone.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use crossbeam_queue::SegQueue;
@@ -12,6 +12,7 @@ use crossbeam_queue::SegQueue;
 use super::active::{Active, ActiveSegment};
 use super::checkpoint::Known;
 use super::errands::ErrandKind;
+use super::groups::GroupRequest;
 use super::retention::RetentionState;
 use super::stats::ShardStats;
 use crate::append::backlog::relieve;
@@ -61,6 +62,8 @@ pub enum Control {
         /// Who wants to know.
         request: Request,
     },
+    /// A batch over several channels, lined up in each.
+    Group(Box<GroupRequest>),
     /// Flush everything, take a checkpoint, and stop.
     Close,
 }
@@ -190,6 +193,9 @@ pub struct ShardHandle {
     deleted: Mutex<Vec<ChannelId>>,
     /// What all shards stand on.
     roots: OnceLock<Arc<Roots>>,
+    /// Held while a batch lines up in its channels.
+    group_order: Mutex<()>,
+    journal_segment_bytes: AtomicUsize,
     /// Channels with appends that wait for room.
     backlogged: SegQueue<Slot>,
     /// Those who wait for the close.
@@ -219,6 +225,8 @@ impl ShardHandle {
             channels: Mutex::new(Vec::new()),
             deleted: Mutex::new(Vec::new()),
             roots: OnceLock::new(),
+            group_order: Mutex::new(()),
+            journal_segment_bytes: AtomicUsize::new(usize::MAX),
             backlogged: SegQueue::new(),
             close_waiters: Waiters::default(),
             stats: ShardStats::default(),
@@ -304,6 +312,21 @@ impl ShardHandle {
     /// What all shards stand on.
     pub fn roots(&self) -> Arc<Roots> {
         self.roots.get().expect("set when the store is opened").clone()
+    }
+
+    /// Batches line up in their channels one after the other.
+    pub fn order_of_groups(&self) -> MutexGuard<'_, ()> {
+        self.group_order.lock().expect("no panic while the lock is held")
+    }
+
+    /// Size of a journal segment, bytes.
+    pub fn journal_segment_bytes(&self) -> usize {
+        self.journal_segment_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Says how large a journal segment is.
+    pub fn set_journal_segment_bytes(&self, bytes: usize) {
+        self.journal_segment_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Name of a channel that has a slot, for messages.

@@ -21,6 +21,7 @@ pub mod commit;
 pub mod destage;
 pub mod destage_queue;
 pub mod errands;
+pub mod groups;
 pub mod handle;
 pub mod notes;
 pub mod ops;
@@ -44,6 +45,7 @@ use self::checkpoint_files::CheckpointFiles;
 use self::commit::{Commits, ControlEntry, Kind};
 use self::destage_queue::DestageQueue;
 use self::errands::Errands;
+use self::groups::Groups;
 use self::handle::{Control, ShardHandle, Slot};
 use self::notes::{Note, NoteKind};
 use self::ops::{Ops, Purpose};
@@ -146,6 +148,7 @@ pub struct Shard {
     /// The epoch of the cut that is under way.
     cut_epoch: Epoch,
     errands: Errands,
+    groups: Groups,
     reclaim: Reclaim,
     /// Deleted channels that no checkpoint tells of yet.
     tombstones: Vec<ChannelState>,
@@ -216,6 +219,7 @@ impl Shard {
         *seed.handle.stats.io.lock().expect("no panic while the lock is held") =
             IoFacts { ring: driver.ring(), ..seed.disk.facts() };
         let now_us = seed.clock.steady_us();
+        seed.handle.set_journal_segment_bytes(seed.options.journal_segment_bytes as usize);
         seed.handle.unwritten.set_age_max_us(2 * write_behind_us(&seed.options));
         let errand_waker = Waker::from(Arc::new(ErrandDone(seed.handle.clone())));
         Ok(Self {
@@ -242,6 +246,7 @@ impl Shard {
             notes: VecDeque::new(),
             cut_epoch: Epoch(0),
             errands: Errands::default(),
+            groups: Groups::default(),
             reclaim: Reclaim::default(),
             tombstones: Vec::new(),
             aging: Vec::new(),
@@ -301,7 +306,7 @@ impl Shard {
         self.fire_timers()?;
         let gathered = self.gather();
         self.roll()?;
-        let errands = self.step_errands()?;
+        let errands = self.step_errands()? | self.step_groups();
         let committed = self.commit()?;
         self.relieve_memory();
         let more_to_destage = self.destage()?;
@@ -435,6 +440,8 @@ impl Shard {
                 Control::Configured { slot, request } => self.note(slot, NoteKind::Configured(request)),
                 Control::Errand { slot, request, .. } if self.refuses(slot) => request.decide(Err(self.refusal(slot))),
                 Control::Errand { slot, kind, request } => self.errands.push(slot, kind, request),
+                Control::Group(group) if self.closing => Groups::refuse(&group),
+                Control::Group(group) => self.groups.push(*group),
                 Control::Close => self.close_channels(),
             }
         }
@@ -717,6 +724,7 @@ impl Shard {
     fn nothing_left_to_commit(&self) -> bool {
         let quiet = self.queue.is_empty() && !self.handle.has_dirty() && !self.handle.has_control();
         let quiet = quiet && self.notes.is_empty() && self.errands.is_empty() && self.reclaim.is_empty();
+        let quiet = quiet && self.groups.is_empty();
         // A producer may still be copying what it reserved before the close.
         let settled = || self.active.iter().flatten().all(|active| is_settled(&active.channel));
         quiet && !self.commits.needs_flush() && self.deferred == 0 && settled()
