@@ -634,7 +634,8 @@ impl Shard {
         }
         self.apply_written();
         self.flush_if_due()?;
-        self.acknowledge()
+        self.acknowledge();
+        Ok(())
     }
 
     /// Tells the channels what is written, in order.
@@ -710,13 +711,11 @@ impl Shard {
     }
 
     /// Moves the durable marks and wakes those who wait, in order.
-    fn acknowledge(&mut self) -> Result<(), Poisoned> {
+    fn acknowledge(&mut self) {
         while self.commits.pending.front().is_some_and(|commit| commit.stage == Stage::Durable && commit.applied) {
             let mut commit = self.commits.pending.pop_front().expect("there is a front");
             self.commits.durable = Lsn(commit.lsn.0 + 1);
             self.commits.witnessed_durably = self.commits.witnessed_durably.max(commit.witnesses);
-            self.notes_durable(&mut commit)?;
-            self.groups.durable(self.commits.durable);
             if commit.means == Means::Unflushed {
                 self.commits.unflushed_bytes = self.commits.unflushed_bytes.saturating_sub(commit.bytes);
             } else if commit.kind == Kind::Events {
@@ -724,6 +723,7 @@ impl Shard {
                 let mut histograms = self.handle.stats.histograms.lock().expect("no panic while the lock is held");
                 histograms.latency_ns.saturating_record(elapsed.max(1));
             }
+            let notes = commit.take_notes();
             let mut marks = commit.marks;
             for (slot, position) in &marks {
                 let active = self.active[*slot as usize].as_ref().expect("committed channels are open");
@@ -737,6 +737,9 @@ impl Shard {
                 self.timers.note_policy(&active.channel, self.now_us);
             }
             self.commits.spare_marks.push(marks);
+            // Whoever waits for these finds the marks moved.
+            self.notes_durable(notes, commit.lsn);
+            self.groups.durable(self.commits.durable);
             match commit.kind {
                 Kind::Roll => self.rolled(),
                 Kind::Checkpoint => self.checkpoint_committed(),
@@ -744,13 +747,12 @@ impl Shard {
                 Kind::Idle => {}
             }
         }
-        Ok(())
     }
 }
 
 impl Commit {
     /// Takes its notes.
-    pub fn take_notes(&mut self) -> Vec<Note> {
+    fn take_notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
     }
 

@@ -4,10 +4,8 @@
 //! so no crash takes back what anybody has seen of it.
 
 use super::Shard;
-use super::commit::Commit;
 use super::handle::Slot;
 use super::plan::Plan;
-use crate::error::Poisoned;
 use crate::ids::{Lsn, Seq};
 use crate::journal::format::{MetaWriter, NOTE_ENTRY_SIZE_MAX};
 use crate::request::Request;
@@ -73,16 +71,14 @@ impl Shard {
     }
 
     /// The commit of these notes is durable: they count.
-    pub(super) fn notes_durable(&mut self, commit: &mut Commit) -> Result<(), Poisoned> {
-        let lsn: Lsn = commit.lsn;
-        for note in commit.take_notes() {
+    pub(super) fn notes_durable(&mut self, notes: Vec<Note>, lsn: Lsn) {
+        for note in notes {
             match note.kind {
                 NoteKind::Configured(request) => request.decide(Ok(0)),
                 NoteKind::Trimmed(head) => self.trimmed(note.slot, head, lsn),
                 NoteKind::CutOff(_) | NoteKind::Deleted => self.errand_noted(lsn),
             }
         }
-        Ok(())
     }
 }
 
