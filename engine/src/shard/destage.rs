@@ -382,8 +382,8 @@ impl Shard {
         if active.segment.dat.is_some() {
             return Ok(());
         }
-        if self.reclaim.waits_for(active.channel.id, active.segment.first) {
-            // An older pair of this name goes first.
+        if self.reclaim.waits_for(active.channel.id, active.segment.first) || self.holds_to_limit(active) {
+            // An older pair of this name, or what the limit has dropped, goes first.
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let mut opening = active.segment.opening.take().unwrap_or_else(|| {

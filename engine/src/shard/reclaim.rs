@@ -67,6 +67,12 @@ impl Reclaim {
         self.done >= handed_over
     }
 
+    /// Whether something of a channel has yet to be removed.
+    pub fn has_some_of(&self, channel: ChannelId) -> bool {
+        let running = self.running.iter().map(|(waiting, _)| waiting);
+        self.waiting.iter().chain(running).any(|waiting| waiting.channel == channel)
+    }
+
     /// Whether a pair of files of this name has yet to be removed.
     pub fn waits_for(&self, channel: ChannelId, first: Seq) -> bool {
         let running = self.running.iter().map(|(waiting, _)| waiting);

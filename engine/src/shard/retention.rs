@@ -179,6 +179,18 @@ impl Shard {
         }
     }
 
+    /// Whether a channel with a limit of bytes has dropped segments whose files are still there: the next one waits for that,
+    /// so that the limit holds however fast events come. Where a full disk or journal waits for blocks to be written, it does not.
+    pub(super) fn holds_to_limit(&self, active: &Active) -> bool {
+        let limited = active.channel.config.retention().is_some_and(|limits| limits.max_bytes.is_some());
+        if !limited || self.handle.no_space() || self.wants_recycling() || self.closing {
+            return false;
+        }
+        let noted = active.retention.noted;
+        let first = active.segments.first().filter(|segment| segment.sealed);
+        first.is_some_and(|segment| segment.end <= noted.0) || self.reclaim.has_some_of(active.channel.id)
+    }
+
     /// Makes sure that ages are looked at.
     fn arm_ages(&mut self) {
         let age = |slot: &Slot| self.active[*slot as usize].as_ref()?.channel.config.retention()?.max_age;
