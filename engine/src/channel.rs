@@ -34,6 +34,8 @@ pub struct Persistence {
     pub shard: Arc<ShardHandle>,
     /// Its place in the shard's table.
     pub slot: Slot,
+    /// Its id.
+    pub id: ChannelId,
     /// What is on disk, for readers.
     pub on_disk: OnDisk,
     /// Who reads it for futures.
@@ -45,8 +47,6 @@ pub struct Persistence {
 pub struct Channel {
     /// Its name.
     pub name: ChannelName,
-    /// Its id; zero in memory.
-    pub id: ChannelId,
     /// Its settings.
     pub config: LiveConfig,
     /// The newest events.
@@ -105,8 +105,6 @@ pub enum Life {
 pub struct ChannelParts {
     /// Its name.
     pub name: ChannelName,
-    /// Its id; zero in memory.
-    pub id: ChannelId,
     /// As it was opened.
     pub config: RedexFileConfig,
     /// Its tail.
@@ -139,7 +137,6 @@ impl Channel {
         }
         Self {
             name: parts.name,
-            id: parts.id,
             config: LiveConfig::new(parts.config),
             tail: parts.tail,
             backlog: Backlog::default(),
@@ -167,6 +164,11 @@ impl Channel {
     #[inline]
     pub fn persistence(&self) -> Option<&Persistence> {
         self.persistence.get()
+    }
+
+    /// Its id; zero in memory.
+    pub fn id(&self) -> ChannelId {
+        self.persistence().map_or_else(ChannelId::default, |persistence| persistence.id)
     }
 
     /// First event that is there.
@@ -412,9 +414,32 @@ impl Channel {
         }
     }
 
-    /// One producer at a time drops what is too much; `None` for the others.
-    pub fn begin_retaining(&self) -> Option<MutexGuard<'_, ()>> {
+    /// One at a time drops what is too much in memory; `None` for the others.
+    pub fn try_retaining(&self) -> Option<MutexGuard<'_, ()>> {
         self.retaining.try_lock().ok()
+    }
+
+    /// The same, waited for.
+    pub fn begin_retaining(&self) -> MutexGuard<'_, ()> {
+        self.retaining.lock().expect("no panic while the lock is held")
+    }
+
+    /// The channel in memory becomes a persistent one: its events from `first` on, which begins a segment, are the shard's to
+    /// write. `bytes` is what [`Reserved::bytes_after`] said before that event, `epoch` the one in which it goes on.
+    ///
+    /// # Panics
+    ///
+    /// If it is one already.
+    pub fn bind(&self, persistence: Persistence, (first, bytes): (Seq, u64), epoch: Epoch) {
+        {
+            let mut epochs = self.epochs.lock().expect("no panic while the lock is held");
+            epochs.push((epoch, self.tail.published()));
+        }
+        self.epoch.store(epoch.0, Ordering::Release);
+        self.durable_bytes.store(bytes, Ordering::Relaxed);
+        self.written.store(first.0, Ordering::Relaxed);
+        self.durable.store(first.0, Ordering::Release);
+        assert!(self.persistence.set(persistence).is_ok(), "a channel becomes persistent once");
     }
 
     /// Bytes that are not durable, as the policy counts them.

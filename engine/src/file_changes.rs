@@ -46,10 +46,8 @@ impl RedexFile {
                 persistence.shard.send(Control::Trim { slot, to: Seq(head), request: request.clone() });
                 Change::by_shard(request, persistence.shard.clone(), channel.name.clone(), seq)
             }
-            None => {
-                memory::trim(channel, Seq(head));
-                decided(Ok(channel.head().0))
-            }
+            None if memory::trim(channel, Seq(head)) => decided(Ok(channel.head().0)),
+            None => self.trim_head(head),
         }
     }
 
@@ -143,14 +141,22 @@ pub fn change<T>(channel: &Channel, kind: ErrandKind, answer: fn(u64) -> T) -> C
             persistence.shard.send(Control::Errand { slot, kind, request: request.clone() });
             Change::by_shard(request, persistence.shard.clone(), channel.name.clone(), answer)
         }
-        (None, ErrandKind::CutOff(end)) => Change::decided(memory::cut_off(channel, end), answer),
-        (None, ErrandKind::Reset) => Change::decided(memory::cut_off(channel, Seq(0)), answer),
+        (None, ErrandKind::CutOff(end)) => cut_off_in_memory(channel, kind, end, answer),
+        (None, ErrandKind::Reset) => cut_off_in_memory(channel, kind, Seq(0), answer),
         (None, ErrandKind::Delete) => {
             channel.set_life(crate::channel::Life::Over);
             channel.tail.close();
             channel.wake_after_cut();
             Change::decided(Ok(0), answer)
         }
+    }
+}
+
+fn cut_off_in_memory<T>(channel: &Channel, kind: ErrandKind, end: Seq, answer: fn(u64) -> T) -> Change<T> {
+    match memory::cut_off(channel, end) {
+        Some(outcome) => Change::decided(outcome, answer),
+        // It has become persistent meanwhile.
+        None => change(channel, kind, answer),
     }
 }
 

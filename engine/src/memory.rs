@@ -2,6 +2,8 @@
 //!
 //! Events go by whole segments of pages, so that a channel that becomes persistent later begins at the start of one.
 
+use std::sync::MutexGuard;
+
 use crate::append::backlog::relieve;
 use crate::channel::Channel;
 use crate::config::Retention;
@@ -26,9 +28,9 @@ pub fn retain(channel: &Channel, retention: &Retention, end: Seq, count: u64, no
     if !(over && (looks || often) || looks && (by_bytes || by_age)) {
         return;
     }
-    let Some(_turn) = channel.begin_retaining() else { return };
+    let Some(turn) = channel.try_retaining() else { return };
     if let Ok(head) = head_within(channel, retention, now_us) {
-        trim(channel, head);
+        trim_in_turn(channel, head, &turn);
     }
 }
 
@@ -41,16 +43,28 @@ pub fn head_within(channel: &Channel, retention: &Retention, now_us: u64) -> Res
     }
 }
 
-/// Moves the head, and gives memory back.
-pub fn trim(channel: &Channel, head: Seq) {
-    channel.move_head(head.min(channel.tail.published()));
-    let Some(page) = channel.tail.page_of(channel.head()) else { return };
-    let segment = page.start().segment_first;
-    while channel.tail.unchain_front(|front| front.start().segment_first < segment) {}
+/// Moves the head, and gives memory back. `false` if the channel has become persistent.
+pub fn trim(channel: &Channel, head: Seq) -> bool {
+    trim_in_turn(channel, head, &channel.begin_retaining())
 }
 
-/// Drops the events from `end` on.
-pub fn cut_off(channel: &Channel, end: Seq) -> Result<u64, ChangeError> {
+fn trim_in_turn(channel: &Channel, head: Seq, _turn: &MutexGuard<'_, ()>) -> bool {
+    if channel.persistence().is_some() {
+        return false;
+    }
+    channel.move_head(head.min(channel.tail.published()));
+    let Some(page) = channel.tail.page_of(channel.head()) else { return true };
+    let segment = page.start().segment_first;
+    while channel.tail.unchain_front(|front| front.start().segment_first < segment) {}
+    true
+}
+
+/// Drops the events from `end` on. `None` if the channel has become persistent.
+pub fn cut_off(channel: &Channel, end: Seq) -> Option<Result<u64, ChangeError>> {
+    let _turn = channel.begin_retaining();
+    if channel.persistence().is_some() {
+        return None;
+    }
     while channel.tail.pause().is_err() {
         std::thread::yield_now();
     }
@@ -63,5 +77,5 @@ pub fn cut_off(channel: &Channel, end: Seq) -> Result<u64, ChangeError> {
     channel.tail.cut(end);
     channel.wake_after_cut();
     relieve(channel);
-    Ok(end.0)
+    Some(Ok(end.0))
 }

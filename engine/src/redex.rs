@@ -17,7 +17,7 @@ use crate::config::{RedexFileConfig, SEGMENT_BYTES_RANGE};
 use crate::error::{ChangeError, CloseError, OpenError, OpenFileError};
 use crate::file::RedexFile;
 use crate::file_changes::change;
-use crate::ids::{ChannelId, Epoch, Seq};
+use crate::ids::{Epoch, Seq};
 use crate::io::probe::DurableWrite;
 use crate::options::{Backend, Options};
 use crate::request::Change;
@@ -156,7 +156,9 @@ impl Redex {
 
     /// Opens a channel, and makes it if there is none. Not asynchronous; the first persistent channel opens the store.
     ///
-    /// A channel that is open already is the same one, if the configuration is the same.
+    /// A channel that is open already is the same one, if the configuration is the same. One in memory that is opened as a
+    /// persistent one becomes that, in place, with these settings: its events and sequences stay, and so do its handles and
+    /// subscriptions; what it has is written soon, and is durable after `sync`. The other way round is an error.
     ///
     /// # Errors
     ///
@@ -172,8 +174,13 @@ impl Redex {
             self.check_dir(&state, &name)?;
         }
         forget_deleted(&mut state, &name)?;
-        if let Some(channel) = state.channels.get(&name) {
-            check_conflict(channel, &config)?;
+        if let Some(channel) = state.channels.get(&name).cloned() {
+            if config.persistent() && channel.persistence().is_none() {
+                let store = self.store(&mut state, &name)?;
+                store.adopt(&channel, config)?;
+                return Ok(RedexFile::new(channel));
+            }
+            check_conflict(&channel, &config)?;
             return Ok(RedexFile::new(channel.clone()));
         }
         let channel = if config.persistent() {
@@ -218,7 +225,6 @@ impl Redex {
         let pool = PagePool::new(usize::MAX / 2, self.inner.options.page_budget_bytes);
         Channel::new(ChannelParts {
             name: name.clone(),
-            id: ChannelId::default(),
             config,
             tail: Tail::new(TailStart::default(), limits, pool),
             epochs: Vec::new(),

@@ -18,7 +18,7 @@ use crate::read::offload::Offloaded;
 use crate::segment::block::RECORDS_PER_BLOCK;
 use crate::segment::footer::TimeIndex;
 use crate::store::checkpoint::SegmentState;
-use crate::tail::page::Page;
+use crate::tail::page::{Page, PageStart};
 
 /// A position in a channel: an event's sequence, and where the bytes before it end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -253,6 +253,16 @@ impl Active {
             group: None,
             last_time_us: 0,
         }
+    }
+
+    /// A channel that was in memory before: its events lie in pages, from this one on, which begins a segment.
+    pub fn begin_at(&mut self, page: PageStart) {
+        assert!(page.first_seq == page.segment_first && page.dat_start == 0, "the first page begins a segment");
+        self.at.page_no = page.page_no;
+        self.at.bytes_total = page.byte_base;
+        self.written = self.at;
+        self.dat_page = page.page_no;
+        self.destaged_total = page.byte_base;
     }
 
     /// The page of the next event to commit, if there is one.

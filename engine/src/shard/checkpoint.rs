@@ -585,7 +585,7 @@ fn state_of(active: &Active, snapshot: &Snapshot, lsn: Lsn) -> ChannelState {
     let head = channel.head().0.min(end);
     let epochs = channel.epochs.lock().expect("no panic while the lock is held");
     ChannelState {
-        id: channel.id.0,
+        id: channel.id().0,
         name: channel.name.as_str().to_owned(),
         config: channel.config.get().encode(),
         lsn: lsn.0,

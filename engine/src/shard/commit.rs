@@ -513,7 +513,7 @@ impl Shard {
         let mut meta = MetaWriter::new(&mut buf[COMMIT_HEADER_SIZE..]);
         for slot in content.created {
             let channel = &self.active[*slot as usize].as_ref().expect("told channels are open").channel;
-            meta.channel_created(channel.id, channel.name.as_str(), &channel.config.get().encode()).expect(FITS);
+            meta.channel_created(channel.id(), channel.name.as_str(), &channel.config.get().encode()).expect(FITS);
         }
         for note in content.notes {
             self.write_note(note, &mut meta);
@@ -531,7 +531,7 @@ impl Shard {
             let active = self.active[piece.slot as usize].as_ref().expect("committed channels are open");
             let extent = piece.extent.as_ref().map_or((0, 0), |e| (start.dat_start + e.start as u32, e.len() as u32));
             let fields = EventsFields {
-                channel: active.channel.id,
+                channel: active.channel.id(),
                 first: Seq(start.first_seq.0 + piece.slots.start as u64),
                 segment_first: start.segment_first,
                 dat_offset: start.dat_start + piece.inline.start as u32,

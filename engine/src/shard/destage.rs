@@ -75,7 +75,7 @@ impl Shard {
             let slot = self.destage_queue.pop().expect("as many as counted");
             self.active[slot as usize].as_mut().expect("the channel is open").destage_turn = None;
             let mut active = self.active[slot as usize].take().expect("the channel is open");
-            let id = active.channel.id;
+            let id = active.channel.id();
             let result = self.destage_channel(&mut active);
             self.active[slot as usize] = Some(active);
             match result {
@@ -254,7 +254,7 @@ impl Shard {
         let blocks = (end - offset) as usize / BLOCK_SIZE;
         let count = blocks * RECORDS_PER_BLOCK;
         let records = self.records(active, active.idx_next, count);
-        let place = BlockPlace { channel: active.channel.id, segment_first: first };
+        let place = BlockPlace { channel: active.channel.id(), segment_first: first };
         let mut buf = self.idx_buffers.pop().unwrap_or_else(|| AlignedBuf::new(IDX_BLOCKS * BLOCK_SIZE));
         for (i, records) in records.chunks_exact(RECORDS_PER_BLOCK).enumerate() {
             let base = Seq(active.idx_next.0 + (i * RECORDS_PER_BLOCK) as u64);
@@ -382,16 +382,16 @@ impl Shard {
         if active.segment.dat.is_some() {
             return Ok(());
         }
-        if self.reclaim.waits_for(active.channel.id, active.segment.first) || self.holds_to_limit(active) {
+        if self.reclaim.waits_for(active.channel.id(), active.segment.first) || self.holds_to_limit(active) {
             // An older pair of this name, or what the limit has dropped, goes first.
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let mut opening = active.segment.opening.take().unwrap_or_else(|| {
             let meta = Meta {
                 uuid: self.journal.header().uuid,
-                id: active.channel.id,
+                id: active.channel.id(),
                 name: active.channel.name.as_str().to_owned(),
-                created: active.channel.id.epoch(),
+                created: active.channel.id().epoch(),
                 created_us: self.clock.wall_us(),
             };
             let (disk, first) = (self.disk.clone(), active.segment.first);

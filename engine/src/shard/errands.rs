@@ -261,7 +261,7 @@ impl Shard {
         channel.tail.reset(TailStart { next: end, segment_first: end, ..TailStart::default() });
         channel.wake_after_cut();
         for first in gone {
-            self.bury(slot, channel.id, Dead::Segment(first), lsn);
+            self.bury(slot, channel.id(), Dead::Segment(first), lsn);
         }
         self.room_made = true;
         tracing::info!(channel = %channel.name, end = %end, epoch = %errand.epoch, "suffix cut off");
@@ -276,17 +276,17 @@ impl Shard {
         self.changed.retain(|other| *other != slot);
         let channel = &active.channel;
         self.tombstones.push(ChannelState {
-            id: channel.id.0,
+            id: channel.id().0,
             name: channel.name.as_str().to_owned(),
             config: channel.config.get().encode(),
             deleted: true,
             ..ChannelState::default()
         });
-        self.bury(slot, channel.id, Dead::Channel, lsn);
-        self.handle.deleted(slot, channel.id);
+        self.bury(slot, channel.id(), Dead::Channel, lsn);
+        self.handle.deleted(slot, channel.id());
         channel.set_life(Life::Over);
         channel.wake_after_cut();
-        tracing::info!(channel = %channel.name, id = %channel.id, "channel deleted");
+        tracing::info!(channel = %channel.name, id = %channel.id(), "channel deleted");
     }
 }
 

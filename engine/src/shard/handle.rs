@@ -27,6 +27,7 @@ use crate::segment::block::RECORDS_PER_BLOCK;
 use crate::store::checkpoint::{ChannelState, SegmentState};
 use crate::store::roots::Roots;
 use crate::store::superblock::CleanEnd;
+use crate::tail::page::PageStart;
 use crate::tail::waiters::Waiters;
 
 /// Index of an open channel in its shard's table.
@@ -81,6 +82,8 @@ pub struct Opened {
     pub tail_bytes: Vec<u8>,
     /// Whether the journal has yet to be told of it.
     pub created: bool,
+    /// Its first page, if it comes with some: it was in memory before.
+    pub page: Option<PageStart>,
 }
 
 impl Opened {
@@ -97,9 +100,12 @@ impl Opened {
             active.segments.push(SegmentState { first: first.0, end: first.0, dat_size: 0, sealed: false });
         }
         active.untold = self.created;
+        if let Some(page) = self.page {
+            active.begin_at(page);
+        }
         active.recovered_tail = self.tail_bytes;
         active.last_time_us = self.state.last_time_us;
-        active.retention = RetentionState::new(active.channel.head(), &active.segments);
+        active.retention = RetentionState::new(Seq(self.state.head), &active.segments, active.at.bytes_total);
         active
     }
 }

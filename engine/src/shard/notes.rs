@@ -63,10 +63,12 @@ impl Shard {
         const FITS: &str = "the plan keeps to the room";
         let channel = &self.active[note.slot as usize].as_ref().expect("noted channels are open").channel;
         match &note.kind {
-            NoteKind::Configured(_) => meta.channel_configured(channel.id, &channel.config.get().encode()).expect(FITS),
-            NoteKind::Trimmed(head) => meta.head_trimmed(channel.id, *head).expect(FITS),
-            NoteKind::CutOff(end) => meta.suffix_truncated(channel.id, *end).expect(FITS),
-            NoteKind::Deleted => meta.channel_deleted(channel.id).expect(FITS),
+            NoteKind::Configured(_) => {
+                meta.channel_configured(channel.id(), &channel.config.get().encode()).expect(FITS)
+            }
+            NoteKind::Trimmed(head) => meta.head_trimmed(channel.id(), *head).expect(FITS),
+            NoteKind::CutOff(end) => meta.suffix_truncated(channel.id(), *end).expect(FITS),
+            NoteKind::Deleted => meta.channel_deleted(channel.id()).expect(FITS),
         }
     }
 

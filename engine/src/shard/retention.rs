@@ -64,10 +64,11 @@ pub fn segment_bytes(segment: &SegmentState) -> u64 {
 }
 
 impl RetentionState {
-    /// A channel that goes on with these segments and this head.
-    pub fn new(head: Seq, segments: &[SegmentState]) -> Self {
+    /// A channel that goes on with these segments and this head, and has this count of bytes.
+    pub fn new(head: Seq, segments: &[SegmentState], bytes_total: u64) -> Self {
         let mut state = Self { noted: head, ..Self::default() };
         state.count(segments);
+        state.active_base = bytes_total;
         state
     }
 
@@ -99,6 +100,12 @@ impl RetentionState {
 impl Shard {
     /// A channel has grown: drops what is too much.
     pub(super) fn look_at_retention(&mut self, slot: Slot) {
+        let active = self.active[slot as usize].as_ref().expect("written channels are open");
+        let head = active.channel.head();
+        if head > active.retention.noted && active.written.seq >= head {
+            // It was in memory before, and has dropped some there.
+            self.trim(slot, head);
+        }
         let active = self.active[slot as usize].as_mut().expect("written channels are open");
         let Some(retention) = active.channel.config.retention() else { return };
         if retention.max_age.is_some() && !active.retention.is_aging {
@@ -164,7 +171,7 @@ impl Shard {
     /// Gives up the sealed segments that lie below the head.
     pub(super) fn bury_below_head(&mut self, slot: Slot) {
         let active = self.active[slot as usize].as_mut().expect("the channel is open");
-        let (head, lsn, id) = (active.channel.head(), active.retention.lsn, active.channel.id);
+        let (head, lsn, id) = (active.channel.head(), active.retention.lsn, active.channel.id());
         let below = active.segments.iter().take_while(|segment| segment.sealed && segment.end <= head.0).count();
         if below == 0 {
             return;
@@ -188,7 +195,7 @@ impl Shard {
         }
         let noted = active.retention.noted;
         let first = active.segments.first().filter(|segment| segment.sealed);
-        first.is_some_and(|segment| segment.end <= noted.0) || self.reclaim.has_some_of(active.channel.id)
+        first.is_some_and(|segment| segment.end <= noted.0) || self.reclaim.has_some_of(active.channel.id())
     }
 
     /// Makes sure that ages are looked at.

@@ -123,7 +123,7 @@ impl Shard {
         let whole = (end.0 - first.0) as usize / RECORDS_PER_BLOCK;
         let file = self.open_idx(active, ((whole + 2) * BLOCK_SIZE) as u64)?;
         self.write_recovered_tail(active)?;
-        let place = BlockPlace { channel: active.channel.id, segment_first: first };
+        let place = BlockPlace { channel: active.channel.id(), segment_first: first };
         let sums = match active.segment.times_complete {
             true => IdxSums { hash: active.segment.idx_hash, times: std::mem::take(&mut active.segment.times) },
             false => IdxSums::read(&*file, place, whole).map_err(located(file.path()))?,
@@ -134,7 +134,7 @@ impl Shard {
             false => 0,
         };
         let dat_size = active.segment.dat_size.unwrap_or(0);
-        let idx_end = idx_end(active.channel.id, (first, end), dat_size, sums, &records, last_time_us);
+        let idx_end = idx_end(active.channel.id(), (first, end), dat_size, sums, &records, last_time_us);
         active.last_time_us = records.last().map_or(last_time_us, IndexRecord::time_us);
         self.record_scratch = records;
         let idx_size = idx_end.offset + idx_end.len as u64;
@@ -238,7 +238,7 @@ impl Shard {
         active.idx_done = next;
         active.sealing = Sealing::No;
         add(&self.handle.stats.seals, 1);
-        tracing::debug!(channel = %active.channel.id, segment = %first, end = %end, dat_size, "segment sealed");
+        tracing::debug!(channel = %active.channel.id(), segment = %first, end = %end, dat_size, "segment sealed");
         self.queue_destage(slot);
         self.undefer(slot);
         self.bury_below_head(slot);

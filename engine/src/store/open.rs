@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 
-use super::checkpoint::{ChannelState, Tail as Unfinished};
+use super::checkpoint::{ChannelState, SegmentState, Tail as Unfinished};
 use super::lock::StoreLock;
 use super::meta::Meta;
 use super::recover::{Restored, find, restore};
@@ -263,6 +263,7 @@ impl Store {
             let persistence = Persistence {
                 shard: handle.clone(),
                 slot,
+                id,
                 on_disk: self.on_disk(name, &state, &tail),
                 offload: self.environment.offload.clone(),
             };
@@ -274,7 +275,7 @@ impl Store {
             return Err(poisoned.clone().into());
         }
         let slot = channel.persistence().expect("made with it").slot;
-        let opened = Opened { channel: channel.clone(), slot, state, tail_bytes: tail.bytes, created };
+        let opened = Opened { channel: channel.clone(), slot, state, tail_bytes: tail.bytes, created, page: None };
         handle.send(Control::Open(Box::new(opened)));
         if differs {
             // What was set anew is stored. Nobody waits for it.
@@ -282,6 +283,64 @@ impl Store {
         }
         self.names().insert(name.clone(), (shard, id));
         Ok(channel)
+    }
+
+    /// Makes a channel in memory a persistent one, in place. What it has is the shard's to write from now on.
+    pub fn adopt(&self, channel: &Arc<Channel>, config: RedexFileConfig) -> Result<(), OpenFileError> {
+        let name = &channel.name;
+        if self.contains(name) {
+            let (present, wanted) = ("false, in memory, beside another one in the store".to_owned(), "true".to_owned());
+            return Err(OpenFileError::ConfigConflict {
+                channel: name.clone(),
+                setting: "persistent",
+                present,
+                wanted,
+            });
+        }
+        let (shard, id) = self.place_new(name, &config);
+        let handle = &self.shards[usize::from(shard.0)];
+        if let Some(poisoned) = handle.poisoned() {
+            return Err(poisoned.clone().into());
+        }
+        if handle.is_closed() {
+            return Err(OpenFileError::Closed);
+        }
+        // Nothing is dropped in memory from here on.
+        let _turn = channel.begin_retaining();
+        let epoch = if channel.epoch() < self.epoch {
+            self.epoch
+        } else {
+            // Its suffix was cut off more often than the store was opened.
+            let raised = self.roots.raise_epoch_above(channel.epoch());
+            raised.map_err(|source| OpenFileError::Store(Arc::new(io_error("write", STORE_PATH)(source))))?
+        };
+        let page = channel.tail.front();
+        let first = page.map_or_else(|| channel.tail.published(), |page| page.first_seq);
+        let segment = SegmentState { first: first.0, end: first.0, dat_size: 0, sealed: false };
+        let head = channel.head().0.min(first.0);
+        let state = ChannelState { head, end: first.0, segments: vec![segment], ..new_state(id, name, &config) };
+        channel.config.change(|present| *present = config.clone());
+        channel.tail.set_limits(config.tail_limits(true));
+        let channel = handle.register(|slot| {
+            let persistence = Persistence {
+                shard: handle.clone(),
+                slot,
+                id,
+                on_disk: self.on_disk(name, &state, &Unfinished::default()),
+                offload: self.environment.offload.clone(),
+            };
+            channel.bind(persistence, (first, page.map_or(0, |page| page.byte_base)), epoch);
+            channel.clone()
+        });
+        let slot = channel.persistence().expect("just bound").slot;
+        let (state, tail_bytes) = (Arc::new(state), Vec::new());
+        let opened = Opened { channel: channel.clone(), slot, state, tail_bytes, created: true, page };
+        handle.send(Control::Open(Box::new(opened)));
+        channel.tail.bind_to_shard();
+        handle.push_dirty(slot, &self.environment.clock);
+        handle.ring();
+        self.names().insert(name.clone(), (shard, id));
+        Ok(())
     }
 
     /// Opens a channel that lies in the store, as it was last configured.
@@ -377,7 +436,6 @@ impl Store {
         let limits = config.tail_limits(true);
         Channel::new(ChannelParts {
             name: name.clone(),
-            id: ChannelId(state.id),
             config,
             tail: Tail::new(start, limits, self.environment.pages.clone()),
             epochs: state.epochs.iter().map(|(epoch, first)| (Epoch(*epoch), Seq(*first))).collect(),

@@ -90,6 +90,9 @@ impl<'d> Replay<'d> {
     /// Takes the events of one entry of a commit.
     pub fn events(&mut self, entry: &EventsEntry<'_>, inline: &[u8], epoch: Epoch) -> Result<(), OpenError> {
         let fields = &entry.fields;
+        if self.begins_later(entry) {
+            self.begin_at(fields.first);
+        }
         if fields.segment_first != self.segment_first {
             if fields.segment_first != fields.first || fields.first.0 != self.state.end {
                 return Err(self.inconsistent("a segment of the journal does not begin where the one before ends"));
@@ -121,6 +124,19 @@ impl<'d> Replay<'d> {
             self.io("write", Self::write_whole_blocks)?;
         }
         Ok(())
+    }
+
+    /// A channel that was in memory before it was created may begin behind what it had dropped there.
+    fn begins_later(&self, entry: &EventsEntry<'_>) -> bool {
+        let fields = &entry.fields;
+        let is_new = self.state.end == 0 && self.state.epochs.is_empty() && self.state.lsn == 0;
+        is_new && fields.first.0 > 0 && fields.first == fields.segment_first
+    }
+
+    fn begin_at(&mut self, first: Seq) {
+        self.state.segments.clear();
+        (self.state.head, self.state.end) = (first.0, first.0);
+        self.begin_segment(first);
     }
 
     fn bytes_end(&self) -> u64 {

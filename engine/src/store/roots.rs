@@ -27,10 +27,19 @@ impl Roots {
 
     /// Raises the epoch, durably, and gives it: for sequences that are given a second time (design D11).
     pub fn raise_epoch(&self) -> io::Result<Epoch> {
+        self.raise_epoch_above(Epoch(0))
+    }
+
+    /// The same, above another one.
+    pub fn raise_epoch_above(&self, other: Epoch) -> io::Result<Epoch> {
         let mut superblock = self.superblock();
         let mut raised = superblock.clone();
-        let next =
-            raised.epoch.0.checked_add(1).ok_or_else(|| io::Error::other("no epoch is left above the present one"))?;
+        let next = raised
+            .epoch
+            .0
+            .max(other.0)
+            .checked_add(1)
+            .ok_or_else(|| io::Error::other("no epoch is left above the present one"))?;
         raised.epoch = Epoch(next);
         raised.generation += 1;
         write_superblock(&*self.disk, &raised)?;

@@ -155,6 +155,12 @@ impl Tail {
         }
     }
 
+    /// The first page in memory.
+    pub fn front(&self) -> Option<PageStart> {
+        let chain = self.chain.lock().expect("no panic while the lock is held");
+        chain.front().map(|page| page.start())
+    }
+
     /// First sequence and end of each segment that has pages in memory.
     pub fn segments(&self) -> Vec<(Seq, Seq)> {
         let chain = self.chain.lock().expect("no panic while the lock is held");
