@@ -57,12 +57,13 @@ pub use config::{FsyncPolicy, RedexFileConfig};
 pub use error::{
     AppendError, CloseError, OpenError, OpenFileError, Poisoned, ReadError, RedexError, SubscribeError, SyncError,
 };
-pub use event::{EventTime, Payload, RedexEvent};
+pub use event::{EventRef, EventTime, Payload, RedexEvent};
 pub use file::{Durable, PublishedWait, RedexFile};
 pub use ids::ShardId;
 pub use io::{IoFacts, RingFacts};
 pub use options::Backend;
-pub use read::range::{ReadOne, ReadRange, Scan};
+pub use read::range::{ForEachRef, NextChunk, ReadOne, ReadRange, Scan};
 pub use read::subscribe::{Cursor, From, Subscribe, Tail, TailEnd, TailResults};
 pub use redex::{ChannelInfo, Close, Redex, RedexBuilder};
+pub use segment::chunk::{EventChunk, EventRefs};
 pub use shard::stats::Stats;

@@ -211,6 +211,12 @@ impl Footer {
         self.count().div_ceil(RECORDS_PER_BLOCK as u64)
     }
 
+    /// Where in its idx file the footer lies, bytes.
+    #[must_use]
+    pub fn footer_offset(&self) -> u64 {
+        self.block_count() * INDEX_BLOCK_SIZE as u64
+    }
+
     /// Fills `out` with the footer.
     ///
     /// # Panics

@@ -5,7 +5,9 @@
 //! opens a file or knows the journal.
 
 pub mod block;
+pub mod chunk;
 pub mod footer;
 pub mod path;
 pub mod read;
 pub mod record;
+pub mod warm;

@@ -12,11 +12,12 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use super::block::{BlockPlace, RECORDS_PER_BLOCK, decode_block};
+use super::chunk::{DatBytes, EventChunk};
 use super::path::{dat_path, idx_path};
 use super::record::{IndexRecord, RecordPlace};
+use super::warm::WarmPlace;
 use crate::channel_name::ChannelName;
 use crate::error::ReadError;
-use crate::event::{EventTime, Payload, RedexEvent};
 use crate::ids::{ChannelId, Seq};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode};
 
@@ -33,6 +34,15 @@ struct SegmentRef {
     end: Option<Seq>,
     idx: Option<Arc<dyn File>>,
     dat: Option<Arc<dyn File>>,
+    /// Where it is mapped, once it is sealed and was read.
+    warm: Option<Arc<WarmPlace>>,
+}
+
+impl SegmentRef {
+    /// One whose files nobody has opened.
+    fn new(first: Seq, end: Option<Seq>) -> Self {
+        Self { first, end, idx: None, dat: None, warm: None }
+    }
 }
 
 /// What is on disk only in part; see the module's text.
@@ -61,21 +71,14 @@ pub struct OnDisk {
 
 /// What one step of a read goes by.
 struct Plan {
+    /// Where the segment is mapped, if it is sealed.
+    warm: Option<Arc<WarmPlace>>,
     segment_first: Seq,
     idx: Option<Arc<dyn File>>,
     dat: Option<Arc<dyn File>>,
     records: Vec<IndexRecord>,
     to: Seq,
     dat_tail: (u32, Arc<Vec<u8>>),
-}
-
-/// Payload bytes of the first records of a plan.
-struct DatBytes {
-    /// How many records.
-    count: usize,
-    /// Where in dat the bytes begin.
-    base: u32,
-    bytes: bytes::Bytes,
 }
 
 impl OnDisk {
@@ -90,8 +93,7 @@ impl OnDisk {
         records: &[IndexRecord],
         dat_tail: (u32, Vec<u8>),
     ) -> Self {
-        let segments =
-            segments.iter().map(|(first, end)| SegmentRef { first: *first, end: *end, idx: None, dat: None }).collect();
+        let segments = segments.iter().map(|(first, end)| SegmentRef::new(*first, *end)).collect();
         let stub = Stub {
             base,
             records: records.iter().copied().collect(),
@@ -109,7 +111,7 @@ impl OnDisk {
     pub fn add_segment(&self, first: Seq) {
         let mut inner = self.lock();
         assert!(inner.segments.last().is_none_or(|last| last.first < first), "segments come in order");
-        inner.segments.push(SegmentRef { first, end: None, idx: None, dat: None });
+        inner.segments.push(SegmentRef::new(first, None));
     }
 
     /// No more events come to the segment that began with `first`.
@@ -164,18 +166,30 @@ impl OnDisk {
         self.lock().stub.dat = Arc::default();
     }
 
-    /// Reads events of `from..to`, as many as one step takes; at least one. Returns the next sequence.
-    pub fn read(&self, from: Seq, to: Seq, out: &mut VecDeque<RedexEvent>) -> Result<Seq, ReadError> {
+    /// Reads events of `from..to`, as many as one step takes; at least one.
+    pub fn read(&self, from: Seq, to: Seq) -> Result<EventChunk, ReadError> {
         assert!(from < to, "the caller reads something");
         let mut plan = self.plan(from, to)?;
+        if let Some(chunk) = self.read_warm(from, &plan) {
+            return Ok(chunk);
+        }
         if plan.records.is_empty() {
             self.read_records(from, &mut plan)?;
         }
         self.check_records(&mut plan.records, from)?;
         let count = records_within(&plan.records, DAT_BYTES_PER_READ);
-        let dat = self.read_dat(&plan, from, count)?;
-        let shown = self.emit(&plan, from, &dat, out)?;
-        Ok(Seq(from.0 + shown as u64))
+        let (count, dat) = self.read_dat(&plan, from, count)?;
+        plan.records.truncate(count);
+        let whole = self.check_payloads(&plan, from, &dat)?;
+        plan.records.truncate(whole);
+        Ok(EventChunk::read(from, plan.records, dat))
+    }
+
+    /// Reads from the mapping of a sealed segment; `None` if it has to be read by plain calls.
+    fn read_warm(&self, from: Seq, plan: &Plan) -> Option<EventChunk> {
+        let (warm, idx) = (plan.warm.as_ref()?, plan.idx.as_ref()?);
+        let place = BlockPlace { channel: self.channel, segment_first: plan.segment_first };
+        warm.read(self.disk.mapping_budget()?, place, (idx, plan.dat.as_ref()), (from, plan.to))
     }
 
     /// Keeps the records in front of the first that is damaged: their events are shown first, and the next step reports it.
@@ -228,7 +242,11 @@ impl OnDisk {
                 Err(error) => return Err(self.io(&dat_path, 0, error)),
             };
         }
+        if segment.end.is_some() && segment.warm.is_none() && self.disk.mapping_budget().is_some() {
+            segment.warm = Some(Arc::default());
+        }
         Ok(Plan {
+            warm: segment.warm.clone().filter(|_| segment.end.is_some() && records.is_empty()),
             segment_first: segment.first,
             idx: segment.idx.clone(),
             dat: segment.dat.clone(),
@@ -297,9 +315,10 @@ impl OnDisk {
     }
 
     /// Reads the payload bytes of the first `count` records in one go; where dat ends early, of those in front of its end.
-    fn read_dat(&self, plan: &Plan, from: Seq, count: usize) -> Result<DatBytes, ReadError> {
+    /// Says of how many.
+    fn read_dat(&self, plan: &Plan, from: Seq, count: usize) -> Result<(usize, DatBytes), ReadError> {
         let Some((start, end)) = dat_range(&plan.records[..count]) else {
-            return Ok(DatBytes { count, base: 0, bytes: bytes::Bytes::new() });
+            return Ok((count, DatBytes { base: 0, bytes: bytes::Bytes::new() }));
         };
         let path = dat_path(self.channel, plan.segment_first);
         let (tail_offset, tail) = &plan.dat_tail;
@@ -336,40 +355,37 @@ impl OnDisk {
             let to = from.0 + missing.max(1) as u64;
             return Err(ReadError::Missing { channel: self.name.clone(), file: path, offset: have, from: from.0, to });
         }
-        Ok(DatBytes { count, base: first_block, bytes: bytes::Bytes::from_owner(buf) })
+        Ok((count, DatBytes { base: first_block, bytes: bytes::Bytes::from_owner(buf) }))
     }
 
-    /// Checks payloads and makes events of them, up to the first that is damaged. Says how many.
-    fn emit(
-        &self,
-        plan: &Plan,
-        from: Seq,
-        DatBytes { count, base, bytes }: &DatBytes,
-        out: &mut VecDeque<RedexEvent>,
-    ) -> Result<usize, ReadError> {
-        let count = *count;
-        for (i, record) in plan.records[..count].iter().enumerate() {
-            let seq = from.0 + i as u64;
-            let payload = match record.place() {
-                RecordPlace::Inline { bytes, len } => Payload::inline(&bytes[..len]),
-                RecordPlace::Dat { offset, len } => {
-                    let at = (offset - base) as usize;
-                    let payload = bytes.slice(at..at + len as usize);
-                    if !record.verify_payload(&payload) {
-                        if i > 0 {
-                            // What lies before the damage is shown first; the next step reports it.
-                            return Ok(i);
-                        }
-                        let file = dat_path(self.channel, plan.segment_first);
-                        let channel = self.name.clone();
-                        return Err(ReadError::Payload { channel, seq, file, offset: offset.into(), len });
-                    }
-                    Payload::shared(payload)
-                }
-            };
-            out.push_back(RedexEvent { seq, payload, time: EventTime(record.time_us()) });
+    /// Checks payloads, up to the first that is damaged. Says how many.
+    fn check_payloads(&self, plan: &Plan, from: Seq, dat: &DatBytes) -> Result<usize, ReadError> {
+        for (i, record) in plan.records.iter().enumerate() {
+            let RecordPlace::Dat { offset, len } = record.place() else { continue };
+            let at = (offset - dat.base) as usize;
+            if record.verify_payload(&dat.bytes[at..at + len as usize]) {
+                continue;
+            }
+            if i > 0 {
+                // What lies before the damage is shown first; the next step reports it.
+                return Ok(i);
+            }
+            let file = dat_path(self.channel, plan.segment_first);
+            return Err(ReadError::Payload {
+                channel: self.name.clone(),
+                seq: from.0,
+                file,
+                offset: offset.into(),
+                len,
+            });
         }
-        Ok(count)
+        Ok(plan.records.len())
+    }
+
+    /// The error of a file that was changed by another program while its events were looked at.
+    pub fn changed(&self, file: &str) -> ReadError {
+        let why = "the file was changed by another program while its events were read; read them again";
+        self.io(file, 0, io::Error::new(io::ErrorKind::InvalidData, why))
     }
 }
 
@@ -465,16 +481,17 @@ mod tests {
         let (mut next, end) = (Seq(0), Seq(COUNT as u64));
         let (mut named, mut errors) = (Vec::new(), Vec::new());
         while next < end {
-            let mut out = VecDeque::new();
-            let result = on_disk.read(next, end, &mut out);
-            for event in &out {
-                assert_eq!((event.seq, event.payload.to_vec()), (next.0, payload(next.0 as usize)));
-                next.0 += 1;
-            }
-            match result {
-                Ok(to) => assert_eq!(to, next, "what is passed was delivered"),
+            match on_disk.read(next, end) {
+                Ok(chunk) => {
+                    assert_eq!((chunk.first_seq(), chunk.is_empty()), (next.0, false), "at least one event");
+                    for (i, event) in chunk.iter().enumerate() {
+                        assert_eq!((event.seq, event.payload), (next.0, &payload(next.0 as usize)[..]));
+                        assert_eq!(chunk.event(i), event.to_event());
+                        next.0 += 1;
+                    }
+                    assert_eq!(chunk.end_seq(), next.0, "what is passed was delivered");
+                }
                 Err(error) => {
-                    assert!(out.is_empty(), "what is in front of the damage comes first");
                     let to = after_damage(&error, next).expect("something follows");
                     assert!(next < to && to <= end, "{error}");
                     named.extend(next.0..to.0);
