@@ -246,15 +246,16 @@ impl MappedSegment {
             let Some(records) = self.checked_records(block) else { break };
             let records = &records[if block == first_block { slot } else { 0 }..];
             let records = &records[..records.len().min(wanted - count)];
-            for (i, record) in records.iter().enumerate() {
-                let RecordPlace::Dat { offset, len } = record.place() else { continue };
-                let (start, end) = (offset as usize, offset as usize + len as usize);
-                let range = dat.get_or_insert(start..start);
-                let fits = end <= dat_size && start >= range.end && (count + i == 0 || end - range.start <= DAT_BYTES_PER_STEP);
-                if !fits {
-                    return (count + i, dat);
+            if let Some(range) = range_of(records) {
+                let all = dat.clone().map_or(range.start, |dat| dat.start)..range.end;
+                if all.start < all.end && all.end <= dat_size && all.len() <= DAT_BYTES_PER_STEP {
+                    dat = Some(all);
+                } else {
+                    let fitting = fitting_in(records, &mut dat, dat_size, count == 0);
+                    if fitting < records.len() {
+                        return (count + fitting, dat);
+                    }
                 }
-                range.end = end;
             }
             count += records.len();
         }
@@ -279,6 +280,12 @@ impl MappedSegment {
                         .get(offset as usize..offset as usize + len as usize)
                         .is_some_and(|payload| record.verify_payload(payload)),
                 };
+                if slot == 0 && end == in_block && records.iter().all(is_whole) {
+                    flags.fetch_or(PAYLOADS_CHECKED, Ordering::AcqRel);
+                    done += end;
+                    block += 1;
+                    continue;
+                }
                 let seen: [u64; WORDS_PER_BLOCK] = std::array::from_fn(|i| words[i].load(Ordering::Acquire));
                 let mut whole = seen;
                 for at in slot..end {
@@ -301,6 +308,33 @@ impl MappedSegment {
         }
         done
     }
+}
+
+/// From the first payload in dat to the end of the last.
+fn range_of(records: &[IndexRecord]) -> Option<Range<usize>> {
+    let mut ends = records.iter().filter_map(|record| match record.place() {
+        RecordPlace::Inline { .. } => None,
+        RecordPlace::Dat { offset, len } => Some(offset as usize..offset as usize + len as usize),
+    });
+    let first = ends.next()?;
+    Some(first.start..ends.next_back().map_or(first.end, |last| last.end))
+}
+
+/// How many of the first records have payloads that one step takes, behind those of `dat`, which grows by them; one at the least
+/// if it is the first of the step.
+fn fitting_in(records: &[IndexRecord], dat: &mut Option<Range<usize>>, dat_size: usize, is_first: bool) -> usize {
+    for (i, record) in records.iter().enumerate() {
+        let RecordPlace::Dat { offset, len } = record.place() else { continue };
+        let (start, end) = (offset as usize, offset as usize + len as usize);
+        let range = dat.get_or_insert(start..start);
+        let alone = is_first && range.is_empty();
+        // A record that points backwards, or behind the end, is damaged: plain calls say what is wrong with it.
+        if end > dat_size || start < range.end || (!alone && end - range.start > DAT_BYTES_PER_STEP) {
+            return i;
+        }
+        range.end = end;
+    }
+    records.len()
 }
 
 fn remember(words: &[AtomicU64], whole: &[u64; WORDS_PER_BLOCK]) {
