@@ -306,6 +306,16 @@ pub enum ReadError {
         /// End, exclusive.
         end: u64,
     },
+    /// The range of times ends before it begins. Give the earlier time first.
+    #[error("channel {channel}: the times from {start_us} to {end_us} us end before they begin; give the earlier one first")]
+    BadTimeRange {
+        /// Which channel.
+        channel: ChannelName,
+        /// Start, microseconds since the Unix epoch.
+        start_us: u64,
+        /// End, exclusive, likewise.
+        end_us: u64,
+    },
     /// An index block is damaged. Events before and behind can be read; for these the store has to be restored from a copy.
     #[error(
         "channel {channel}, events {from}..{to}: {file} at byte {offset} is damaged; \

@@ -47,7 +47,7 @@ mod tail;
 pub mod format {
     pub use crate::ids::{ChannelId, CheckpointNo, Epoch, Lsn, SegmentNo, Seq, ShardId, StoreUuid};
     pub use crate::journal::format as journal;
-    pub use crate::segment::{block, footer, record};
+    pub use crate::segment::{block, footer, record, time_block};
     pub use crate::store::{envelope, meta, superblock};
 }
 
@@ -64,6 +64,7 @@ pub use io::{IoFacts, RingFacts};
 pub use options::Backend;
 pub use read::range::{ForEachRef, NextChunk, ReadOne, ReadRange, Scan};
 pub use read::subscribe::{Cursor, From, Subscribe, Tail, TailEnd, TailResults};
+pub use read::time::{ReadTimeRange, SeekTime};
 pub use redex::{ChannelInfo, Close, Redex, RedexBuilder};
 pub use segment::chunk::{EventChunk, EventRefs};
 pub use shard::stats::Stats;

@@ -496,6 +496,7 @@ fn footer(idx_hash: u32) -> Footer {
         last_time_us: TIME + 99,
         idx_hash,
         time_index,
+        has_time_blocks: false,
     }
 }
 

@@ -41,7 +41,7 @@ variants!(
     APPEND, append_name, AppendError:
     TooLarge BatchTooLarge NotInline Full NoSpace Closed Poisoned
 );
-variants!(READ, read_name, ReadError: BadRange Index Record Payload Io Missing);
+variants!(READ, read_name, ReadError: BadRange BadTimeRange Index Record Payload Io Missing);
 variants!(SUBSCRIBE, subscribe_name, SubscribeError: LostEvents UnknownEpoch);
 variants!(SYNC, sync_name, SyncError: Poisoned Closed);
 variants!(CLOSE, close_name, CloseError: Poisoned NoSpace Store);
@@ -238,6 +238,7 @@ fn read_samples() -> Vec<Sample> {
     let (from, to) = (10, 20);
     vec![
         at(ReadError::BadRange { channel: channel(), start: 2, end: 1 }, "orders/eu", "lower sequence first"),
+        at(ReadError::BadTimeRange { channel: channel(), start_us: 2, end_us: 1 }, "orders/eu", "earlier one first"),
         at(
             ReadError::Index { channel: channel(), from, to, file: file(), offset, source: block },
             "orders/eu, events 10..20: channels/07/0.idx at byte 4096",

@@ -6,6 +6,7 @@
 pub mod offload;
 pub mod range;
 pub mod subscribe;
+pub mod time;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -253,6 +254,6 @@ pub fn after_damage(error: &ReadError, at: Seq) -> Option<Seq> {
         ReadError::Index { to, .. } => Some(Seq(*to)),
         ReadError::Payload { seq, .. } | ReadError::Record { seq, .. } => Some(Seq(seq + 1)),
         ReadError::Missing { to, .. } => Some(Seq((*to).max(at.0 + 1))),
-        ReadError::Io { .. } | ReadError::BadRange { .. } => None,
+        ReadError::Io { .. } | ReadError::BadRange { .. } | ReadError::BadTimeRange { .. } => None,
     }
 }

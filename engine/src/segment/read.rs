@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use super::block::{BlockPlace, RECORDS_PER_BLOCK, decode_block};
 use super::chunk::{DatBytes, EventChunk};
+use super::footer::Footer;
 use super::path::{dat_path, idx_path};
 use super::record::{IndexRecord, RecordPlace};
 use super::warm::WarmPlace;
@@ -36,12 +37,27 @@ struct SegmentRef {
     dat: Option<Arc<dyn File>>,
     /// Where it is mapped, once it is sealed and was read.
     warm: Option<Arc<WarmPlace>>,
+    /// Its footer, once it was looked for; `None` in it if there is none to be had.
+    footer: Option<Option<Arc<Footer>>>,
+}
+
+/// What a search or a check needs of a segment.
+#[derive(Debug)]
+pub struct SegmentFiles {
+    /// First sequence.
+    pub first: Seq,
+    /// Whether no more events come.
+    pub is_sealed: bool,
+    /// Its idx.
+    pub idx: Arc<dyn File>,
+    /// See [`SegmentRef::footer`].
+    pub footer: Option<Option<Arc<Footer>>>,
 }
 
 impl SegmentRef {
     /// One whose files nobody has opened.
     fn new(first: Seq, end: Option<Seq>) -> Self {
-        Self { first, end, idx: None, dat: None, warm: None }
+        Self { first, end, idx: None, dat: None, warm: None, footer: None }
     }
 }
 
@@ -256,11 +272,61 @@ impl OnDisk {
         })
     }
 
+    /// First sequence and end of the segments that begin below `limit`; none of them ends above it.
+    pub fn segment_ranges(&self, limit: Seq) -> Vec<(Seq, Seq)> {
+        let inner = self.lock();
+        let firsts = inner.segments.iter().map(|segment| segment.first).skip(1).chain([Seq(u64::MAX)]);
+        let ranges = inner.segments.iter().zip(firsts);
+        let range = |(segment, next): (&SegmentRef, Seq)| (segment.first, segment.end.unwrap_or(next).min(limit));
+        ranges.map(range).take_while(|(first, _)| *first < limit).filter(|(first, end)| first < end).collect()
+    }
+
+    /// The files of the segment that begins with `first`, opened.
+    pub fn segment_files(&self, first: Seq) -> Result<SegmentFiles, ReadError> {
+        let mut inner = self.lock();
+        let segment = inner.segments.iter_mut().find(|segment| segment.first == first);
+        let Some(segment) = segment else { return Err(self.missing(first, first, first)) };
+        let idx = match &segment.idx {
+            Some(idx) => idx.clone(),
+            None => segment.idx.insert(self.open(&idx_path(self.channel, first))?).clone(),
+        };
+        Ok(SegmentFiles { first, is_sealed: segment.end.is_some(), idx, footer: segment.footer.clone() })
+    }
+
+    /// Keeps a segment's footer for the next search.
+    pub fn keep_footer(&self, first: Seq, footer: Option<Arc<Footer>>) {
+        let mut inner = self.lock();
+        if let Some(segment) = inner.segments.iter_mut().find(|segment| segment.first == first) {
+            segment.footer = Some(footer);
+        }
+    }
+
+    /// The channel's name.
+    pub fn name(&self) -> &ChannelName {
+        &self.name
+    }
+
+    /// What the blocks of a segment say of their place.
+    pub fn place(&self, segment_first: Seq) -> BlockPlace {
+        BlockPlace { channel: self.channel, segment_first }
+    }
+
+    /// The first event in the stub at or after a time, if an earlier one is there too; else the first in the stub, if any.
+    pub fn seek_stub(&self, time_us: u64) -> Result<Seq, Option<Seq>> {
+        let inner = self.lock();
+        let Stub { base, records, .. } = &inner.stub;
+        match records.partition_point(|record| record.time_us() < time_us) {
+            0 => Err((!records.is_empty()).then_some(*base)),
+            before => Ok(Seq(base.0 + before as u64)),
+        }
+    }
+
     fn open(&self, path: &str) -> Result<Arc<dyn File>, ReadError> {
         self.disk.open_segment(path, OpenMode::Read).map_err(|error| self.io(path, 0, error))
     }
 
-    fn io(&self, path: &str, offset: u64, error: io::Error) -> ReadError {
+    /// The error of a call that the system refused.
+    pub fn io(&self, path: &str, offset: u64, error: io::Error) -> ReadError {
         ReadError::Io { channel: self.name.clone(), file: path.to_owned(), offset, source: Arc::new(error) }
     }
 

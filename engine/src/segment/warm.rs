@@ -108,11 +108,6 @@ impl MappedSegment {
         Ok(Self { place, footer, idx, dat, checked })
     }
 
-    /// The footer.
-    pub fn footer(&self) -> &Footer {
-        &self.footer
-    }
-
     fn files(&self) -> impl Iterator<Item = &MappedFile> {
         std::iter::once(&self.idx).chain(&self.dat)
     }
@@ -177,13 +172,6 @@ impl MappedSegment {
             },
         };
         RedexEvent { seq: seq.0, payload, time: EventTime(record.time_us()) }
-    }
-
-    /// The records of a block, brought into memory first; `None` if they are damaged, or cannot be had.
-    pub fn load_records(&self, block: usize) -> Option<&[IndexRecord]> {
-        let at = block * INDEX_BLOCK_SIZE;
-        self.idx.mapping.populate(at..at + INDEX_BLOCK_SIZE).ok()?;
-        self.checked_records(block)
     }
 
     /// The records of a block, checked now or before; `None` if they are damaged.
@@ -327,7 +315,7 @@ fn fitting_in(records: &[IndexRecord], dat: &mut Option<Range<usize>>, dat_size:
         let RecordPlace::Dat { offset, len } = record.place() else { continue };
         let (start, end) = (offset as usize, offset as usize + len as usize);
         let range = dat.get_or_insert(start..start);
-        let alone = is_first && range.is_empty();
+        let alone = is_first && range.start == range.end;
         // A record that points backwards, or behind the end, is damaged: plain calls say what is wrong with it.
         if end > dat_size || start < range.end || (!alone && end - range.start > DAT_BYTES_PER_STEP) {
             return i;

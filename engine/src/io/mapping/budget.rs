@@ -102,6 +102,7 @@ impl Budget {
     }
 
     /// Bytes that are mapped.
+    #[cfg(test)]
     pub fn used_bytes(&self) -> u64 {
         self.used.lock().expect("no panic while the lock is held").bytes
     }
