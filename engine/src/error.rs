@@ -9,6 +9,7 @@ use crate::ids::ShardId;
 use crate::journal::scan::JournalError;
 use crate::read::subscribe::TailEnd;
 use crate::segment::block::BlockError;
+use crate::segment::footer::FooterError;
 use crate::segment::record::RecordError;
 use crate::store::checkpoint::CheckpointError;
 use crate::store::meta::MetaError;
@@ -395,6 +396,43 @@ pub enum ReadError {
         from: u64,
         /// End of the events missing, exclusive.
         to: u64,
+    },
+}
+
+/// What a check of a channel found wrong ([`crate::VerifyReport`]).
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Damage {
+    /// Events cannot be read: what a reader of them is told.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The footer of a sealed segment is damaged. Its events can be read; searches by time read more of it.
+    #[error("the footer is damaged")]
+    Footer(#[source] FooterError),
+    /// The footer is whole, but the files are not what it says.
+    #[error("field `{field}` of the footer is not what the files hold")]
+    FooterField {
+        /// Name of the field.
+        field: &'static str,
+    },
+    /// Every index block is whole, but they are not those that were sealed.
+    #[error("the index blocks have the hash {found:#010x}, the footer says {expected:#010x}")]
+    IdxHash {
+        /// What the footer says.
+        expected: u32,
+        /// What the blocks have.
+        found: u32,
+    },
+    /// A time block is damaged, or not what the index blocks hold. Searches by time read more of the segment.
+    #[error("a time block is damaged")]
+    TimeBlock,
+    /// An event is earlier than one in front of it.
+    #[error("the time goes back from {before_us} to {time_us} us")]
+    TimeBackwards {
+        /// Time of an event in front, microseconds since the Unix epoch.
+        before_us: u64,
+        /// Time of the event.
+        time_us: u64,
     },
 }
 

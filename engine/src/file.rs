@@ -19,6 +19,7 @@ use crate::ids::Seq;
 use crate::read::range::{ReadOne, ReadRange, Scan};
 use crate::read::subscribe::{Cursor, From, Subscribe, TailResults};
 use crate::read::time::{ReadTimeRange, SeekTime};
+use crate::read::verify::Verify;
 use crate::tail::waiters::Registration;
 
 /// A channel: a named, append-only log. A cheap clone; all clones are the same channel.
@@ -159,6 +160,27 @@ impl RedexFile {
     /// Reads the events from one time up to another, which is not included.
     pub fn read_time_range<T: Into<EventTime>>(&self, range: Range<T>) -> ReadTimeRange {
         ReadTimeRange::new(&self.channel, range.start.into()..range.end.into())
+    }
+
+    /// Checks everything that is there: on disk from the disk, every checksum, the order of times, what sealed segments say of
+    /// themselves; in memory the events there. Goes on behind damage, and reports all of it. Appends go on meanwhile; what comes
+    /// after the call is not checked.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), redex::RedexError> {
+    /// # let file = redex::Redex::in_memory().open_file("orders", redex::RedexFileConfig::default())?;
+    /// # file.append(b"an order").wait()?;
+    /// let report = file.verify().wait();
+    /// for finding in &report.findings {
+    ///     eprintln!("{finding}");
+    /// }
+    /// assert!(report.is_clean());
+    /// # assert_eq!(report.events, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn verify(&self) -> Verify {
+        Verify::new(&self.channel)
     }
 
     /// Subscribes to what comes from now on.

@@ -55,7 +55,7 @@ pub use append::{Append, AppendBatch};
 pub use channel_name::{CHANNEL_NAME_SIZE_MAX, ChannelName, ChannelNameError, IntoChannelName};
 pub use config::{FsyncPolicy, RedexFileConfig};
 pub use error::{
-    AppendError, CloseError, OpenError, OpenFileError, Poisoned, ReadError, RedexError, SubscribeError, SyncError,
+    AppendError, CloseError, Damage, OpenError, OpenFileError, Poisoned, ReadError, RedexError, SubscribeError, SyncError,
 };
 pub use event::{EventRef, EventTime, Payload, RedexEvent};
 pub use file::{Durable, PublishedWait, RedexFile};
@@ -65,6 +65,7 @@ pub use options::Backend;
 pub use read::range::{ForEachRef, NextChunk, ReadOne, ReadRange, Scan};
 pub use read::subscribe::{Cursor, From, Subscribe, Tail, TailEnd, TailResults};
 pub use read::time::{ReadTimeRange, SeekTime};
+pub use read::verify::{Finding, Verify, VerifyReport};
 pub use redex::{ChannelInfo, Close, Redex, RedexBuilder};
 pub use segment::chunk::{EventChunk, EventRefs};
 pub use shard::stats::Stats;

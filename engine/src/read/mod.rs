@@ -7,6 +7,7 @@ pub mod offload;
 pub mod range;
 pub mod subscribe;
 pub mod time;
+pub mod verify;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -5,6 +5,7 @@
 //! opens a file or knows the journal.
 
 pub mod block;
+pub mod check;
 pub mod chunk;
 pub mod footer;
 pub mod path;

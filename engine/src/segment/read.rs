@@ -185,10 +185,20 @@ impl OnDisk {
     /// Reads events of `from..to`, as many as one step takes; at least one.
     pub fn read(&self, from: Seq, to: Seq) -> Result<EventChunk, ReadError> {
         assert!(from < to, "the caller reads something");
-        let mut plan = self.plan(from, to)?;
-        if let Some(chunk) = self.read_warm(from, &plan) {
-            return Ok(chunk);
+        let plan = self.plan(from, to)?;
+        match self.read_warm(from, &plan) {
+            Some(chunk) => Ok(chunk),
+            None => self.read_plan(from, plan),
         }
+    }
+
+    /// As [`OnDisk::read`], past the page cache and what is remembered as checked.
+    pub fn read_checked(&self, from: Seq, to: Seq) -> Result<EventChunk, ReadError> {
+        assert!(from < to, "the caller reads something");
+        self.read_plan(from, self.plan(from, to)?)
+    }
+
+    fn read_plan(&self, from: Seq, mut plan: Plan) -> Result<EventChunk, ReadError> {
         if plan.records.is_empty() {
             self.read_records(from, &mut plan)?;
         }
@@ -279,6 +289,43 @@ impl OnDisk {
         let ranges = inner.segments.iter().zip(firsts);
         let range = |(segment, next): (&SegmentRef, Seq)| (segment.first, segment.end.unwrap_or(next).min(limit));
         ranges.map(range).take_while(|(first, _)| *first < limit).filter(|(first, end)| first < end).collect()
+    }
+
+    /// First sequence and end of the sealed segments.
+    pub fn sealed_segments(&self) -> Vec<(Seq, Seq)> {
+        self.lock().segments.iter().filter_map(|segment| Some((segment.first, segment.end?))).collect()
+    }
+
+    /// Path of the idx file of the segment that begins with `first`.
+    pub fn idx_path(&self, first: Seq) -> String {
+        idx_path(self.channel, first)
+    }
+
+    /// In which idx file the record of an event lies, and where its block begins.
+    pub fn block_place(&self, seq: Seq) -> (String, u64) {
+        let inner = self.lock();
+        let index = inner.segments.partition_point(|segment| segment.first <= seq);
+        let first = index.checked_sub(1).map_or(Seq(0), |index| inner.segments[index].first);
+        let block = (seq.0 - first.0) / RECORDS_PER_BLOCK as u64;
+        (self.idx_path(first), block * BLOCK_SIZE as u64)
+    }
+
+    /// First sequence of the index block behind that of an event.
+    pub fn next_block(&self, seq: Seq) -> Seq {
+        let inner = self.lock();
+        let index = inner.segments.partition_point(|segment| segment.first <= seq);
+        let first = index.checked_sub(1).map_or(Seq(0), |index| inner.segments[index].first);
+        Seq(first.0 + ((seq.0 - first.0) / RECORDS_PER_BLOCK as u64 + 1) * RECORDS_PER_BLOCK as u64)
+    }
+
+    /// Size of the dat file of a segment; 0 if it has none.
+    pub fn dat_len(&self, first: Seq) -> Result<u64, ReadError> {
+        let path = dat_path(self.channel, first);
+        let size = self.disk.open_segment(&path, OpenMode::Read).and_then(|file| file.size());
+        match size {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            size => size.map_err(|error| self.io(&path, 0, error)),
+        }
     }
 
     /// The files of the segment that begins with `first`, opened.
