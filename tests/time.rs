@@ -9,10 +9,7 @@ use redex_tests::drive;
 
 fn config() -> RedexFileConfig {
     // Most events lie in their records, so that a segment of 256 KiB has more index blocks than a footer has samples.
-    RedexFileConfig::default()
-        .with_persistent(true)
-        .with_fsync_policy(FsyncPolicy::Never)
-        .with_segment_bytes(256 << 10)
+    RedexFileConfig::default().with_persistent(true).with_fsync_policy(FsyncPolicy::Never).with_segment_bytes(256 << 10)
 }
 
 fn random(state: &mut u64) -> u64 {
@@ -27,10 +24,13 @@ fn payload(seq: u64) -> Vec<u8> {
 /// Times of all events, which never decrease.
 fn times(store: &mut SimStore, file: &RedexFile) -> Vec<u64> {
     let mut times = Vec::new();
-    drive(store, file.read_from(0).for_each_ref(|event| {
-        assert_eq!((event.seq, event.payload), (times.len() as u64, &payload(event.seq)[..]));
-        times.push(event.time.as_micros());
-    }))
+    drive(
+        store,
+        file.read_from(0).for_each_ref(|event| {
+            assert_eq!((event.seq, event.payload), (times.len() as u64, &payload(event.seq)[..]));
+            times.push(event.time.as_micros());
+        }),
+    )
     .unwrap();
     assert!(times.is_sorted(), "times go back");
     times

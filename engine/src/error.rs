@@ -308,7 +308,9 @@ pub enum ReadError {
         end: u64,
     },
     /// The range of times ends before it begins. Give the earlier time first.
-    #[error("channel {channel}: the times from {start_us} to {end_us} us end before they begin; give the earlier one first")]
+    #[error(
+        "channel {channel}: the times from {start_us} to {end_us} us end before they begin; give the earlier one first"
+    )]
     BadTimeRange {
         /// Which channel.
         channel: ChannelName,

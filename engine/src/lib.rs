@@ -55,7 +55,8 @@ pub use append::{Append, AppendBatch};
 pub use channel_name::{CHANNEL_NAME_SIZE_MAX, ChannelName, ChannelNameError, IntoChannelName};
 pub use config::{FsyncPolicy, RedexFileConfig};
 pub use error::{
-    AppendError, CloseError, Damage, OpenError, OpenFileError, Poisoned, ReadError, RedexError, SubscribeError, SyncError,
+    AppendError, CloseError, Damage, OpenError, OpenFileError, Poisoned, ReadError, RedexError, SubscribeError,
+    SyncError,
 };
 pub use event::{EventRef, EventTime, Payload, RedexEvent};
 pub use file::{Durable, PublishedWait, RedexFile};

@@ -86,7 +86,9 @@ fn visit(file: &RedexFile) -> (u64, Option<ReadError>) {
 }
 
 fn names_file(error: &ReadError, path: &Path) -> bool {
-    let (ReadError::Missing { file, .. } | ReadError::Index { file, .. } | ReadError::Payload { file, .. }
+    let (ReadError::Missing { file, .. }
+    | ReadError::Index { file, .. }
+    | ReadError::Payload { file, .. }
     | ReadError::Io { file, .. }) = error
     else {
         return false;

@@ -164,7 +164,11 @@ fn point_row(session: &mut Session, log: &Log, mode: &'static str) -> anyhow::Re
             let took = start.elapsed();
             latencies.record(took);
             elapsed += took;
-            let filled = if seq < log.count { &event.payload[..] == log.payloads.get(seq) } else { event.payload.len() == log.payloads.size() };
+            let filled = if seq < log.count {
+                &event.payload[..] == log.payloads.get(seq)
+            } else {
+                event.payload.len() == log.payloads.size()
+            };
             ensure!(event.seq == seq && filled, "event {seq} reads back wrong");
         }
         turns.push(Turn { latencies, events: READS_PER_TURN, elapsed });

@@ -238,7 +238,9 @@ impl Check {
         let persistence = self.channel.persistence.as_ref().expect("in memory nothing is read");
         let (idx, _) = persistence.on_disk.block_place(self.next);
         match error {
-            ReadError::Io { file, .. } if *file == idx => persistence.on_disk.next_block(self.next).min(self.segment_end()),
+            ReadError::Io { file, .. } if *file == idx => {
+                persistence.on_disk.next_block(self.next).min(self.segment_end())
+            }
             _ => Seq(self.next.0 + 1),
         }
     }

@@ -68,7 +68,13 @@ impl OnDisk {
     }
 
     /// The last of these blocks that begins before the time; the first of them begins before it.
-    fn search_blocks(&self, files: &SegmentFiles, blocks: Range<u32>, end: Seq, time_us: u64) -> Result<u32, ReadError> {
+    fn search_blocks(
+        &self,
+        files: &SegmentFiles,
+        blocks: Range<u32>,
+        end: Seq,
+        time_us: u64,
+    ) -> Result<u32, ReadError> {
         let (mut from, mut to) = (blocks.start, blocks.end.max(blocks.start + 1));
         while to - from > 1 {
             let middle = from.midpoint(to);

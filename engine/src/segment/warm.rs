@@ -226,7 +226,13 @@ impl MappedSegment {
     }
 
     /// How many events one step takes, and where in dat their payloads lie.
-    fn fitting(&self, first_block: usize, slot: usize, last_block: usize, wanted: usize) -> (usize, Option<Range<usize>>) {
+    fn fitting(
+        &self,
+        first_block: usize,
+        slot: usize,
+        last_block: usize,
+        wanted: usize,
+    ) -> (usize, Option<Range<usize>>) {
         let dat_size = self.dat_bytes().len();
         let mut count = 0;
         let mut dat: Option<Range<usize>> = None;
