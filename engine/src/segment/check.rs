@@ -144,3 +144,6 @@ impl FooterCheck {
         self.footer_at + FOOTER_SIZE as u64
     }
 }
+
+#[cfg(all(test, not(redex_loom)))]
+mod tests;

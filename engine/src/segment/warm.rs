@@ -221,6 +221,10 @@ impl MappedSegment {
                 file.mapping.prefetch(dat.end..dat.end + DAT_BYTES_PER_STEP);
             }
         }
+        if fresh && count < wanted {
+            let next = self.block_of(Seq(from.0 + count as u64)).0 * INDEX_BLOCK_SIZE;
+            self.idx.mapping.prefetch(next..next + BLOCKS_PER_STEP * INDEX_BLOCK_SIZE);
+        }
         let checked = self.check_payloads(first_block, slot, count);
         (checked > 0).then(|| EventChunk::mapped(self.clone(), from, checked))
     }
