@@ -5,8 +5,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::io::Mapping;
 use crate::segment::record::INLINE_SIZE_MAX;
+use crate::segment::warm::MappedFile;
 use crate::tail::page::Page;
 
 /// One event of a channel.
@@ -91,20 +91,20 @@ pub struct Payload(Bytes);
 enum Bytes {
     Inline { bytes: [u8; INLINE_SIZE_MAX], len: u8 },
     Page { page: Arc<Page>, from: u32, len: u32 },
-    Mapped { mapping: Arc<Mapping>, from: u32, len: u32 },
+    Mapped { file: Arc<MappedFile>, from: u32, len: u32 },
     Shared(bytes::Bytes),
 }
 
-/// A part of a mapping, as the owner of a [`bytes::Bytes`].
+/// A part of a mapped file, as the owner of a [`bytes::Bytes`].
 struct MappedBytes {
-    mapping: Arc<Mapping>,
+    file: Arc<MappedFile>,
     from: u32,
     len: u32,
 }
 
 impl AsRef<[u8]> for MappedBytes {
     fn as_ref(&self) -> &[u8] {
-        &self.mapping.bytes()[self.from as usize..self.from as usize + self.len as usize]
+        &self.file.bytes()[self.from as usize..self.from as usize + self.len as usize]
     }
 }
 
@@ -119,24 +119,25 @@ impl Payload {
         Self(Bytes::Page { page, from: range.start as u32, len: range.len() as u32 })
     }
 
-    /// Bytes of a mapping; none if it has not so many.
+    /// Bytes of a mapped file; none if it has not so many.
     #[inline]
-    pub(crate) fn mapped(mapping: &Arc<Mapping>, from: u32, len: u32) -> Self {
-        if from as usize + len as usize > mapping.bytes().len() {
+    pub(crate) fn mapped(file: &Arc<MappedFile>, from: u32, len: u32) -> Self {
+        if from as usize + len as usize > file.bytes().len() {
             return Self::inline(&[]);
         }
-        Self(Bytes::Mapped { mapping: mapping.clone(), from, len })
+        Self(Bytes::Mapped { file: file.clone(), from, len })
     }
 
     /// Whether the bytes are still what was appended.
     ///
     /// A payload of an older event may lie in its segment's file, mapped. The engine never changes that file; another program that
     /// cuts it takes the bytes away, which then read as zeros. `false` says so: read the event again, which gives it, or tells
-    /// what is missing. Always `true` otherwise. A program whose files others may cut asks after it has used the bytes.
+    /// what is missing. `true` in all other cases. A program whose files others may cut asks after it has used the bytes; it costs
+    /// a system call for such a payload.
     #[must_use]
     pub fn is_intact(&self) -> bool {
         match &self.0 {
-            Bytes::Mapped { mapping, .. } => !mapping.is_broken(),
+            Bytes::Mapped { file, .. } => file.is_current(),
             Bytes::Inline { .. } | Bytes::Page { .. } | Bytes::Shared(_) => true,
         }
     }
@@ -150,7 +151,7 @@ impl Payload {
     pub fn into_bytes(self) -> bytes::Bytes {
         match self.0 {
             Bytes::Shared(bytes) => bytes,
-            Bytes::Mapped { mapping, from, len } => bytes::Bytes::from_owner(MappedBytes { mapping, from, len }),
+            Bytes::Mapped { file, from, len } => bytes::Bytes::from_owner(MappedBytes { file, from, len }),
             Bytes::Inline { .. } | Bytes::Page { .. } => bytes::Bytes::copy_from_slice(&self),
         }
     }
@@ -164,7 +165,7 @@ impl Deref for Payload {
         match &self.0 {
             Bytes::Inline { bytes, len } => &bytes[..usize::from(*len)],
             Bytes::Page { page, from, len } => page.published_bytes(*from as usize..(from + len) as usize),
-            Bytes::Mapped { mapping, from, len } => &mapping.bytes()[*from as usize..*from as usize + *len as usize],
+            Bytes::Mapped { file, from, len } => &file.bytes()[*from as usize..*from as usize + *len as usize],
             Bytes::Shared(bytes) => bytes,
         }
     }

@@ -238,6 +238,20 @@ fn a_file_cut_while_it_is_looked_at_ends_nothing_but_the_scan() {
     assert!(matches!(error, ReadError::Io { .. }), "{error:?}");
 }
 
+/// Within a page nothing raises a signal: a held payload says so all the same. And a file that is removed stays what it was.
+#[test]
+fn a_held_payload_tells_any_cut_and_outlives_its_file() {
+    let dir = filled();
+    let (_redex, file) = open(dir.path(), None);
+    let held = file.read_range(0, 200).wait().unwrap();
+    let dats = files(dir.path(), "dat");
+    std::fs::remove_file(&dats[0]).unwrap();
+    assert!(held.iter().all(|event| event.payload == payload(event.seq) && event.payload.is_intact()));
+    write(&dats[1]).set_len(5000).unwrap();
+    let cut = held.iter().filter(|event| !event.payload.is_intact()).count();
+    assert!(cut > 10 && cut < 200, "those of the second segment: {cut}");
+}
+
 /// A file that was cut is put back while the store is open: everything is read again, and checked again.
 #[test]
 fn a_file_put_back_is_read_again() {

@@ -37,10 +37,10 @@ const _: () = assert!(RECORDS_PER_BLOCK <= WORDS_PER_BLOCK * 64 - 2);
 
 /// One mapped file.
 #[derive(Debug)]
-struct MappedFile {
+pub struct MappedFile {
     file: Arc<dyn File>,
     stamp: FileStamp,
-    mapping: Arc<Mapping>,
+    mapping: Mapping,
 }
 
 /// Why a segment is not mapped.
@@ -54,7 +54,7 @@ enum NotMapped {
 
 impl MappedFile {
     /// Maps the beginning of a file, or all of it.
-    fn open(budget: &Arc<Budget>, file: &Arc<dyn File>, len: Option<u64>) -> Result<Self, NotMapped> {
+    fn open(budget: &Arc<Budget>, file: &Arc<dyn File>, len: Option<u64>) -> Result<Arc<Self>, NotMapped> {
         // Before the mapping: a change in between is found later.
         let stamp = file.stamp().map_err(|_| NotMapped::NotNow)?;
         let len = len.unwrap_or(stamp.size);
@@ -64,11 +64,18 @@ impl MappedFile {
         let share = budget.take(len).ok_or(NotMapped::NotNow)?;
         let len = usize::try_from(len).map_err(|_| NotMapped::Never)?;
         let mapping = file.map(len, share).map_err(|_| NotMapped::NotNow)?.ok_or(NotMapped::Never)?;
-        Ok(Self { file: file.clone(), stamp, mapping: Arc::new(mapping) })
+        Ok(Arc::new(Self { file: file.clone(), stamp, mapping }))
     }
 
-    fn is_current(&self) -> bool {
-        !self.mapping.is_broken() && self.file.stamp().is_ok_and(|stamp| stamp == self.stamp)
+    /// Its bytes.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        self.mapping.bytes()
+    }
+
+    /// Whether the file is what was mapped. One that cannot be asked is: it was removed, which changes no byte of it.
+    pub fn is_current(&self) -> bool {
+        !self.mapping.is_broken() && !self.file.stamp().is_ok_and(|stamp| stamp != self.stamp)
     }
 }
 
@@ -77,8 +84,8 @@ impl MappedFile {
 pub struct MappedSegment {
     place: BlockPlace,
     footer: Footer,
-    idx: MappedFile,
-    dat: Option<MappedFile>,
+    idx: Arc<MappedFile>,
+    dat: Option<Arc<MappedFile>>,
     checked: Box<[AtomicU64]>,
 }
 
@@ -108,13 +115,13 @@ impl MappedSegment {
         Ok(Self { place, footer, idx, dat, checked })
     }
 
-    fn files(&self) -> impl Iterator<Item = &MappedFile> {
+    fn files(&self) -> impl Iterator<Item = &Arc<MappedFile>> {
         std::iter::once(&self.idx).chain(&self.dat)
     }
 
     /// Whether its files are those that were mapped.
     fn is_current(&self) -> bool {
-        self.files().all(MappedFile::is_current)
+        self.files().all(|file| file.is_current())
     }
 
     /// The file that is not what was mapped, if there is one.
@@ -124,7 +131,7 @@ impl MappedSegment {
 
     /// Whether nobody but who asks has it, or payloads of it.
     fn is_unused(self: &Arc<Self>) -> bool {
-        Arc::strong_count(self) == 1 && self.files().all(|file| Arc::strong_count(&file.mapping) == 1)
+        Arc::strong_count(self) == 1 && self.files().all(|file| Arc::strong_count(file) == 1)
     }
 
     /// Payload bytes.
@@ -167,7 +174,7 @@ impl MappedSegment {
             RecordPlace::Inline { bytes, len } => Payload::inline(&bytes[..len]),
             RecordPlace::Dat { offset, len } => match &self.dat {
                 // It was checked to lie there; it may not if somebody has cut the file, which the reader then finds.
-                Some(dat) => Payload::mapped(&dat.mapping, offset, len),
+                Some(dat) => Payload::mapped(dat, offset, len),
                 None => Payload::inline(&[]),
             },
         };
