@@ -68,6 +68,8 @@ fn times_never_go_back_and_are_found_in_every_tier() {
         let mut store = SimStore::open(&disk, &SimSettings::default(), &clock, life).unwrap();
         let file = store.redex().open_file("times", config()).unwrap();
         assert_eq!(file.next_seq(), kept);
+        let report = drive(&mut store, file.verify());
+        assert!(report.is_clean() && report.events == kept, "{report:?}");
         for batch in 0..100 {
             match random(&mut state) % 6 {
                 0 => clock.set_wall_us(clock.wall_us() / 2),
@@ -106,6 +108,8 @@ fn times_never_go_back_and_are_found_in_every_tier() {
     let file = store.redex().open_file("times", config()).unwrap();
     let times = times(&mut store, &file);
     assert_eq!(times.len() as u64, kept);
+    let report = drive(&mut store, file.verify());
+    assert!(report.is_clean() && report.events == kept && report.segments > 1, "{report:?}");
     check(&mut store, &file, &times, &mut state);
 }
 
