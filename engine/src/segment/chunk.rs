@@ -77,7 +77,7 @@ impl EventChunk {
         self.count
     }
 
-    /// Whether there is none; only what was taken from by [`Iterator`] adapters of the engine ever is.
+    /// Whether there is none. A chunk that was handed out has at least one.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0

@@ -39,6 +39,8 @@ struct SegmentRef {
     warm: Option<Arc<WarmPlace>>,
     /// Its footer, once it was looked for; `None` in it if there is none to be had.
     footer: Option<Option<Arc<Footer>>>,
+    /// Time of its first event, once it was looked for in the segment without a footer.
+    first_time_us: Option<u64>,
 }
 
 /// What a search or a check needs of a segment.
@@ -52,12 +54,14 @@ pub struct SegmentFiles {
     pub idx: Arc<dyn File>,
     /// See [`SegmentRef::footer`].
     pub footer: Option<Option<Arc<Footer>>>,
+    /// See [`SegmentRef::first_time_us`].
+    pub first_time_us: Option<u64>,
 }
 
 impl SegmentRef {
     /// One whose files nobody has opened.
     fn new(first: Seq, end: Option<Seq>) -> Self {
-        Self { first, end, idx: None, dat: None, warm: None, footer: None }
+        Self { first, end, idx: None, dat: None, warm: None, footer: None, first_time_us: None }
     }
 }
 
@@ -337,7 +341,8 @@ impl OnDisk {
             Some(idx) => idx.clone(),
             None => segment.idx.insert(self.open(&idx_path(self.channel, first))?).clone(),
         };
-        Ok(SegmentFiles { first, is_sealed: segment.end.is_some(), idx, footer: segment.footer.clone() })
+        let (is_sealed, footer) = (segment.end.is_some(), segment.footer.clone());
+        Ok(SegmentFiles { first, is_sealed, idx, footer, first_time_us: segment.first_time_us })
     }
 
     /// Keeps a segment's footer for the next search.
@@ -345,6 +350,14 @@ impl OnDisk {
         let mut inner = self.lock();
         if let Some(segment) = inner.segments.iter_mut().find(|segment| segment.first == first) {
             segment.footer = Some(footer);
+        }
+    }
+
+    /// Keeps the time of a segment's first event for the next search.
+    pub fn keep_first_time(&self, first: Seq, time_us: u64) {
+        let mut inner = self.lock();
+        if let Some(segment) = inner.segments.iter_mut().find(|segment| segment.first == first) {
+            segment.first_time_us = Some(time_us);
         }
     }
 

@@ -92,9 +92,13 @@ impl OnDisk {
         if let Some(footer) = self.footer(&files) {
             return Ok(footer.first_time_us);
         }
+        if let Some(time_us) = files.first_time_us {
+            return Ok(time_us);
+        }
         let bytes = self.read_block(&files, 0)?;
-        let records = self.records(&files, &bytes, 0, end)?;
-        Ok(records.first().map_or(0, IndexRecord::time_us))
+        let time_us = self.records(&files, &bytes, 0, end)?.first().map_or(0, IndexRecord::time_us);
+        self.keep_first_time(first, time_us);
+        Ok(time_us)
     }
 
     /// A sealed segment's footer, read once. `None` if it has none, or not its own.
