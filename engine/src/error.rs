@@ -11,6 +11,7 @@ use crate::journal::scan::JournalError;
 use crate::read::cursor::CursorParseError;
 use crate::read::subscribe::TailEnd;
 use crate::segment::block::BlockError;
+use crate::segment::footer::FooterError;
 use crate::segment::record::RecordError;
 use crate::store::checkpoint::CheckpointError;
 use crate::store::meta::MetaError;
@@ -389,6 +390,18 @@ pub enum ReadError {
         /// End, exclusive.
         end: u64,
     },
+    /// The range of times ends before it begins. Give the earlier time first.
+    #[error(
+        "channel {channel}: the times from {start_us} to {end_us} us end before they begin; give the earlier one first"
+    )]
+    BadTimeRange {
+        /// Which channel.
+        channel: ChannelName,
+        /// Start, microseconds since the Unix epoch.
+        start_us: u64,
+        /// End, exclusive, likewise.
+        end_us: u64,
+    },
     /// An index block is damaged. Events before and behind can be read; for these the store has to be restored from a copy.
     #[error(
         "channel {channel}, events {from}..{to}: {file} at byte {offset} is damaged; \
@@ -489,6 +502,43 @@ pub enum ReadError {
         from: u64,
         /// End of the events missing, exclusive.
         to: u64,
+    },
+}
+
+/// What a check of a channel found wrong ([`crate::VerifyReport`]).
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Damage {
+    /// Events cannot be read: what a reader of them is told.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The footer of a sealed segment is damaged. Its events can be read; searches by time read more of it.
+    #[error("the footer is damaged")]
+    Footer(#[source] FooterError),
+    /// The footer is whole, but the files are not what it says.
+    #[error("field `{field}` of the footer is not what the files hold")]
+    FooterField {
+        /// Name of the field.
+        field: &'static str,
+    },
+    /// Every index block is whole, but they are not those that were sealed.
+    #[error("the index blocks have the hash {found:#010x}, the footer says {expected:#010x}")]
+    IdxHash {
+        /// What the footer says.
+        expected: u32,
+        /// What the blocks have.
+        found: u32,
+    },
+    /// A time block is damaged, or not what the index blocks hold. Searches by time read more of the segment.
+    #[error("a time block is damaged")]
+    TimeBlock,
+    /// An event is earlier than one in front of it.
+    #[error("the time goes back from {before_us} to {time_us} us")]
+    TimeBackwards {
+        /// Time of an event in front, microseconds since the Unix epoch.
+        before_us: u64,
+        /// Time of the event.
+        time_us: u64,
     },
 }
 

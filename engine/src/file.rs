@@ -13,9 +13,12 @@ use crate::channel::Channel;
 use crate::channel_name::ChannelName;
 use crate::config::RedexFileConfig;
 use crate::error::{AppendError, SyncError};
+use crate::event::EventTime;
 use crate::ids::Seq;
 use crate::read::range::{ReadOne, ReadRange, Scan};
 use crate::read::subscribe::{Cursor, From, Subscribe, TailResults};
+use crate::read::time::{ReadTimeRange, SeekTime};
+use crate::read::verify::Verify;
 use crate::tail::waiters::Registration;
 
 /// A channel: a named, append-only log. A cheap clone; all clones are the same channel.
@@ -178,6 +181,40 @@ impl RedexFile {
     /// Streams from `seq` to the present end, with bounded memory.
     pub fn read_from(&self, seq: u64) -> Scan {
         Scan::new(&self.channel, seq..self.next_seq().max(seq))
+    }
+
+    /// Sequence of the first event at or after a time ([`EventTime`], or the standard library's `SystemTime`); that of the next
+    /// event if all are earlier.
+    ///
+    /// At most two blocks of a sealed segment are read, beside its footer when it is looked for the first time.
+    pub fn seek_time(&self, time: impl Into<EventTime>) -> SeekTime {
+        SeekTime::new(&self.channel, time.into())
+    }
+
+    /// Reads the events from one time up to another, which is not included.
+    pub fn read_time_range<T: Into<EventTime>>(&self, range: Range<T>) -> ReadTimeRange {
+        ReadTimeRange::new(&self.channel, range.start.into()..range.end.into())
+    }
+
+    /// Checks everything that is there: on disk from the disk, every checksum, the order of times, what sealed segments say of
+    /// themselves; in memory the events there. Goes on behind damage, and reports all of it. Appends go on meanwhile; what comes
+    /// after the call is not checked.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), redex::RedexError> {
+    /// # let file = redex::Redex::in_memory().open_file("orders", redex::RedexFileConfig::default())?;
+    /// # file.append(b"an order").wait()?;
+    /// let report = file.verify().wait();
+    /// for finding in &report.findings {
+    ///     eprintln!("{finding}");
+    /// }
+    /// assert!(report.is_clean());
+    /// # assert_eq!(report.events, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn verify(&self) -> Verify {
+        Verify::new(&self.channel)
     }
 
     /// Subscribes to what comes from now on.

@@ -59,7 +59,7 @@ pub mod typed;
 pub mod format {
     pub use crate::ids::{ChannelId, CheckpointNo, Epoch, Lsn, SegmentNo, Seq, ShardId, StoreUuid};
     pub use crate::journal::format as journal;
-    pub use crate::segment::{block, footer, record};
+    pub use crate::segment::{block, footer, record, time_block};
     pub use crate::store::{envelope, meta, superblock};
 }
 
@@ -68,10 +68,10 @@ pub use batch::{Batch, CommitBatch};
 pub use channel_name::{CHANNEL_NAME_SIZE_MAX, ChannelName, ChannelNameError, IntoChannelName};
 pub use config::{FsyncPolicy, RedexFileConfig, Retention};
 pub use error::{
-    AppendError, ChangeError, CloseError, OpenError, OpenFileError, Poisoned, ReadError, RedexError, SubscribeError,
-    SyncError,
+    AppendError, ChangeError, CloseError, Damage, OpenError, OpenFileError, Poisoned, ReadError, RedexError,
+    SubscribeError, SyncError,
 };
-pub use event::{EventTime, Payload, RedexEvent};
+pub use event::{EventRef, EventTime, Payload, RedexEvent};
 pub use file::{Durable, PublishedWait, RedexFile};
 pub use ids::ShardId;
 #[doc(inline)]
@@ -81,10 +81,13 @@ pub use options::Backend;
 #[doc(inline)]
 pub use ordered::{OrderedAppender, Turn};
 pub use read::cursor::CursorParseError;
-pub use read::range::{ReadOne, ReadRange, Scan};
+pub use read::range::{ForEachRef, NextChunk, ReadOne, ReadRange, Scan};
 pub use read::subscribe::{Cursor, From, Subscribe, Tail, TailEnd, TailResults};
+pub use read::time::{ReadTimeRange, SeekTime};
+pub use read::verify::{Finding, Verify, VerifyReport};
 pub use redex::{ChannelInfo, Close, Redex, RedexBuilder};
 pub use request::Change;
+pub use segment::chunk::{EventChunk, EventRefs};
 pub use shard::stats::Stats;
 #[doc(inline)]
 pub use typed::{Codec, Postcard, TypedEvent, TypedRedexFile};

@@ -500,6 +500,15 @@ impl RedexBuilder {
         self
     }
 
+    /// Bytes of sealed segments that may be mapped for reading at a time, over all channels, payloads that a program holds
+    /// included: 16 GiB unless set, which takes 32 MiB of page tables at the most. Above it the longest unused are unmapped,
+    /// and what finds no room is read by plain calls. With 0 nothing is mapped, and no handler for SIGBUS is installed.
+    #[must_use]
+    pub fn mapped_bytes_max(mut self, bytes: u64) -> Self {
+        self.options.mapped_bytes_max = bytes;
+        self
+    }
+
     /// How I/O is done: by io_uring if the kernel allows it, unless set.
     #[must_use]
     pub fn backend(mut self, backend: Backend) -> Self {

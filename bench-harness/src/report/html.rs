@@ -145,6 +145,7 @@ fn throughput_part(workload: Workload, row: &Row) -> String {
         Workload::Durable => format!(", events of {}", units::size(row.payload_bytes as f64)),
         Workload::Nondurable if row.batch == 1 => ", one a call".to_owned(),
         Workload::Nondurable => format!(", {} a call", row.batch),
+        Workload::Warm => format!(", events of {}", units::size(row.payload_bytes as f64)),
         _ => String::new(),
     }
 }
@@ -180,6 +181,10 @@ fn explanation(workload: Workload) -> (&'static str, &'static str) {
         Workload::Channels => (
             "One channel or a thousand",
             "1000 durable appends in flight from one thread, all to one channel, and spread over 1,000 channels.",
+        ),
+        Workload::Warm => (
+            "Reading older events",
+            "A scan of sealed segments on one core: from the disk (<b>cold</b>), from the page cache with every checksum checked              (<b>first</b>), and once more (<b>second</b>); latency is that of a chunk of about a megabyte. Then single events by              sequence, from memory, from the segment being written and from a sealed one, and the first event at or after a time.",
         ),
         Workload::PageCache => (
             "Writing past the page cache",

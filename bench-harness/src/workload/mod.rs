@@ -9,6 +9,7 @@ mod reopen;
 mod scan;
 mod tail;
 mod tasks;
+mod warm;
 
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub(crate) enum Workload {
     Channels,
     /// 256 tasks on a runtime beside 256 threads with a plain file
     Tasks,
+    /// Reading sealed segments, single events in each tier, and by time; only when asked for
+    Warm,
     /// Whether the page cache moves while 1 GiB is written; only when asked for
     #[value(name = "pagecache")]
     PageCache,
@@ -48,7 +51,7 @@ impl Workload {
 
     /// All, in the order in which they run.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        Self::DEFAULT.into_iter().chain([Self::PageCache])
+        Self::DEFAULT.into_iter().chain([Self::Warm, Self::PageCache])
     }
 
     /// The fixed name.
@@ -58,6 +61,7 @@ impl Workload {
             Self::Nondurable => "nondurable",
             Self::Tail => "tail",
             Self::Scan => "scan",
+            Self::Warm => "warm",
             Self::Reopen => "reopen",
             Self::Channels => "channels",
             Self::Tasks => "tasks",
@@ -70,6 +74,7 @@ impl Workload {
         Duration::from_millis(match self {
             Self::Durable | Self::Channels => 1600,
             Self::Nondurable | Self::Scan | Self::Reopen => 800,
+            Self::Warm => 400,
             Self::Tail | Self::Tasks | Self::PageCache => 1500,
         })
     }
@@ -81,6 +86,7 @@ impl Workload {
             Self::Nondurable => nondurable::ROW_COUNT,
             Self::Tail | Self::Channels | Self::Tasks => 2,
             Self::Scan | Self::PageCache => 1,
+            Self::Warm => warm::ROW_COUNT,
             Self::Reopen => reopen::ROW_COUNT,
         }
     }
@@ -92,6 +98,7 @@ impl Workload {
             Self::Nondurable => nondurable::run(session),
             Self::Tail => tail::run(session),
             Self::Scan => scan::run(session),
+            Self::Warm => warm::run(session),
             Self::Reopen => reopen::run(session),
             Self::Channels => channels::run(session),
             Self::Tasks => tasks::run(session),

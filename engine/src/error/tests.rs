@@ -42,7 +42,7 @@ variants!(
     APPEND, append_name, AppendError:
     TooLarge BatchTooLarge OtherSeq NotInline Full NoSpace Closed Poisoned
 );
-variants!(READ, read_name, ReadError: BadRange Index Record Payload Io Trimmed CutOff Missing);
+variants!(READ, read_name, ReadError: BadRange BadTimeRange Index Record Payload Io Trimmed CutOff Missing);
 variants!(
     CHANGE, change_name, ChangeError:
     NotFound OutOfRange Apart BatchTooLarge Append Read OpenFile Closed Poisoned
@@ -245,6 +245,7 @@ fn read_samples() -> Vec<Sample> {
     let (from, to) = (10, 20);
     vec![
         at(ReadError::BadRange { channel: channel(), start: 2, end: 1 }, "orders/eu", "lower sequence first"),
+        at(ReadError::BadTimeRange { channel: channel(), start_us: 2, end_us: 1 }, "orders/eu", "earlier one first"),
         at(
             ReadError::Index { channel: channel(), from, to, file: file(), offset, source: block },
             "orders/eu, events 10..20: channels/07/0.idx at byte 4096",

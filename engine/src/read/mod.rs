@@ -8,8 +8,9 @@ pub mod hold;
 pub mod offload;
 pub mod range;
 pub mod subscribe;
+pub mod time;
+pub mod verify;
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,12 +21,12 @@ use self::offload::Offloaded;
 use self::subscribe::{Cursor, check_cursor};
 use crate::channel::Channel;
 use crate::error::{ReadError, SubscribeError};
-use crate::event::{EventTime, Payload, RedexEvent};
+use crate::event::RedexEvent;
 use crate::ids::{Epoch, Seq};
-use crate::segment::record::RecordPlace;
+use crate::segment::chunk::{EventChunk, event_in_page};
 use crate::tail::page::Page;
 
-type Fetched = (VecDeque<RedexEvent>, Result<Seq, ReadError>);
+type Fetched = Result<EventChunk, ReadError>;
 
 /// A cursor on a channel's events.
 #[derive(Debug)]
@@ -33,7 +34,8 @@ pub struct EventReader {
     channel: Arc<Channel>,
     next: Seq,
     page: Option<Arc<Page>>,
-    fetched: VecDeque<RedexEvent>,
+    /// What was read from disk, and how much of it was shown.
+    chunk: Option<(EventChunk, usize)>,
     failed: Option<ReadError>,
     fetching: Option<Offloaded<Fetched>>,
     /// How often the channel's suffix had been cut off when this was last looked at, and the epoch since then.
@@ -44,8 +46,8 @@ pub struct EventReader {
 }
 
 /// What one look at memory found.
-enum Look {
-    Event(RedexEvent),
+enum Look<T> {
+    Found(T),
     Failed(ReadError),
     OnDisk,
     /// It was cut off.
@@ -58,17 +60,7 @@ impl EventReader {
         // The count first: a cut that comes between is noticed, at worst twice.
         let resets = channel.tail.resets();
         let epoch = channel.epoch();
-        Self {
-            channel,
-            next,
-            page: None,
-            fetched: VecDeque::new(),
-            failed: None,
-            fetching: None,
-            resets,
-            epoch,
-            hold: None,
-        }
+        Self { channel, next, page: None, chunk: None, failed: None, fetching: None, resets, epoch, hold: None }
     }
 
     /// The same, and retention waits for it as long as the channel allows.
@@ -134,20 +126,32 @@ impl EventReader {
         self.advance_to(next);
     }
 
-    /// The next event if it is in memory; `end` is above [`EventReader::next_seq`] and published.
-    fn look(&mut self) -> Look {
+    /// What is next was cut off or dropped meanwhile. Also where it is still in memory: what is there does not depend on that.
+    #[inline]
+    fn not_there(&mut self) -> Option<ReadError> {
         if let Some(error) = self.cut_off() {
+            return Some(error);
+        }
+        let error = trimmed(&self.channel, self.next)?;
+        self.chunk = None;
+        Some(error)
+    }
+
+    /// The next event if it is in memory; `end` is above [`EventReader::next_seq`] and published.
+    #[inline]
+    fn look(&mut self) -> Look<RedexEvent> {
+        if let Some(error) = self.not_there() {
             return Look::Failed(error);
         }
-        // Also where it is still in memory: what is there does not depend on that.
-        if let Some(error) = trimmed(&self.channel, self.next) {
-            self.fetched.clear();
-            return Look::Failed(error);
-        }
-        if let Some(event) = self.fetched.pop_front() {
-            debug_assert_eq!(event.seq, self.next.0);
-            self.advance_to(Seq(self.next.0 + 1));
-            return Look::Event(event);
+        if let Some((chunk, shown)) = &mut self.chunk {
+            if *shown < chunk.len() {
+                let event = chunk.event(*shown);
+                debug_assert_eq!(event.seq, self.next.0);
+                *shown += 1;
+                self.advance_to(Seq(self.next.0 + 1));
+                return Look::Found(event);
+            }
+            self.end_chunk();
         }
         if let Some(error) = self.failed.take() {
             return Look::Failed(error);
@@ -155,15 +159,28 @@ impl EventReader {
         match self.next_in_page() {
             Some(event) => {
                 self.advance_to(Seq(self.next.0 + 1));
-                Look::Event(event)
+                Look::Found(event)
             }
             None if self.next >= self.channel.tail.published() => Look::Gone,
             None => Look::OnDisk,
         }
     }
 
+    /// All events of the chunk were shown; whether they were what was checked is known only now.
+    fn end_chunk(&mut self) {
+        let Some((chunk, _)) = self.chunk.take() else { return };
+        self.failed = self.failed.take().or_else(|| self.changed(&chunk));
+    }
+
+    /// The error of a chunk whose file was changed by another program while it was looked at.
+    pub fn changed(&self, chunk: &EventChunk) -> Option<ReadError> {
+        let file = chunk.changed_file()?;
+        Some(self.channel.persistence()?.on_disk.changed(&file))
+    }
+
+    /// Has the page of the next event at hand, if that is in memory.
     #[inline]
-    fn next_in_page(&mut self) -> Option<RedexEvent> {
+    fn page(&mut self) -> Option<&Arc<Page>> {
         let in_page = |page: &Page| {
             let first = page.start().first_seq;
             // A page that is not closed is the last: everything published above its first slot lies in it.
@@ -172,38 +189,61 @@ impl EventReader {
         if !self.page.as_deref().is_some_and(in_page) {
             self.page = self.channel.tail.page_of(self.next);
         }
-        let page = self.page.as_ref()?;
-        let slot = (self.next.0 - page.start().first_seq.0) as usize;
-        let record = page.record(slot);
-        let payload = match record.place() {
-            RecordPlace::Inline { bytes, len } => Payload::inline(&bytes[..len]),
-            RecordPlace::Dat { .. } => {
-                let range = page.payload_range(&record).expect("a page has the payloads of its records");
-                if page.readers_should_copy() {
-                    Payload::shared(bytes::Bytes::copy_from_slice(page.published_bytes(range)))
-                } else {
-                    Payload::in_page(page.clone(), range)
-                }
-            }
+        // After a cut the page that would have it may not, any more.
+        let next = self.next.0;
+        self.page.as_ref().filter(|page| next < page.start().first_seq.0 + page.published_slots() as u64)
+    }
+
+    #[inline]
+    fn next_in_page(&mut self) -> Option<RedexEvent> {
+        let next = self.next;
+        let page = self.page()?;
+        Some(event_in_page(page, next.0, (next.0 - page.start().first_seq.0) as usize))
+    }
+
+    /// The events from the next one on that are at hand, below `end`, which is published.
+    fn look_chunk(&mut self, end: Seq) -> Look<EventChunk> {
+        if let Some(error) = self.not_there() {
+            return Look::Failed(error);
+        }
+        if let Some((chunk, shown)) = self.chunk.take_if(|(chunk, shown)| *shown < chunk.len()) {
+            let mut chunk = chunk;
+            chunk.skip(shown);
+            return Look::Found(self.pass(chunk, end));
+        }
+        self.end_chunk();
+        if let Some(error) = self.failed.take() {
+            return Look::Failed(error);
+        }
+        let next = self.next;
+        let Some(page) = self.page() else {
+            return if self.next >= self.channel.tail.published() { Look::Gone } else { Look::OnDisk };
         };
-        Some(RedexEvent { seq: self.next.0, payload, time: EventTime(record.time_us()) })
+        let in_page = page.start().first_seq.0 + page.published_slots() as u64;
+        let chunk = EventChunk::in_page(page.clone(), next, (end.0.min(in_page) - next.0) as usize);
+        Look::Found(self.pass(chunk, end))
+    }
+
+    fn pass(&mut self, mut chunk: EventChunk, end: Seq) -> EventChunk {
+        chunk.truncate((end.0 - self.next.0) as usize);
+        self.advance_to(Seq(chunk.end_seq()));
+        chunk
     }
 
     fn fetch(channel: &Channel, from: Seq, to: Seq) -> Fetched {
-        let mut events = VecDeque::new();
         // Index blocks may be on disk before the payloads of their last events, which are in pages.
         let to = to.min(channel.tail.first_in_memory().max(Seq(from.0 + 1)));
         let persistence = channel.persistence().expect("events of a channel in memory are in its pages");
-        let result = persistence.on_disk.read(from, to, &mut events);
         // Files go when their events were dropped: then that is what is wrong.
-        let result = result.map_err(|error| trimmed(channel, from).unwrap_or(error));
-        (events, result)
+        persistence.on_disk.read(from, to).map_err(|error| trimmed(channel, from).unwrap_or(error))
     }
 
-    fn take_fetched(&mut self, (events, result): Fetched) {
+    fn take_fetched(&mut self, fetched: Fetched) {
         self.page = None;
-        self.fetched = events;
-        self.failed = result.err();
+        match fetched {
+            Ok(chunk) => self.chunk = Some((chunk, 0)),
+            Err(error) => self.failed = Some(error),
+        }
     }
 
     /// The next event below `end`, from memory only: `None` if it would have to be read from disk.
@@ -212,18 +252,29 @@ impl EventReader {
             return None;
         }
         match self.look() {
-            Look::Event(event) => Some(Ok(event)),
+            Look::Found(event) => Some(Ok(event)),
             Look::Failed(error) => Some(Err(error)),
             Look::OnDisk | Look::Gone => None,
         }
     }
 
     /// The next event below `end`, read on this thread if need be; `None` at the end.
+    #[inline]
     pub fn next_blocking(&mut self, end: Seq) -> Option<Result<RedexEvent, ReadError>> {
+        self.blocking(end, Self::look)
+    }
+
+    /// The next events below `end`, read on this thread if need be; `None` at the end.
+    pub fn next_chunk_blocking(&mut self, end: Seq) -> Option<Fetched> {
+        self.blocking(end, |reader| reader.look_chunk(end))
+    }
+
+    #[inline]
+    fn blocking<T>(&mut self, end: Seq, look: impl Fn(&mut Self) -> Look<T>) -> Option<Result<T, ReadError>> {
         self.fetching = None;
         while self.next < end {
-            match self.look() {
-                Look::Event(event) => return Some(Ok(event)),
+            match look(self) {
+                Look::Found(found) => return Some(Ok(found)),
                 Look::Failed(error) => return Some(Err(error)),
                 Look::Gone => return None,
                 Look::OnDisk => {
@@ -232,11 +283,33 @@ impl EventReader {
                 }
             }
         }
-        None
+        self.at_end().map(Err)
+    }
+
+    /// What is left to say when all events were shown.
+    fn at_end(&mut self) -> Option<ReadError> {
+        if self.chunk.as_ref().is_some_and(|(chunk, shown)| *shown == chunk.len()) {
+            self.end_chunk();
+        }
+        self.failed.take()
     }
 
     /// The next event below `end`, read beside the executor if need be; `None` at the end.
     pub fn poll_next(&mut self, end: Seq, cx: &mut Context<'_>) -> Poll<Option<Result<RedexEvent, ReadError>>> {
+        self.poll(end, cx, Self::look)
+    }
+
+    /// The next events below `end`, read beside the executor if need be; `None` at the end.
+    pub fn poll_next_chunk(&mut self, end: Seq, cx: &mut Context<'_>) -> Poll<Option<Fetched>> {
+        self.poll(end, cx, |reader| reader.look_chunk(end))
+    }
+
+    fn poll<T>(
+        &mut self,
+        end: Seq,
+        cx: &mut Context<'_>,
+        look: impl Fn(&mut Self) -> Look<T>,
+    ) -> Poll<Option<Result<T, ReadError>>> {
         while self.next < end {
             if let Some(fetching) = &mut self.fetching {
                 match Pin::new(fetching).poll(cx) {
@@ -247,8 +320,8 @@ impl EventReader {
                     }
                 }
             }
-            match self.look() {
-                Look::Event(event) => return Poll::Ready(Some(Ok(event))),
+            match look(self) {
+                Look::Found(found) => return Poll::Ready(Some(Ok(found))),
                 Look::Failed(error) => return Poll::Ready(Some(Err(error))),
                 Look::Gone => return Poll::Ready(None),
                 Look::OnDisk => {
@@ -259,7 +332,7 @@ impl EventReader {
                 }
             }
         }
-        Poll::Ready(None)
+        Poll::Ready(self.at_end().map(Err))
     }
 }
 
@@ -283,6 +356,6 @@ pub fn after_damage(error: &ReadError, at: Seq) -> Option<Seq> {
         ReadError::Missing { to, .. } => Some(Seq((*to).max(at.0 + 1))),
         ReadError::Trimmed { to, .. } => Some(Seq(*to)),
         ReadError::CutOff { from, .. } => Some(Seq(*from)),
-        ReadError::Io { .. } | ReadError::BadRange { .. } => None,
+        ReadError::Io { .. } | ReadError::BadRange { .. } | ReadError::BadTimeRange { .. } => None,
     }
 }

@@ -16,7 +16,7 @@ use crate::ids::{Lsn, Seq};
 use crate::io::{BLOCK_SIZE, File};
 use crate::read::offload::Offloaded;
 use crate::segment::block::RECORDS_PER_BLOCK;
-use crate::segment::footer::TimeIndex;
+use crate::segment::time_block::BlockTimes;
 use crate::store::checkpoint::SegmentState;
 use crate::tail::page::{Page, PageStart};
 
@@ -97,8 +97,8 @@ pub struct ActiveSegment {
     pub dat_dirty: bool,
     /// Running hash over the index blocks that were composed.
     pub idx_hash: u32,
-    /// Samples of block times, for the footer.
-    pub times: TimeIndex,
+    /// When its index blocks begin, for the end of the file.
+    pub times: BlockTimes,
     /// Whether `times` has all blocks since the segment began.
     pub times_complete: bool,
     /// Bytes of dat, once the segment is complete.
@@ -118,7 +118,7 @@ impl ActiveSegment {
             idx_dirty: false,
             dat_dirty: false,
             idx_hash: 0,
-            times: TimeIndex::new(),
+            times: BlockTimes::default(),
             times_complete: true,
             dat_size: None,
         }

@@ -280,7 +280,9 @@ impl Shard {
             let first_block = (active.idx_next.0 - active.segment.first.0) as usize / RECORDS_PER_BLOCK;
             for (i, block) in buf[..blocks * BLOCK_SIZE].chunks_exact(BLOCK_SIZE).enumerate() {
                 active.segment.idx_hash = idx_hash_append(active.segment.idx_hash, block);
-                active.segment.times.push((first_block + i) as u32, record_time_us(block, 0));
+                if active.segment.times_complete {
+                    active.segment.times.push((first_block + i) as u32, record_time_us(block, 0));
+                }
             }
             active.last_time_us = record_time_us(&buf[(blocks - 1) * BLOCK_SIZE..], RECORDS_PER_BLOCK - 1);
             self.idx_buffers.push(buf);

@@ -554,10 +554,12 @@ fn open_disk(base: &Path, options: &Options) -> Result<(Arc<dyn Disk>, StoreLock
     };
     if uring {
         let disk = UringDisk::open(base, options.durable_write).map_err(io_error("open", base))?;
+        let disk = disk.with_mapped_bytes_max(options.mapped_bytes_max);
         let lock = take_lock(base, disk.posix())?;
         Ok((Arc::new(disk), lock))
     } else {
         let disk = PosixDisk::open(base, options.durable_write).map_err(io_error("open", base))?;
+        let disk = disk.with_mapped_bytes_max(options.mapped_bytes_max);
         let lock = take_lock(base, &disk)?;
         Ok((Arc::new(disk), lock))
     }

@@ -728,6 +728,27 @@ impl Tail {
         after.checked_sub(1).map(|i| chain[i].clone())
     }
 
+    /// The first event in memory at or after a time, if an earlier one is in memory too; else the first in memory, or the next
+    /// event's sequence if there is none.
+    pub fn seek_time(&self, time_us: u64) -> Result<Seq, Seq> {
+        let chain = self.chain.lock().expect("no panic while the lock is held");
+        let first = chain.front().map_or_else(|| self.published(), |page| page.start().first_seq);
+        // A page without published events begins where the next one does.
+        let begins_before = |at: usize| {
+            let page = chain.range(at..).find(|page| page.published_slots() > 0);
+            page.is_some_and(|page| page.record(0).time_us() < time_us)
+        };
+        let (mut from, mut to) = (0, chain.len());
+        while from < to {
+            let middle = from.midpoint(to);
+            if begins_before(middle) { from = middle + 1 } else { to = middle }
+        }
+        let page = from.checked_sub(1).map(|last| chain[last].clone()).ok_or(first)?;
+        drop(chain);
+        let records = page.records(0..page.published_slots());
+        Ok(Seq(page.start().first_seq.0 + records.partition_point(|record| record.time_us() < time_us) as u64))
+    }
+
     /// Sequence of the first event in memory; the next event's if there is none.
     pub fn first_in_memory(&self) -> Seq {
         let chain = self.chain.lock().expect("no panic while the lock is held");
