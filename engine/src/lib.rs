@@ -24,6 +24,7 @@ mod append;
 mod channel;
 mod channel_name;
 mod clock;
+mod cold;
 mod config;
 mod error;
 mod event;
@@ -45,6 +46,7 @@ mod tail;
 
 /// The bytes on disk, for tools that look into a store: what `docs/format.md` describes, and nothing that opens a file.
 pub mod format {
+    pub use crate::cold::{manifest as cold_manifest, object as cold_object};
     pub use crate::ids::{ChannelId, CheckpointNo, Epoch, Lsn, SegmentNo, Seq, ShardId, StoreUuid};
     pub use crate::journal::format as journal;
     pub use crate::segment::{block, footer, record};
@@ -53,7 +55,14 @@ pub mod format {
 
 pub use append::{Append, AppendBatch};
 pub use channel_name::{CHANNEL_NAME_SIZE_MAX, ChannelName, ChannelNameError, IntoChannelName};
-pub use config::{FsyncPolicy, RedexFileConfig, Retention};
+pub use cold::failure::ColdError;
+#[cfg(feature = "cold")]
+pub use cold::object_store::ObjectStoreCold;
+pub use cold::pass::ColdPass;
+pub use cold::read::{ColdWork, ReadCold};
+pub use cold::stats::ColdStats;
+pub use cold::{ColdObject, ColdStore};
+pub use config::{ColdPolicy, FsyncPolicy, RedexFileConfig, Retention};
 pub use error::{
     AppendError, CloseError, OpenError, OpenFileError, Poisoned, ReadError, RedexError, SubscribeError, SyncError,
 };

@@ -184,6 +184,6 @@ pub fn after_damage(error: &ReadError, at: Seq) -> Option<Seq> {
         ReadError::Index { to, .. } => Some(Seq(*to)),
         ReadError::Payload { seq, .. } | ReadError::Record { seq, .. } => Some(Seq(seq + 1)),
         ReadError::Missing { to, .. } => Some(Seq((*to).max(at.0 + 1))),
-        ReadError::Io { .. } | ReadError::BadRange { .. } => None,
+        ReadError::Io { .. } | ReadError::Cold { .. } | ReadError::BadRange { .. } => None,
     }
 }

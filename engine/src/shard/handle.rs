@@ -15,8 +15,9 @@ use super::stats::ShardStats;
 use crate::append::backlog::relieve;
 use crate::channel::Channel;
 use crate::clock::Clock;
+use crate::cold::tier::ColdTier;
 use crate::error::Poisoned;
-use crate::ids::{Lsn, Seq, ShardId};
+use crate::ids::{ChannelId, Lsn, Seq, ShardId};
 use crate::io::Doorbell;
 use crate::segment::block::RECORDS_PER_BLOCK;
 use crate::store::checkpoint::{ChannelState, SegmentState};
@@ -159,6 +160,8 @@ pub struct ShardHandle {
     backlogged: SegQueue<Slot>,
     /// Those who wait for the close.
     pub close_waiters: Waiters,
+    /// Where old segments go, if the store has such a place.
+    pub cold: OnceLock<Arc<ColdTier>>,
     /// Counters.
     pub stats: ShardStats,
 }
@@ -184,6 +187,7 @@ impl ShardHandle {
             channels: Mutex::new(Vec::new()),
             backlogged: SegQueue::new(),
             close_waiters: Waiters::default(),
+            cold: OnceLock::new(),
             stats: ShardStats::default(),
         })
     }
@@ -277,6 +281,23 @@ impl ShardHandle {
     /// Says where the journal ends.
     pub fn set_clean_end(&self, end: CleanEnd) {
         *self.clean_end.lock().expect("no panic while the lock is held") = Some(end);
+    }
+
+    /// A pass over the cold segments of these channels is due.
+    pub fn cold_due(&self, channels: impl IntoIterator<Item = Arc<Channel>>) {
+        if let Some(cold) = self.cold.get() {
+            channels.into_iter().for_each(|channel| cold.due(&channel));
+        }
+    }
+
+    /// A channel was deleted, durably: its objects in the cold store go. `open` is its shared half, if it is open.
+    #[cfg_attr(not(test), allow(dead_code))]
+    pub fn cold_deleted(&self, channel: ChannelId, open: Option<&Channel>) {
+        let Some(tier) = self.cold.get() else { return };
+        if let Some(cold) = open.and_then(|open| open.persistence.as_ref()?.on_disk.cold()) {
+            cold.set_deleted();
+        }
+        tier.channel_deleted(channel);
     }
 
     /// Takes the next rare message.

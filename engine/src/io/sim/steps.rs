@@ -32,13 +32,21 @@ pub enum StepKind {
     DirSync,
     /// Anything done by a recovery; by label only.
     Recovery,
-    /// All else: `STORE`, `META`, making directories, removing a channel's files.
+    /// An upload to the cold store.
+    ColdUpload,
+    /// Making a manifest of cold segments: write, and rename.
+    ColdManifest,
+    /// Removing a file of a segment.
+    SegmentUnlink,
+    /// Deleting an object of the cold store.
+    ColdDelete,
+    /// All else: `STORE`, `META`, making directories.
     Other,
 }
 
 impl StepKind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::JournalWrite,
         Self::Flush,
         Self::Extent,
@@ -51,6 +59,10 @@ impl StepKind {
         Self::Rename,
         Self::DirSync,
         Self::Recovery,
+        Self::ColdUpload,
+        Self::ColdManifest,
+        Self::SegmentUnlink,
+        Self::ColdDelete,
         Self::Other,
     ];
 
@@ -70,6 +82,10 @@ impl StepKind {
             Self::Rename => "rename",
             Self::DirSync => "dir sync",
             Self::Recovery => "recovery",
+            Self::ColdUpload => "cold upload",
+            Self::ColdManifest => "cold manifest",
+            Self::SegmentUnlink => "segment unlink",
+            Self::ColdDelete => "cold delete",
             Self::Other => "other",
         }
     }
@@ -89,9 +105,12 @@ impl StepKind {
             Action::Rename(to) => match (place, Place::of(to)) {
                 (Place::Spare, Place::Journal) => Self::Roll,
                 (Place::Journal, Place::Spare) => Self::Recycle,
+                (Place::ColdManifest, _) => Self::ColdManifest,
                 _ => Self::Rename,
             },
             Action::Unlink if matches!(place, Place::Journal | Place::Spare | Place::Checkpoint) => Self::Recycle,
+            Action::Unlink if place == Place::Channel => Self::SegmentUnlink,
+            Action::Unlink if place == Place::ColdManifest => Self::ColdManifest,
             Action::Unlink | Action::Dir => Self::Other,
             Action::Cut if place == Place::Channel => Self::Seal,
             Action::Create | Action::Write | Action::Cut => place.change(),
@@ -128,6 +147,7 @@ enum Place {
     Spare,
     Checkpoint,
     Channel,
+    ColdManifest,
     Other,
 }
 
@@ -139,6 +159,8 @@ impl Place {
             Self::Checkpoint
         } else if path.starts_with("channels/") && (path.ends_with(".idx") || path.ends_with(".dat")) {
             Self::Channel
+        } else if path.starts_with("channels/") && (path.ends_with("/COLD") || path.ends_with("/COLD.new")) {
+            Self::ColdManifest
         } else {
             Self::Other
         }
@@ -151,6 +173,7 @@ impl Place {
             Self::Spare => StepKind::Recycle,
             Self::Checkpoint => StepKind::CheckpointFile,
             Self::Channel => StepKind::Destage,
+            Self::ColdManifest => StepKind::ColdManifest,
             Self::Other => StepKind::Other,
         }
     }
