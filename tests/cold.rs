@@ -271,6 +271,63 @@ fn orphans_of_the_channel_and_of_deleted_channels_go_and_unknown_objects_stay() 
     assert!(world.cold.keys().iter().filter(|key| parse_key(uuid, key).is_some()).count() == manifest.segments.len());
 }
 
+/// As after a trim or a truncation: the manifest names a segment that the channel's list does not have. The power may go off
+/// meanwhile.
+#[test]
+fn what_left_the_list_leaves_the_manifest_then_the_cold_store() {
+    use redex::sim::StepKind;
+    let mut world = World::new(6, false);
+    let (mut store, file) = world.open();
+    fill(&mut store, &file, 200);
+    settle(&mut store);
+    store.close().unwrap();
+    drop(file);
+    let mut manifest = world.manifest().unwrap();
+    let path = world.local("/COLD").pop().unwrap();
+    let last = *manifest.segments.last().unwrap();
+    let object = world.cold.object(&manifest.key(&last)).unwrap();
+    let (header, _) = ObjectHeader::decode(&object[..4096]).unwrap();
+    let (first, end) = (redex::format::Seq(9000), redex::format::Seq(9000 + header.end.0 - header.first.0));
+    let (bytes, header_crc) = ObjectHeader { first, end, ..header.clone() }.encode();
+    let gone = redex::format::cold_manifest::ColdSegment { first: first.0, end: end.0, header_crc, ..last };
+    manifest.insert(gone);
+    let table = redex::format::cold_object::encode_table(header_crc, &[]);
+    let forged = [&bytes, &object[4096..], &table].concat();
+    world.cold.set_object(&manifest.key(&gone), Some(forged.into()));
+    world.disk.write_file(&path, &manifest.encode()).unwrap();
+    for cut in [
+        None,
+        Some(StepKind::ColdManifest),
+        Some(StepKind::Rename),
+        Some(StepKind::DirSync),
+        Some(StepKind::ColdDelete),
+    ] {
+        for nth in 1..4 {
+            let disk = world.disk.fork(nth);
+            let (cold, clock) = (world.cold.fork(&disk), world.clock.clone());
+            let mut world = World { disk, cold, clock, config: world.config.clone(), opened: 50 + nth };
+            if let Some(kind) = cut {
+                world.disk.power_off_at(kind, nth);
+                if let Ok((mut store, file)) = world.try_open() {
+                    for _ in 0..200 {
+                        store.step();
+                    }
+                    drop(file);
+                }
+                world.disk.power_cut();
+                world.disk.power_off_after(None);
+                let named = world.manifest().unwrap().segments.contains(&gone);
+                assert!(!named || world.cold.object(&manifest.key(&gone)).is_some(), "{cut:?} {nth}");
+            }
+            let (mut store, file) = world.open();
+            drive(&mut store, file.sweep_cold()).unwrap();
+            world.check_settled();
+            assert!(!world.manifest().unwrap().segments.contains(&gone));
+            check_events(&mut store, &file, 200);
+        }
+    }
+}
+
 #[test]
 fn without_its_cold_store_a_store_says_where_the_events_are() {
     let mut world = World::new(8, false);
