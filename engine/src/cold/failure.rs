@@ -13,7 +13,7 @@ use crate::channel_name::ChannelName;
 #[non_exhaustive]
 pub enum ColdError {
     /// The cold store, or the local disk, has refused something. Passes are tried again; a call may be made again.
-    #[error("channel {channel}: cannot {what}; nothing is lost, it is tried again later")]
+    #[error("channel {channel}: cannot {what}; nothing is lost, and it is tried again with the next pass")]
     Failed {
         /// Which channel, or the id of one that was deleted.
         channel: String,
@@ -27,7 +27,7 @@ pub enum ColdError {
     #[error("the store was opened without a cold store; open it with one")]
     NoColdStore,
     /// The channel is in memory: it has no segments.
-    #[error("channel {channel} is in memory; it has no cold segments")]
+    #[error("channel {channel} is in memory and has no segments; open it with `with_persistent(true)`")]
     InMemory {
         /// Which channel.
         channel: ChannelName,
