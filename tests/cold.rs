@@ -241,6 +241,27 @@ fn a_lost_manifest_is_made_again_from_the_cold_store_alone() {
     }
 }
 
+/// An old copy of the manifest was put back: it does not know segments that are nowhere else.
+#[test]
+fn an_old_manifest_does_not_make_orphans_of_the_only_copies() {
+    let mut world = World::new(5, false);
+    let (mut store, file) = world.open();
+    fill(&mut store, &file, 200);
+    settle(&mut store);
+    store.close().unwrap();
+    drop(file);
+    let (before, path) = (world.manifest().unwrap(), world.local("/COLD").pop().unwrap());
+    let old = ColdManifest { segments: before.segments[..2].to_vec(), ..before.clone() };
+    world.disk.write_file(&path, &old.encode()).unwrap();
+    let (mut store, file) = world.open();
+    check_events(&mut store, &file, 200);
+    settle(&mut store);
+    drive(&mut store, file.sweep_cold()).unwrap();
+    assert_eq!(world.manifest().unwrap(), before);
+    assert_eq!((stats(&store).deleted, stats(&store).uploads), (0, 0));
+    check_events(&mut store, &file, 200);
+}
+
 #[test]
 fn orphans_of_the_channel_and_of_deleted_channels_go_and_unknown_objects_stay() {
     let mut world = World::new(7, false);

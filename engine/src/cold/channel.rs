@@ -42,6 +42,20 @@ struct Index {
     open: HashMap<Seq, Arc<OpenObject>>,
 }
 
+/// Objects of a channel whose tables are kept in memory: up to 100 KiB each.
+const OPEN_OBJECTS_MAX: usize = 32;
+
+impl Index {
+    /// Keeps an object open; the one that was opened first goes for it.
+    fn keep_open(&mut self, first: Seq, object: Arc<OpenObject>) {
+        if self.open.len() >= OPEN_OBJECTS_MAX {
+            let oldest = self.open.iter().min_by_key(|(_, object)| object.no).map(|(first, _)| *first);
+            oldest.map(|first| self.open.remove(&first));
+        }
+        self.open.insert(first, object);
+    }
+}
+
 /// What belongs to the pass that is under way.
 #[derive(Debug, Default)]
 pub struct PassState {
@@ -179,7 +193,7 @@ impl ColdChannel {
         };
         let key = manifest.key(segment);
         let object = Arc::new(self.open_object(segment, &key).map_err(ColdFailure::io(&key, 0))?);
-        self.index().open.insert(first, object.clone());
+        self.index().keep_open(first, object.clone());
         Ok(object)
     }
 

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
+use super::ColdObject;
 use super::channel::{ColdChannel, OpenObject, PassState, fetch_header, fetch_table};
 use super::codec::Compression;
 use super::failure::ColdError;
@@ -80,6 +81,10 @@ pub fn pass(channel: &Channel) -> io::Result<ColdPass> {
             |segment: &&SegmentState| segment.sealed && list.get(&Seq(segment.first)) == Some(&Seq(segment.end));
         known.segments.iter().filter(stays).copied().collect()
     });
+    if list.is_empty() && cold.manifest().is_none() && !manifest::has_manifest(&*cold.tier.disk, cold.id) {
+        // Nothing was ever sealed, so nothing is there, and no listing is needed to know it.
+        return Ok(ColdPass::default());
+    }
     let local = local_segments(&*cold.tier.disk, cold.id)?;
     let mut pass = Pass {
         cold,
@@ -184,9 +189,27 @@ impl Pass<'_> {
                 tracing::warn!(key = object.key, "unknown object in the cold store");
                 continue;
             };
-            if !self.adopt(&object.key, object.size, first, hash)? {
+            let is_only_copy = self.manifest.segment(first).is_none()
+                && self.list.contains_key(&first)
+                && !self.local.contains(&first);
+            if is_only_copy {
+                self.take_back(&object)?;
+            } else if !self.adopt(&object.key, object.size, first, hash)? {
                 self.state.doomed.push(object.key);
             }
+        }
+        Ok(())
+    }
+
+    /// The manifest has forgotten a segment that is not local either: an old copy of it was put back, say. The object is what
+    /// there is; one that is not whole stays for whoever may mend it.
+    fn take_back(&mut self, object: &ColdObject) -> io::Result<()> {
+        let described = self.cold.describe(object)?;
+        let Some((segment, _)) = described else { return Ok(()) };
+        if self.list.get(&Seq(segment.first)) == Some(&Seq(segment.end)) {
+            self.manifest.insert(segment);
+            self.write_manifest()?;
+            add(&self.tier().counters.adopted, 1);
         }
         Ok(())
     }
@@ -266,7 +289,7 @@ impl Pass<'_> {
 
     /// Covered segments that the policy keeps no more on the local disk, oldest first.
     fn to_send(&self) -> Vec<SegmentState> {
-        let keep = self.policy.keeps(self.covered.iter().map(|segment| local_bytes(segment)));
+        let keep = self.policy.keeps(self.covered.iter().map(local_bytes));
         self.covered[..self.covered.len() - keep].to_vec()
     }
 
@@ -316,6 +339,8 @@ impl Pass<'_> {
             }
         }
         disk.sync_dir(&channel_dir(self.cold.id))?;
+        // Who has opened one meanwhile would keep its space.
+        self.on_disk.forget_files(first);
         self.local.remove(&first);
         add(&self.tier().counters.unlinked, 1);
         self.done.unlinked += 1;

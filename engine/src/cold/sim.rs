@@ -204,7 +204,7 @@ impl ColdStore for SimColdStore {
 
     fn delete(&self, key: &str) -> io::Result<()> {
         let stays = self.step(StepKind::ColdDelete)?;
-        if stays || self.steps() % 2 == 0 {
+        if stays || self.steps().is_multiple_of(2) {
             let mut inner = self.lock();
             if inner.unreachable {
                 return Err(io::ErrorKind::TimedOut.into());

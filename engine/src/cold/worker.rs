@@ -108,7 +108,7 @@ impl ColdTier {
             drop(inner);
             // Whoever waits for it is told that the store is being closed.
             if let Job::Call(call) = job {
-                call();
+                make(call);
             }
             return;
         }
@@ -239,8 +239,96 @@ impl ColdTier {
         }
         for job in left {
             if let Job::Call(call) = job {
-                call();
+                make(call);
             }
         }
+    }
+}
+
+/// Makes a call on this thread. A panic in it reaches who waits for its result, and nobody else.
+fn make(call: Box<dyn FnOnce() + Send>) {
+    let _ = catch_unwind(AssertUnwindSafe(call));
+}
+
+#[cfg(all(test, not(redex_loom)))]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+    use crate::cold::object::object_key;
+    use crate::cold::sim::{ColdFault, SimColdStore};
+    use crate::cold::tier::ColdSetup;
+    use crate::ids::{Epoch, Seq, ShardId, StoreUuid};
+    use crate::io::sim::{SimDisk, SimOptions};
+    use crate::shard::checkpoint::Known;
+    use crate::shard::handle::ShardHandle;
+
+    const UUID: StoreUuid = StoreUuid([4; 16]);
+
+    fn tier(store: &SimColdStore, clock: &Arc<ManualClock>, inline: bool) -> Arc<ColdTier> {
+        let setup = ColdSetup { inline, ..ColdSetup::new(Arc::new(store.clone()), 1 << 20) };
+        let disk = Arc::new(SimDisk::new(1, SimOptions::default()));
+        ColdTier::new(&setup, UUID, Epoch(1), disk, Clock::manual(clock.clone()))
+    }
+
+    /// Its own objects, and those of no other; after failures, when their time has come.
+    #[test]
+    fn objects_of_a_deleted_channel_go() {
+        let (store, clock) = (SimColdStore::default(), Arc::new(ManualClock::default()));
+        let key = |channel, first| object_key(UUID, ChannelId(channel), Seq(first), 9);
+        for (channel, first) in [(1, 0), (1, 5), (1, 9), (2, 0)] {
+            store.set_object(&key(channel, first), Some(b"x"[..].into()));
+        }
+        let tier = tier(&store, &clock, true);
+        let shard = ShardHandle::new(ShardId(0), Known::new());
+        shard.cold.set(tier.clone()).unwrap();
+        store.one_shot_fault(ColdFault::DeleteFails, 2);
+        shard.cold_deleted(ChannelId(1), None);
+        assert_eq!(store.keys(), [key(1, 5), key(1, 9), key(2, 0)]);
+        assert_eq!(tier.counters.read().failed_passes, 1);
+        tier.push(Job::Call(Box::new(|| {})));
+        assert_eq!(store.keys().len(), 3, "its pause is not over");
+        clock.advance(PAUSE_FIRST);
+        tier.push(Job::Call(Box::new(|| {})));
+        assert_eq!(store.keys(), [key(2, 0)]);
+        assert_eq!(tier.counters.read().deleted, 3);
+    }
+
+    /// Pauses double, up to the longest.
+    #[test]
+    fn what_fails_again_waits_longer() {
+        let (store, clock) = (SimColdStore::default(), Arc::new(ManualClock::default()));
+        let tier = tier(&store, &clock, true);
+        store.set_unreachable(true);
+        tier.channel_deleted(ChannelId(1));
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            let next = tier.queue.lock().later[0].0;
+            pauses.push(Duration::from_micros(next - clock.steady_us()));
+            clock.advance(*pauses.last().unwrap());
+            tier.push(Job::Call(Box::new(|| {})));
+        }
+        assert_eq!(pauses[..3], [PAUSE_FIRST, PAUSE_FIRST * 2, PAUSE_FIRST * 4]);
+        assert_eq!(pauses[11], PAUSE_MAX);
+        assert_eq!(tier.counters.read().failed_passes, 13);
+    }
+
+    /// Whoever waits is answered: by the thread, also after a panic, and at the end by who asks.
+    #[test]
+    fn every_call_is_made_by_a_thread_that_outlives_panics() {
+        let (store, clock) = (SimColdStore::default(), Arc::new(ManualClock::default()));
+        let tier = tier(&store, &clock, false);
+        let made = Arc::new(AtomicUsize::new(0));
+        let call = || {
+            let made = made.clone();
+            Job::Call(Box::new(move || _ = made.fetch_add(1, Ordering::Relaxed)))
+        };
+        tier.push(Job::Call(Box::new(|| panic!("on purpose"))));
+        (0..20).for_each(|_| tier.push(call()));
+        tier.finish();
+        tier.push(call());
+        assert_eq!(made.load(Ordering::Relaxed), 21);
+        assert!(tier.is_over() && tier.check_over().is_err());
     }
 }
