@@ -1,7 +1,8 @@
 //! An audit log whose old segments go to an archive: the local disk stays small, and every event can still be read.
 //!
 //! `cargo run -p redex --features cold --example cold_archive` works in two directories of its own below the current one: the
-//! store, and the archive, a directory in the place of a bucket. For S3, GCS or Azure only the `object_store` differs.
+//! store, and the archive, a directory in the place of a bucket. For S3, GCS or Azure it is `ObjectStoreCold::new` with a store of the crate
+//! `object_store`.
 
 use std::error::Error;
 use std::fs;
@@ -9,7 +10,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use object_store::local::LocalFileSystem;
 use redex::{ObjectStoreCold, Redex, RedexFileConfig};
 
 const EVENTS: u64 = 40_000;
@@ -25,11 +25,10 @@ fn entry(seq: u64) -> String {
 fn main() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir_in(".")?;
     let archive = tempfile::tempdir_in(".")?;
-    let bucket = Arc::new(LocalFileSystem::new_with_prefix(archive.path())?);
     let redex = Redex::builder()
         .persistent_dir(dir.path())
         .checkpoint_bytes(1 << 20)
-        .cold_store(Arc::new(ObjectStoreCold::new(bucket, "audit-archive")?))
+        .cold_store(Arc::new(ObjectStoreCold::directory(archive.path())?))
         .build()?;
     // Segments of 256 KiB; the newest two stay here, older ones are compressed and go.
     let config = RedexFileConfig::default().with_persistent(true).with_segment_bytes(256 << 10);
@@ -44,10 +43,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Segments go by themselves after checkpoints. A close takes one; the pass behind it is asked for here.
     redex.close().wait()?;
     drop((redex, file));
-    let bucket = Arc::new(LocalFileSystem::new_with_prefix(archive.path())?);
     let redex = Redex::builder()
         .persistent_dir(dir.path())
-        .cold_store(Arc::new(ObjectStoreCold::new(bucket, "audit-archive")?))
+        .cold_store(Arc::new(ObjectStoreCold::directory(archive.path())?))
         .build()?;
     let file = redex.open_file("audit", config.with_cold_keep_segments(2).with_cold_zstd(3))?;
     let begun = Instant::now();

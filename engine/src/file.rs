@@ -149,7 +149,7 @@ impl RedexFile {
     ///
     /// # Errors
     ///
-    /// [`ColdError`]: nothing is lost, and it is tried again with the next pass.
+    /// [`ColdError`](crate::ColdError): nothing is lost, and it is tried again with the next pass.
     pub fn sweep_cold(&self) -> ColdWork<ColdPass> {
         of_channel(&self.channel, "bring old segments to the cold store", pass)
     }
@@ -159,7 +159,7 @@ impl RedexFile {
     ///
     /// # Errors
     ///
-    /// [`ColdError`]: the manifest is as it was.
+    /// [`ColdError`](crate::ColdError): the manifest is as it was.
     pub fn rebuild_cold_manifest(&self) -> ColdWork<u64> {
         of_channel(&self.channel, "make the manifest of cold segments anew", rebuild)
     }

@@ -13,7 +13,10 @@ use redex::{ColdStore, ObjectStoreCold, ReadError, Redex, RedexFile, RedexFileCo
 use super::payload;
 
 fn open(dir: &Path, bucket: &Arc<dyn ObjectStore>) -> Redex {
-    let cold = ObjectStoreCold::new(bucket.clone(), "archive/of this").unwrap();
+    open_with(dir, ObjectStoreCold::new(bucket.clone(), "archive/of this").unwrap())
+}
+
+fn open_with(dir: &Path, cold: ObjectStoreCold) -> Redex {
     let builder =
         Redex::builder().persistent_dir(dir).shards(1).journal_segment_bytes(1 << 20).checkpoint_bytes(64 << 10);
     builder.cold_store(Arc::new(cold)).cold_cache_bytes(1 << 20).build().unwrap()
@@ -85,6 +88,24 @@ fn segments_go_to_a_bucket_by_themselves_and_come_back_through_every_read() {
         assert_eq!(redex.stats().cold.failed_passes, 0);
         redex.close().wait().unwrap();
     }
+}
+
+#[test]
+fn a_directory_is_an_archive_that_is_flushed() {
+    let archive = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let cold = || ObjectStoreCold::directory(archive.path().join("made/by it")).unwrap();
+    let redex = open_with(dir.path(), cold());
+    let file = redex.open_file("audit", config()).unwrap();
+    fill(&file, 200);
+    wait_for_uploads(&redex, 5);
+    redex.close().wait().unwrap();
+    drop((redex, file));
+    let redex = open_with(dir.path(), cold());
+    let file = redex.open_file("audit", config()).unwrap();
+    check(&file, 200);
+    assert!(!file.read_cold(0, 200).wait().unwrap().is_empty());
+    redex.close().wait().unwrap();
 }
 
 /// Readers read all the while that segments go: each event is there, wherever it is at that moment.

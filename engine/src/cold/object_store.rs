@@ -4,13 +4,16 @@
 //! for its answer there: calls come from several threads (the one that uploads, those that read), and what the network
 //! needs between two calls goes on.
 
+use std::fs;
 use std::future::Future;
 use std::io;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use bytes::{Bytes, BytesMut};
+use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutPayload};
 use tokio::sync::oneshot;
@@ -43,6 +46,8 @@ const PART_BYTES: usize = 8 << 20;
 pub struct ObjectStoreCold {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
+    /// Where the objects are files that have to be flushed, and the directory above them all.
+    directory: Option<(Arc<LocalFileSystem>, PathBuf)>,
     runtime: tokio::runtime::Handle,
     /// Ends the runtime's thread.
     end: Mutex<Option<oneshot::Sender<()>>>,
@@ -58,8 +63,8 @@ impl std::fmt::Debug for ObjectStoreCold {
 impl ObjectStoreCold {
     /// Objects lie in `store`, their keys below `prefix` (may be empty). Starts one thread, which ends when this goes.
     ///
-    /// How often the store tries again, and how long a call may take, is what `store` was made with. A directory
-    /// (`LocalFileSystem`) does not flush what it writes unless it is made to: a power cut may take what was archived there.
+    /// How often the store tries again, and how long a call may take, is what `store` was made with. For a directory use
+    /// [`ObjectStoreCold::directory`]: `LocalFileSystem` alone does not flush what it writes.
     ///
     /// # Errors
     ///
@@ -74,7 +79,34 @@ impl ObjectStoreCold {
             let _ = runtime.block_on(ended);
         };
         let thread = std::thread::Builder::new().name("redex-objects".into()).spawn(run)?;
-        Ok(Self { store, prefix, runtime: handle, end: Mutex::new(Some(end)), thread: Mutex::new(Some(thread)) })
+        let (end, thread) = (Mutex::new(Some(end)), Mutex::new(Some(thread)));
+        Ok(Self { store, prefix, directory: None, runtime: handle, end, thread })
+    }
+
+    /// Objects are files in this directory, which is made if it is not there: on another disk, or mounted from elsewhere. A file is
+    /// flushed, and so are the directories that it lies in, before its upload counts.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be made, or no thread can be had.
+    pub fn directory(dir: impl AsRef<std::path::Path>) -> io::Result<Self> {
+        fs::create_dir_all(&dir)?;
+        let root = dir.as_ref().canonicalize()?;
+        let files = Arc::new(LocalFileSystem::new_with_prefix(&root).map_err(io_error)?);
+        let mut this = Self::new(files.clone(), "")?;
+        this.directory = Some((files, root));
+        Ok(this)
+    }
+
+    /// What was put there survives a power cut.
+    fn make_durable(&self, path: &Path) -> io::Result<()> {
+        let Some((files, root)) = &self.directory else { return Ok(()) };
+        let path = files.path_to_filesystem(path).map_err(io_error)?;
+        fs::File::open(&path)?.sync_all()?;
+        for dir in path.ancestors().skip(1).take_while(|dir| dir.starts_with(root)) {
+            fs::File::open(dir)?.sync_all()?;
+        }
+        Ok(())
     }
 
     fn path(&self, key: &str) -> io::Result<Path> {
@@ -160,10 +192,12 @@ impl ColdStore for ObjectStoreCold {
         let path = self.path(key)?;
         let first = gather(parts)?;
         if first.len() >= PART_BYTES {
-            return self.put_parts(path, first, parts);
+            self.put_parts(path.clone(), first, parts)?;
+        } else {
+            let (store, path) = (self.store.clone(), path.clone());
+            self.wait(async move { store.put(&path, PutPayload::from_bytes(first)).await })?;
         }
-        let store = self.store.clone();
-        self.wait(async move { store.put(&path, PutPayload::from_bytes(first)).await }).map(|_| ())
+        self.make_durable(&path)
     }
 
     fn get_range(&self, key: &str, range: Range<u64>) -> io::Result<Bytes> {
