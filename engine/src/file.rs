@@ -11,6 +11,8 @@ use crate::append::wait::{Gone, block_on, poll_durable, wait_durable};
 use crate::append::{Append, AppendBatch, FULL_RETRY, try_one};
 use crate::channel::Channel;
 use crate::channel_name::ChannelName;
+use crate::cold::pass::{ColdPass, pass, rebuild};
+use crate::cold::read::{ColdWork, ReadCold, of_channel};
 use crate::config::RedexFileConfig;
 use crate::error::{AppendError, SyncError};
 use crate::event::EventTime;
@@ -171,6 +173,32 @@ impl RedexFile {
     /// Reads one event; `None` if it is not there (yet, or any more).
     pub fn read_one(&self, seq: u64) -> ReadOne {
         ReadOne::new(&self.channel, seq)
+    }
+
+    /// Reads the events of `start..end` that lie in the cold store, from there and from nowhere else: for audits.
+    pub fn read_cold(&self, start: u64, end: u64) -> ReadCold {
+        ReadCold::new(&self.channel, start..end)
+    }
+
+    /// Makes a pass over the channel's cold segments now, and resolves when it has ended: uploads what the policy sends away and
+    /// a checkpoint covers, unlinks what is verified there, deletes what was trimmed. Passes also come by themselves, after
+    /// checkpoints.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`](crate::ColdError): nothing is lost, and it is tried again with the next pass.
+    pub fn sweep_cold(&self) -> ColdWork<ColdPass> {
+        of_channel(&self.channel, "bring old segments to the cold store", pass)
+    }
+
+    /// Makes the manifest of the channel's cold segments anew from what the cold store holds; resolves to their number. It comes
+    /// by itself when the manifest is missing or damaged.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`](crate::ColdError): the manifest is as it was.
+    pub fn rebuild_cold_manifest(&self) -> ColdWork<u64> {
+        of_channel(&self.channel, "make the manifest of cold segments anew", rebuild)
     }
 
     /// Streams the events of a range, with bounded memory.

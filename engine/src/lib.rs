@@ -28,6 +28,7 @@ mod batch;
 mod channel;
 mod channel_name;
 mod clock;
+mod cold;
 mod config;
 mod error;
 mod event;
@@ -57,6 +58,7 @@ pub mod typed;
 
 /// The bytes on disk, for tools that look into a store: what `docs/format.md` describes, and nothing that opens a file.
 pub mod format {
+    pub use crate::cold::{manifest as cold_manifest, object as cold_object};
     pub use crate::ids::{ChannelId, CheckpointNo, Epoch, Lsn, SegmentNo, Seq, ShardId, StoreUuid};
     pub use crate::journal::format as journal;
     pub use crate::segment::{block, footer, record, time_block};
@@ -66,7 +68,14 @@ pub mod format {
 pub use append::{Append, AppendBatch};
 pub use batch::{Batch, CommitBatch};
 pub use channel_name::{CHANNEL_NAME_SIZE_MAX, ChannelName, ChannelNameError, IntoChannelName};
-pub use config::{FsyncPolicy, RedexFileConfig, Retention};
+pub use cold::failure::ColdError;
+#[cfg(feature = "cold")]
+pub use cold::object_store::ObjectStoreCold;
+pub use cold::pass::ColdPass;
+pub use cold::read::{ColdWork, ReadCold};
+pub use cold::stats::ColdStats;
+pub use cold::{ColdObject, ColdStore};
+pub use config::{ColdPolicy, FsyncPolicy, RedexFileConfig, Retention};
 pub use error::{
     AppendError, ChangeError, CloseError, Damage, OpenError, OpenFileError, Poisoned, ReadError, RedexError,
     SubscribeError, SyncError,

@@ -13,6 +13,10 @@ use crate::batch::Batch;
 use crate::channel::{Channel, ChannelParts, Life};
 use crate::channel_name::{ChannelName, IntoChannelName};
 use crate::clock::Clock;
+use crate::cold::ColdStore;
+use crate::cold::failure::ColdError;
+use crate::cold::pass::sweep_store;
+use crate::cold::read::ColdWork;
 use crate::config::{RedexFileConfig, SEGMENT_BYTES_RANGE};
 use crate::error::{ChangeError, CloseError, OpenError, OpenFileError};
 use crate::file::RedexFile;
@@ -330,6 +334,21 @@ impl Redex {
         infos
     }
 
+    /// Deletes objects of deleted channels that a crash has left in the cold store. Lists all that is there of this store; channels
+    /// that exist see to their own by themselves. Resolves to the number of objects deleted.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`]; what is left goes at the next call.
+    pub fn sweep_cold(&self) -> ColdWork<u64> {
+        let store = self.state().store.clone();
+        let Some((tier, shards)) = store.as_ref().and_then(|store| store.cold()) else {
+            return ColdWork::known(Err(ColdError::NoColdStore));
+        };
+        let theirs = tier.clone();
+        ColdWork::run(tier, move || sweep_store(&theirs, &shards))
+    }
+
     /// What the store has counted since it was opened; all zero without one.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -551,6 +570,22 @@ impl RedexBuilder {
     #[must_use]
     pub fn extent_bytes(mut self, bytes: usize) -> Self {
         self.options.extent_bytes = bytes;
+        self
+    }
+
+    /// Where sealed segments go that a channel does not keep on the local disk
+    /// ([`RedexFileConfig::with_cold_keep_segments`]): none unless set. Only one store may use what lies there under its uuid:
+    /// a copy of the directory is the same store.
+    #[must_use]
+    pub fn cold_store(mut self, store: Arc<dyn ColdStore>) -> Self {
+        self.options.cold_store = Some(store);
+        self
+    }
+
+    /// Memory for what was read from the cold store, over all channels, bytes: 64 MiB unless set.
+    #[must_use]
+    pub fn cold_cache_bytes(mut self, bytes: usize) -> Self {
+        self.options.cold_cache_bytes = bytes;
         self
     }
 

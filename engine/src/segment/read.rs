@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::block::{BlockPlace, RECORDS_PER_BLOCK, decode_block};
 use super::chunk::{DatBytes, EventChunk};
@@ -18,6 +18,10 @@ use super::path::{dat_path, idx_path};
 use super::record::{IndexRecord, RecordPlace};
 use super::warm::WarmPlace;
 use crate::channel_name::ChannelName;
+use crate::cold::channel::ColdChannel;
+use crate::cold::failure::ColdFailure;
+use crate::cold::manifest::has_manifest;
+use crate::cold::object::Part;
 use crate::error::ReadError;
 use crate::ids::{ChannelId, Seq};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode};
@@ -86,6 +90,8 @@ pub struct OnDisk {
     disk: Arc<dyn Disk>,
     channel: ChannelId,
     name: ChannelName,
+    /// What lies in the cold store, if the store has one.
+    cold: OnceLock<Arc<ColdChannel>>,
     inner: Mutex<Inner>,
 }
 
@@ -120,7 +126,30 @@ impl OnDisk {
             dat_offset: dat_tail.0,
             dat: Arc::new(dat_tail.1),
         };
-        Self { disk, channel, name, inner: Mutex::new(Inner { segments, stub }) }
+        Self { disk, channel, name, cold: OnceLock::new(), inner: Mutex::new(Inner { segments, stub }) }
+    }
+
+    /// Sealed segments may lie in the cold store only. Said once, before anything is read.
+    pub fn set_cold(&self, cold: Arc<ColdChannel>) {
+        assert!(self.cold.set(cold).is_ok(), "a channel has one cold half");
+    }
+
+    /// What lies in the cold store.
+    pub fn cold(&self) -> Option<&Arc<ColdChannel>> {
+        self.cold.get()
+    }
+
+    /// The sealed segments: first sequence and end of each, in order.
+    pub fn sealed(&self) -> Vec<(Seq, Seq)> {
+        self.lock().segments.iter().filter_map(|segment| Some((segment.first, segment.end?))).collect()
+    }
+
+    /// The local pair of a sealed segment is about to go: readers open its files anew.
+    pub fn forget_files(&self, first: Seq) {
+        let mut inner = self.lock();
+        for segment in inner.segments.iter_mut().filter(|segment| segment.first == first) {
+            *segment = SegmentRef::new(segment.first, segment.end);
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -293,14 +322,16 @@ impl OnDisk {
         let is_last = next_first.is_none();
         let dat_tail = if is_last { (stub.dat_offset, stub.dat.clone()) } else { (0, Arc::default()) };
         if records.is_empty() && segment.idx.is_none() {
-            segment.idx = Some(self.open(&idx_path(self.channel, segment.first))?);
+            let path = idx_path(self.channel, segment.first);
+            let opened = self.open(&path, segment, Part::Idx);
+            segment.idx = Some(opened.map_err(|error| self.io(&path, 0, error))?);
         }
         let on_disk = |record: &IndexRecord| matches!(record.place(), RecordPlace::Dat { .. });
         let needs_dat = records.is_empty() || records.iter().any(on_disk);
         let dat_path = dat_path(self.channel, segment.first);
         if needs_dat && segment.dat.is_none() {
             // A channel without a payload on disk has no dat file: then no record will ask for it.
-            segment.dat = match self.disk.open_segment(&dat_path, OpenMode::Read) {
+            segment.dat = match self.open(&dat_path, segment, Part::Dat) {
                 Ok(file) => Some(file),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(self.io(&dat_path, 0, error)),
@@ -359,7 +390,12 @@ impl OnDisk {
     /// Size of the dat file of a segment; 0 if it has none.
     pub fn dat_len(&self, first: Seq) -> Result<u64, ReadError> {
         let path = dat_path(self.channel, first);
-        let size = self.disk.open_segment(&path, OpenMode::Read).and_then(|file| file.size());
+        let opened = {
+            let inner = self.lock();
+            let Some(segment) = inner.segments.iter().find(|segment| segment.first == first) else { return Ok(0) };
+            self.open(&path, segment, Part::Dat)
+        };
+        let size = opened.and_then(|file| file.size());
         match size {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
             size => size.map_err(|error| self.io(&path, 0, error)),
@@ -373,7 +409,11 @@ impl OnDisk {
         let Some(segment) = segment else { return Err(self.missing(first, first, first)) };
         let idx = match &segment.idx {
             Some(idx) => idx.clone(),
-            None => segment.idx.insert(self.open(&idx_path(self.channel, first))?).clone(),
+            None => {
+                let path = idx_path(self.channel, first);
+                let opened = self.open(&path, segment, Part::Idx).map_err(|error| self.io(&path, 0, error))?;
+                segment.idx.insert(opened).clone()
+            }
         };
         let (is_sealed, footer) = (segment.end.is_some(), segment.footer.clone());
         Ok(SegmentFiles { first, is_sealed, idx, footer, first_time_us: segment.first_time_us })
@@ -415,12 +455,29 @@ impl OnDisk {
         }
     }
 
-    fn open(&self, path: &str) -> Result<Arc<dyn File>, ReadError> {
-        self.disk.open_segment(path, OpenMode::Read).map_err(|error| self.io(path, 0, error))
+    /// Opens a file of a segment, wherever it is. Under the lock, so the cold store is not asked here.
+    fn open(&self, path: &str, segment: &SegmentRef, part: Part) -> io::Result<Arc<dyn File>> {
+        if let Some(cold) = self.cold.get().filter(|_| segment.end.is_some()) {
+            return cold.open_file(&*self.disk, path, segment.first, part);
+        }
+        self.disk.open_segment(path, OpenMode::Read).map_err(|error| {
+            let is_cold = segment.end.is_some()
+                && error.kind() == io::ErrorKind::NotFound
+                && has_manifest(&*self.disk, self.channel);
+            if !is_cold {
+                return error;
+            }
+            let answer = io::Error::other("the store was opened without its cold store; open it with that");
+            ColdFailure::io("(unknown)", 0)(answer)
+        })
     }
 
     /// The error of a call that the system refused.
     pub fn io(&self, path: &str, offset: u64, error: io::Error) -> ReadError {
+        if let Some(ColdFailure { object, offset, source }) = ColdFailure::of(&error) {
+            let (object, offset, source) = (object.clone(), *offset, source.clone());
+            return ReadError::Cold { channel: self.name.clone(), file: path.to_owned(), object, offset, source };
+        }
         ReadError::Io { channel: self.name.clone(), file: path.to_owned(), offset, source: Arc::new(error) }
     }
 

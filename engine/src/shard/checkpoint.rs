@@ -22,6 +22,7 @@ use super::commit::{ControlEntry, Kind};
 use super::handle::Slot;
 use super::ops::Purpose;
 use super::stats::add;
+use crate::channel::Channel;
 use crate::error::Poisoned;
 use crate::ids::{ChannelId, CheckpointNo, Lsn, SegmentNo, Seq, ShardId};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, Durability, File, IoBuf, OpenMode, Operation};
@@ -147,6 +148,9 @@ pub struct Checkpoint {
     stage: Stage,
     /// Journal bytes at the last beginning.
     begun_at: u64,
+    /// Bytes of segments sealed since then that wait to go to the cold store: they go when a checkpoint covers them, and bulk
+    /// that goes around the journal would never bring one.
+    sealed_for_cold: u64,
     /// Where the journal ends with the entry of one that was begun when the shard had nothing more to commit.
     closing_end: Option<(SegmentNo, u64)>,
     /// Whether such a one is under way.
@@ -194,7 +198,8 @@ impl Shard {
 
     fn begin_checkpoint(&mut self) -> bool {
         let bytes = self.journal.total() - self.checkpoint.begun_at;
-        let due = bytes >= self.journal_worth_a_checkpoint();
+        let sealed = self.checkpoint.sealed_for_cold;
+        let due = bytes >= self.journal_worth_a_checkpoint() || sealed >= self.options.checkpoint_bytes;
         let end = (self.journal.number(), self.journal.offset());
         let last = self.closing && self.nothing_left_to_commit() && !self.checkpoint.is_final(end);
         // A roll that waits for a segment holds a checkpoint up only once it is under way.
@@ -204,6 +209,7 @@ impl Shard {
         }
         self.checkpoint.closing_begun = last;
         self.checkpoint.begun_at = self.journal.total();
+        self.checkpoint.sealed_for_cold = 0;
         let lsn = self.commits.written;
         let changed = std::mem::take(&mut self.changed);
         let mut snapshots = Vec::with_capacity(changed.len());
@@ -511,6 +517,7 @@ impl Shard {
         let Stage::Committing(run) = std::mem::take(&mut self.checkpoint.stage) else {
             unreachable!("the entry was being committed");
         };
+        let covered = self.channels_of(&run);
         let Run { number, lsn, states, moved, files_after, .. } = *run;
         let moved_count = moved.len() as u64;
         let channels = states.len() + moved.len();
@@ -527,6 +534,20 @@ impl Shard {
         add(&self.handle.stats.checkpoints, 1);
         add(&self.handle.stats.checkpoint_moves, moved_count);
         tracing::debug!(shard = %self.handle.id, checkpoint = %number, lsn = %lsn, channels, "checkpoint");
+        self.handle.cold_due(covered);
+    }
+
+    /// A segment was sealed that has so many bytes.
+    pub(super) fn sealed(&mut self, channel: &Channel, bytes: u64) {
+        if self.handle.cold.get().is_some() && channel.config.get().cold().is_set() {
+            self.checkpoint.sealed_for_cold += bytes;
+        }
+    }
+
+    /// The channels that had changed; nobody asks for them in a store without a cold store.
+    fn channels_of(&self, run: &Run) -> Vec<Arc<Channel>> {
+        let slots = run.snapshots.iter().filter(|_| self.handle.cold.get().is_some()).map(|snapshot| snapshot.slot);
+        slots.filter_map(|slot| Some(self.active[slot as usize].as_ref()?.channel.clone())).collect()
     }
 }
 

@@ -263,6 +263,8 @@ impl Shard {
         for first in gone {
             self.bury(slot, channel.id(), Dead::Segment(first), lsn);
         }
+        self.handle.known_cut_off(channel.id(), end);
+        self.handle.cold_due([channel.clone()]);
         self.room_made = true;
         tracing::info!(channel = %channel.name, end = %end, epoch = %errand.epoch, "suffix cut off");
         end.0
@@ -284,6 +286,7 @@ impl Shard {
         });
         self.bury(slot, channel.id(), Dead::Channel, lsn);
         self.handle.deleted(slot, channel.id());
+        self.handle.cold_deleted(channel.id(), Some(channel));
         channel.set_life(Life::Over);
         channel.wake_after_cut();
         tracing::info!(channel = %channel.name, id = %channel.id(), "channel deleted");

@@ -19,6 +19,7 @@ use crate::append::backlog::relieve;
 use crate::channel::Channel;
 use crate::channel_name::ChannelName;
 use crate::clock::Clock;
+use crate::cold::tier::ColdTier;
 use crate::error::Poisoned;
 use crate::ids::{ChannelId, Lsn, Seq, ShardId};
 use crate::io::Doorbell;
@@ -206,6 +207,8 @@ pub struct ShardHandle {
     backlogged: SegQueue<Slot>,
     /// Those who wait for the close.
     pub close_waiters: Waiters,
+    /// Where old segments go, if the store has such a place.
+    pub cold: OnceLock<Arc<ColdTier>>,
     /// Counters.
     pub stats: ShardStats,
 }
@@ -235,6 +238,7 @@ impl ShardHandle {
             journal_segment_bytes: AtomicUsize::new(usize::MAX),
             backlogged: SegQueue::new(),
             close_waiters: Waiters::default(),
+            cold: OnceLock::new(),
             stats: ShardStats::default(),
         })
     }
@@ -358,6 +362,17 @@ impl ShardHandle {
         self.channels.lock().expect("no panic while the lock is held").clear();
     }
 
+    /// A channel was cut off: what its checkpointed entry says of segments behind that counts no more.
+    pub fn known_cut_off(&self, channel: ChannelId, end: Seq) {
+        if let Some(located) = self.known().get_mut(&channel) {
+            let state = Arc::make_mut(&mut located.state);
+            state.segments.retain_mut(|segment| {
+                segment.end = segment.end.min(end.0);
+                segment.first < end.0
+            });
+        }
+    }
+
     /// The newest checkpointed entries of the shard's channels.
     pub fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().expect("no panic while the lock is held")
@@ -371,6 +386,22 @@ impl ShardHandle {
     /// Says where the journal ends.
     pub fn set_clean_end(&self, end: CleanEnd) {
         *self.clean_end.lock().expect("no panic while the lock is held") = Some(end);
+    }
+
+    /// A pass over the cold segments of these channels is due.
+    pub fn cold_due(&self, channels: impl IntoIterator<Item = Arc<Channel>>) {
+        if let Some(cold) = self.cold.get() {
+            channels.into_iter().for_each(|channel| cold.due(&channel));
+        }
+    }
+
+    /// A channel was deleted, durably: its objects in the cold store go. `open` is its shared half, if it is open.
+    pub fn cold_deleted(&self, channel: ChannelId, open: Option<&Channel>) {
+        let Some(tier) = self.cold.get() else { return };
+        if let Some(cold) = open.and_then(|open| open.persistence()?.on_disk.cold()) {
+            cold.set_deleted();
+        }
+        tier.channel_deleted(channel);
     }
 
     /// Takes the next rare message.

@@ -244,8 +244,10 @@ impl Shard {
         active.idx_next = next;
         active.idx_done = next;
         active.sealing = Sealing::No;
+        let channel = active.channel.clone();
         add(&self.handle.stats.seals, 1);
         tracing::debug!(channel = %active.channel.id(), segment = %first, end = %end, dat_size, "segment sealed");
+        self.sealed(&channel, u64::from(dat_size));
         self.queue_destage(slot);
         self.undefer(slot);
         self.bury_below_head(slot);

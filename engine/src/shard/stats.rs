@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hdrhistogram::Histogram;
 
+use crate::cold::stats::ColdStats;
 use crate::io::IoFacts;
 
 macro_rules! counters {
@@ -50,6 +51,8 @@ macro_rules! counters {
             pub queue_depth: Histogram<u64>,
             /// What the I/O runs on.
             pub io: IoFacts,
+            /// What was done with cold segments.
+            pub cold: ColdStats,
         }
 
         impl Stats {
@@ -64,6 +67,7 @@ macro_rules! counters {
                     commit_latency_ns: histograms.latency_ns,
                     queue_depth: histograms.depth,
                     io: IoFacts::default(),
+                    cold: ColdStats::default(),
                 }
             }
 

@@ -17,6 +17,8 @@ use super::superblock::{STORE_FILE_SIZE, STORE_PATH, ShardRoot, Superblock};
 use crate::channel::{Channel, ChannelParts, Persistence};
 use crate::channel_name::ChannelName;
 use crate::clock::Clock;
+use crate::cold::channel::ColdChannel;
+use crate::cold::tier::{ColdSetup, ColdTier};
 use crate::config::RedexFileConfig;
 use crate::error::{CloseError, OpenError, OpenFileError, path_beneath};
 use crate::ids::{ChannelId, Epoch, Lsn, SegmentNo, Seq, ShardId, StoreUuid};
@@ -64,6 +66,8 @@ pub struct Environment {
     pub pages: Arc<PagePool>,
     /// Where the files lie, for messages.
     pub base: PathBuf,
+    /// Where old segments go.
+    pub cold: Option<ColdSetup>,
 }
 
 /// See the module's text.
@@ -75,6 +79,7 @@ pub struct Store {
     names: Mutex<HashMap<ChannelName, (ShardId, ChannelId)>>,
     created: AtomicU32,
     roots: Arc<Roots>,
+    cold: Option<Arc<ColdTier>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     lock: Mutex<Option<StoreLock>>,
     ended: Mutex<Option<Result<(), CloseError>>>,
@@ -98,6 +103,7 @@ impl Store {
             file_maker: Arc::new(Offload::new("redex-files", FILE_MAKERS)),
             pages: PagePool::new(options.page_budget_bytes, options.page_budget_bytes / 2),
             base: base.to_owned(),
+            cold: options.cold_store.clone().map(|store| ColdSetup::new(store, options.cold_cache_bytes)),
         };
         let (store, seeds) = Self::recover(environment, options).map_err(|error| error.beneath(base))?;
         *store.lock.lock().expect("no panic while the lock is held") = Some(lock);
@@ -138,6 +144,8 @@ impl Store {
             restored.iter().map(|shard| ShardRoot { segment: shard.journal.number(), clean: None }).collect();
         superblock.generation += 1;
         write_superblock(&**disk, &superblock).map_err(io_error("write", STORE_PATH))?;
+        let cold = environment.cold.as_ref();
+        let cold = cold.map(|setup| ColdTier::new(setup, uuid, epoch, disk.clone(), environment.clock.clone()));
         let mut seeds = Vec::with_capacity(restored.len());
         let mut names = HashMap::new();
         for (index, mut shard) in restored.into_iter().enumerate() {
@@ -150,7 +158,11 @@ impl Store {
                 })?;
                 names.insert(name, (id, ChannelId(located.state.id)));
             }
-            seeds.push(seed(&environment, options, id, shard));
+            let seed = seed(&environment, options, id, shard);
+            if let Some(cold) = &cold {
+                seed.handle.cold.set(cold.clone()).expect("it has none yet");
+            }
+            seeds.push(seed);
         }
         let roots = Arc::new(Roots::new(disk.clone(), superblock));
         seeds.iter().for_each(|seed| seed.handle.set_roots(roots.clone()));
@@ -161,6 +173,7 @@ impl Store {
             names: Mutex::new(names),
             created: AtomicU32::new(0),
             roots,
+            cold,
             threads: Mutex::new(Vec::new()),
             lock: Mutex::new(None),
             ended: Mutex::new(None),
@@ -228,7 +241,13 @@ impl Store {
         for shard in &self.shards {
             stats.add(&shard.stats);
         }
+        stats.cold = self.cold.as_ref().map(|cold| cold.counters.read()).unwrap_or_default();
         stats
+    }
+
+    /// Where old segments go, and the channels that there are, deleted ones not among them.
+    pub fn cold(&self) -> Option<(&Arc<ColdTier>, Vec<Arc<ShardHandle>>)> {
+        Some((self.cold.as_ref()?, self.shards.clone()))
     }
 
     /// Opens a channel that is not open, or makes it. Calls for one name come one after the other.
@@ -259,6 +278,7 @@ impl Store {
         }
         let created = present.is_none();
         let differs = !created && state.config != config.encode();
+        let cold_policy = config.cold();
         let channel = handle.register(|slot| {
             let persistence = Persistence {
                 shard: handle.clone(),
@@ -282,6 +302,14 @@ impl Store {
             handle.send(Control::Configured { slot, request: Request::new() });
         }
         self.names().insert(name.clone(), (shard, id));
+        match &self.cold {
+            // What a crash or the last run has left to do.
+            Some(cold) => cold.due(&channel),
+            None if cold_policy.is_set() => {
+                tracing::warn!(channel = %name, "it has a cold policy, and the store no cold store; everything stays local");
+            }
+            None => {}
+        }
         Ok(channel)
     }
 
@@ -413,7 +441,12 @@ impl Store {
         let dat_offset = dat_size / BLOCK_SIZE as u32 * BLOCK_SIZE as u32;
         let dat_tail = (dat_offset, tail.bytes.clone());
         let disk = self.environment.disk.clone();
-        OnDisk::new(disk, ChannelId(state.id), name.clone(), &segments, base, &tail.records, dat_tail)
+        let id = ChannelId(state.id);
+        let on_disk = OnDisk::new(disk, id, name.clone(), &segments, base, &tail.records, dat_tail);
+        if let Some(cold) = &self.cold {
+            on_disk.set_cold(ColdChannel::new(cold.clone(), id, name.as_str()));
+        }
+        on_disk
     }
 
     fn channel(
@@ -481,6 +514,9 @@ impl Store {
             return result.clone();
         }
         self.join_threads();
+        if let Some(cold) = &self.cold {
+            cold.finish();
+        }
         // A failed shard leaves errands behind: they end before somebody else may have the store.
         self.environment.file_maker.finish();
         let result = self.write_clean_end();
@@ -521,6 +557,9 @@ impl Drop for Store {
         if !self.threads.get_mut().is_ok_and(|threads| threads.is_empty()) {
             self.begin_drop();
             self.join_threads();
+            if let Some(cold) = &self.cold {
+                cold.finish();
+            }
         }
     }
 }
@@ -762,6 +801,7 @@ mod tests {
             file_maker: Arc::new(Offload::new("redex-test", 1)),
             pages: PagePool::new(options.page_budget_bytes, options.page_budget_bytes / 2),
             base: base.path().to_owned(),
+            cold: None,
         };
         let (store, seeds) = Store::recover(environment, &options).unwrap();
         *store.lock.lock().unwrap() = Some(lock);

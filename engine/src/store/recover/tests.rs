@@ -31,6 +31,7 @@ fn environment(disk: &Arc<dyn Disk>) -> Environment {
         file_maker: Arc::new(Offload::new("redex-test", 1)),
         pages: PagePool::new(1 << 20, 1 << 19),
         base: std::path::PathBuf::new(),
+        cold: None,
     }
 }
 
