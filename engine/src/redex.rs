@@ -231,10 +231,18 @@ impl Redex {
     /// is known of what lies there: only channels in memory are listed. [`Redex::open`] opens the store at once.
     #[must_use]
     pub fn channels(&self) -> Vec<ChannelInfo> {
+        self.channels_with_prefix("")
+    }
+
+    /// The channels whose names begin with this. As [`Redex::channels`]; looks at every name, and copies only those.
+    #[must_use]
+    pub fn channels_with_prefix(&self, prefix: &str) -> Vec<ChannelInfo> {
         let state = self.state();
+        let wanted = |name: &ChannelName| name.as_str().starts_with(prefix);
         let mut infos: Vec<ChannelInfo> = state
             .channels
             .values()
+            .filter(|channel| wanted(&channel.name))
             .map(|channel| ChannelInfo {
                 name: channel.name.clone(),
                 persistent: channel.persistence.is_some(),
@@ -244,7 +252,7 @@ impl Redex {
             })
             .collect();
         if let Some(store) = &state.store {
-            infos.extend(store.closed_channels(|name| state.channels.contains_key(name)));
+            infos.extend(store.closed_channels(|name| wanted(name) && !state.channels.contains_key(name)));
         }
         infos.sort_by(|a, b| a.name.cmp(&b.name));
         infos

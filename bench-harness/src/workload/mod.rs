@@ -3,6 +3,8 @@
 mod channels;
 mod closed_loop;
 mod durable;
+mod many;
+pub(crate) mod million;
 mod nondurable;
 mod page_cache;
 mod reopen;
@@ -39,6 +41,10 @@ pub(crate) enum Workload {
     /// Whether the page cache moves while 1 GiB is written; only when asked for
     #[value(name = "pagecache")]
     PageCache,
+    /// 100,000 channels beside one, then laps of the journal; only when asked for
+    Many,
+    /// Opening a store with a million channels; only when asked for
+    Million,
 }
 
 impl Workload {
@@ -48,7 +54,7 @@ impl Workload {
 
     /// All, in the order in which they run.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        Self::DEFAULT.into_iter().chain([Self::PageCache])
+        Self::DEFAULT.into_iter().chain([Self::PageCache, Self::Many, Self::Million])
     }
 
     /// The fixed name.
@@ -62,6 +68,8 @@ impl Workload {
             Self::Channels => "channels",
             Self::Tasks => "tasks",
             Self::PageCache => "pagecache",
+            Self::Many => "many",
+            Self::Million => "million",
         }
     }
 
@@ -69,7 +77,7 @@ impl Workload {
     pub(crate) fn row_wish(self) -> Duration {
         Duration::from_millis(match self {
             Self::Durable | Self::Channels => 1600,
-            Self::Nondurable | Self::Scan | Self::Reopen => 800,
+            Self::Nondurable | Self::Scan | Self::Reopen | Self::Many | Self::Million => 800,
             Self::Tail | Self::Tasks | Self::PageCache => 1500,
         })
     }
@@ -81,6 +89,8 @@ impl Workload {
             Self::Nondurable => nondurable::ROW_COUNT,
             Self::Tail | Self::Channels | Self::Tasks => 2,
             Self::Scan | Self::PageCache => 1,
+            Self::Many => many::ROW_COUNT,
+            Self::Million => million::ROW_COUNT,
             Self::Reopen => reopen::ROW_COUNT,
         }
     }
@@ -96,6 +106,8 @@ impl Workload {
             Self::Channels => channels::run(session),
             Self::Tasks => tasks::run(session),
             Self::PageCache => page_cache::run(session),
+            Self::Many => many::run(session),
+            Self::Million => million::run(session),
         }
     }
 }

@@ -192,10 +192,10 @@ impl Store {
         self.names().contains_key(name)
     }
 
-    /// Channels that lie in the store and are not `open`.
-    pub fn closed_channels(&self, open: impl Fn(&ChannelName) -> bool) -> Vec<ChannelInfo> {
+    /// Of the channels that lie in the store those that are `wanted`: closed ones, and of the right names.
+    pub fn closed_channels(&self, wanted: impl Fn(&ChannelName) -> bool) -> Vec<ChannelInfo> {
         let names = self.names();
-        let closed = names.iter().filter(|(name, _)| !open(name));
+        let closed = names.iter().filter(|(name, _)| wanted(name));
         let info = |(name, (shard, id)): (&ChannelName, &(ShardId, ChannelId))| {
             let known = self.shards[usize::from(shard.0)].known();
             let state = &known.get(id)?.state;
