@@ -12,6 +12,7 @@ use crate::append::wait::{Gone, block_on, poll_durable, wait_durable};
 use crate::append::{Append, AppendBatch, FULL_RETRY, try_one};
 use crate::channel::Channel;
 use crate::channel_name::ChannelName;
+use crate::channel_stats::ChannelStats;
 use crate::config::RedexFileConfig;
 use crate::error::{AppendError, SyncError};
 use crate::ids::Seq;
@@ -60,6 +61,13 @@ impl RedexFile {
     #[must_use]
     pub fn config(&self) -> &RedexFileConfig {
         &self.channel.config
+    }
+
+    /// What can be told of the channel at this moment: watermarks, sizes, lag. Touches no disk; takes short locks that the
+    /// shard takes too, so not for every event.
+    #[must_use]
+    pub fn stats(&self) -> ChannelStats {
+        self.channel.stats()
     }
 
     /// Appends one event, and resolves to its sequence as the channel's policy says.

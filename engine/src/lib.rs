@@ -23,10 +23,13 @@
 mod append;
 mod channel;
 mod channel_name;
+mod channel_stats;
 mod clock;
 mod config;
 mod error;
 mod event;
+#[cfg(feature = "metrics")]
+mod export;
 mod file;
 mod ids;
 mod io;
@@ -53,6 +56,7 @@ pub mod format {
 
 pub use append::{Append, AppendBatch};
 pub use channel_name::{CHANNEL_NAME_SIZE_MAX, ChannelName, ChannelNameError, IntoChannelName};
+pub use channel_stats::ChannelStats;
 pub use config::{FsyncPolicy, RedexFileConfig};
 pub use error::{
     AppendError, CloseError, OpenError, OpenFileError, Poisoned, ReadError, RedexError, SubscribeError, SyncError,

@@ -51,6 +51,8 @@ struct Inner {
     options: Options,
     clock: Clock,
     state: Mutex<State>,
+    #[cfg(feature = "metrics")]
+    exporter: Mutex<crate::export::Exporter>,
 }
 
 #[derive(Debug, Default)]
@@ -135,7 +137,14 @@ impl Redex {
 
     fn from_options(options: Options, dir: Option<PathBuf>, clock: Clock) -> Self {
         let state = Mutex::new(State { dir, ..State::default() });
-        Self { inner: Arc::new(Inner { options, clock, state }), refused_dir: None }
+        let inner = Inner {
+            options,
+            clock,
+            state,
+            #[cfg(feature = "metrics")]
+            exporter: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner), refused_dir: None }
     }
 
     /// A store over one that was opened by hand, for the simulator.
@@ -263,6 +272,26 @@ impl Redex {
     pub fn stats(&self) -> Stats {
         let state = self.state();
         state.store.as_ref().map_or_else(Stats::empty, |store| store.stats())
+    }
+
+    /// [`Redex::stats`] of each shard by itself, in the order of their numbers; empty without a store. Memory and files, which the
+    /// shards share, are the same in all.
+    #[must_use]
+    pub fn shard_stats(&self) -> Vec<Stats> {
+        let state = self.state();
+        state.store.as_ref().map_or_else(Vec::new, |store| store.shard_stats())
+    }
+
+    /// Sets the counters, gauges and histograms of the `metrics` facade's recorder (the caller's local one, or the global one) to what
+    /// the engine has counted. Nothing is exported between two calls: call it before a scrape, or every few seconds.
+    ///
+    /// Looks at every open channel once, about 100 ns each. The first 1,000 channels that grow get series of their own, set when
+    /// they have changed. `docs/observability.md` has the names. Exports of clones come one after the other.
+    #[cfg(feature = "metrics")]
+    pub fn export_metrics(&self) {
+        let mut exporter = self.inner.exporter.lock().expect("no panic while the lock is held");
+        let channels: Vec<Arc<Channel>> = self.state().channels.values().cloned().collect();
+        exporter.export(&self.stats(), &self.shard_stats(), &channels);
     }
 
     /// Makes everything durable, takes a checkpoint and ends the store: the next open has nothing to recover. Handles refuse

@@ -7,6 +7,8 @@
 //! Promises: every block and every payload is checked before it is shown; damage names the file, the place and the
 //! events. The shard's thread tells what is on disk; nothing here writes.
 
+pub mod sizes;
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -31,8 +33,16 @@ struct SegmentRef {
     first: Seq,
     /// End of its events, once no more come.
     end: Option<Seq>,
+    /// Bytes of its dat, once no more come.
+    dat_size: Option<u32>,
     idx: Option<Arc<dyn File>>,
     dat: Option<Arc<dyn File>>,
+}
+
+impl SegmentRef {
+    fn new(first: Seq) -> Self {
+        Self { first, end: None, dat_size: None, idx: None, dat: None }
+    }
 }
 
 /// What is on disk only in part; see the module's text.
@@ -48,6 +58,10 @@ struct Stub {
 struct Inner {
     segments: Vec<SegmentRef>,
     stub: Stub,
+    /// Records below are in index blocks.
+    idx_done: Seq,
+    /// Bytes of the active segment's dat that were written, whole blocks.
+    dat_done: u32,
 }
 
 /// A channel's segments, shared by its shard and its readers.
@@ -91,14 +105,20 @@ impl OnDisk {
         dat_tail: (u32, Vec<u8>),
     ) -> Self {
         let segments =
-            segments.iter().map(|(first, end)| SegmentRef { first: *first, end: *end, idx: None, dat: None }).collect();
+            segments.iter().map(|(first, end)| SegmentRef { end: *end, ..SegmentRef::new(*first) }).collect();
+        let dat_tail_offset = dat_tail.0;
         let stub = Stub {
             base,
             records: records.iter().copied().collect(),
             dat_offset: dat_tail.0,
             dat: Arc::new(dat_tail.1),
         };
-        Self { disk, channel, name, inner: Mutex::new(Inner { segments, stub }) }
+        Self {
+            disk,
+            channel,
+            name,
+            inner: Mutex::new(Inner { segments, stub, idx_done: base, dat_done: dat_tail_offset }),
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -109,7 +129,8 @@ impl OnDisk {
     pub fn add_segment(&self, first: Seq) {
         let mut inner = self.lock();
         assert!(inner.segments.last().is_none_or(|last| last.first < first), "segments come in order");
-        inner.segments.push(SegmentRef { first, end: None, idx: None, dat: None });
+        inner.segments.push(SegmentRef::new(first));
+        inner.dat_done = 0;
     }
 
     /// No more events come to the segment that began with `first`.
@@ -133,6 +154,7 @@ impl OnDisk {
     /// Records below `seq` are on disk now.
     pub fn trim_stub(&self, seq: Seq) {
         let mut inner = self.lock();
+        inner.idx_done = inner.idx_done.max(seq);
         let stub = &mut inner.stub;
         let gone = usize::try_from(seq.0.saturating_sub(stub.base.0))
             .map_or(stub.records.len(), |n| n.min(stub.records.len()));
@@ -194,7 +216,7 @@ impl OnDisk {
     /// Finds the segment and what of the records is in the stub.
     fn plan(&self, from: Seq, to: Seq) -> Result<Plan, ReadError> {
         let mut inner = self.lock();
-        let Inner { segments, stub } = &mut *inner;
+        let Inner { segments, stub, .. } = &mut *inner;
         let index = segments.partition_point(|segment| segment.first <= from);
         let Some(index) = index.checked_sub(1) else { return Err(self.missing(from, to, from)) };
         let next_first = segments.get(index + 1).map(|segment| segment.first);

@@ -256,6 +256,14 @@ impl Active {
         self.at_page.clone()
     }
 
+    /// Tells readers up to where dat was written.
+    pub fn tell_dat_done(&self) {
+        let (Some(page), Some(persistence)) = (self.channel.tail.page(self.dat_page), &self.channel.persistence) else {
+            return;
+        };
+        persistence.on_disk.set_dat_done(page.start().dat_start + self.dat_byte as u32);
+    }
+
     /// Whether dat is open, and allocated up to the end of this page.
     pub fn dat_is_ready_for(&self, page: &Page) -> bool {
         let end = u64::from(page.start().dat_start) + page.size().bytes() as u64;

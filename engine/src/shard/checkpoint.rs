@@ -103,6 +103,8 @@ struct Snapshot {
 /// A checkpoint under way.
 #[derive(Debug)]
 struct Run {
+    /// Of the steady clock.
+    begun_us: u64,
     number: CheckpointNo,
     lsn: Lsn,
     segment: SegmentNo,
@@ -215,6 +217,7 @@ impl Shard {
             self.queue_destage(slot);
         }
         let run = Run {
+            begun_us: self.now_us,
             number: self.checkpoint_files.next,
             lsn,
             segment: self.journal.segment_of(lsn),
@@ -498,9 +501,9 @@ impl Shard {
         let Stage::Committing(run) = std::mem::take(&mut self.checkpoint.stage) else {
             unreachable!("the entry was being committed");
         };
-        let Run { number, lsn, states, moved, files_after, .. } = *run;
+        let Run { begun_us, number, lsn, states, moved, files_after, offset, .. } = *run;
         let moved_count = moved.len() as u64;
-        let channels = states.len() + moved.len();
+        let changed = states.len();
         let states = states.into_iter().chain(moved.into_iter().map(|(state, _)| state));
         let dropped = self.checkpoint_files.take_in(&mut self.handle.known(), number, states);
         assert_eq!(self.checkpoint_files.files.len(), files_after.len(), "what the entry names is in use");
@@ -513,7 +516,9 @@ impl Shard {
         self.replay_from = lsn;
         add(&self.handle.stats.checkpoints, 1);
         add(&self.handle.stats.checkpoint_moves, moved_count);
-        tracing::debug!(shard = %self.handle.id, checkpoint = %number, lsn = %lsn, channels, "checkpoint");
+        let (shard, elapsed_us) = (self.handle.id, self.now_us.saturating_sub(begun_us));
+        let (files, bytes) = (files_after.len(), offset);
+        tracing::debug!(%shard, checkpoint = %number, %lsn, changed, moved = moved_count, files, bytes, elapsed_us, "checkpoint");
     }
 }
 

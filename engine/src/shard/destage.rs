@@ -184,6 +184,7 @@ impl Shard {
         active.dat_busy = false;
         active.dat_byte = byte;
         active.segment.dat_dirty = true;
+        active.tell_dat_done();
         if !active.recovered_tail.is_empty() {
             // The block that was unfinished at the reopen is whole on disk now.
             active.recovered_tail = Vec::new();

@@ -125,6 +125,8 @@ pub struct Shard {
     backlogged: Vec<Slot>,
     /// When all channels were last looked at for memory.
     relieved_at: u64,
+    /// Since when producers have been held back, if they are.
+    held_back_since_us: Option<u64>,
     /// Something has made room for appends that wait.
     room_made: bool,
     /// When they were last tried for another reason.
@@ -214,6 +216,7 @@ impl Shard {
             deferred: 0,
             backlogged: Vec::new(),
             relieved_at: 0,
+            held_back_since_us: None,
             room_made: false,
             backlogs_tried_at: 0,
             changed: Vec::new(),
@@ -281,6 +284,7 @@ impl Shard {
         self.arm_idle();
         self.watch_age();
         let relieved = self.relieve_backlogs();
+        self.note_backpressure();
         let kicked = self.driver.kick();
         self.checked("submission", QUEUE, kicked)?;
         if self.closing && self.try_end()? {
@@ -577,6 +581,25 @@ impl Shard {
         let behind = self.handle.unwritten.since_us().is_some_and(|since| self.now_us >= since + self.age_max_us());
         self.room_made |= self.handle.is_behind() && !behind;
         self.handle.set_behind(behind);
+    }
+
+    /// Reports when producers begin to be held back, be it for memory or for time, and when that is over.
+    fn note_backpressure(&mut self) {
+        let behind = self.handle.is_behind();
+        let waiting_channels = self.backlogged.len();
+        match (behind || waiting_channels > 0, self.held_back_since_us) {
+            (true, None) => {
+                self.held_back_since_us = Some(self.now_us);
+                let memory_percent = self.pages.used_percent();
+                tracing::debug!(shard = %self.handle.id, behind, waiting_channels, memory_percent, "backpressure begun");
+            }
+            (false, Some(since_us)) => {
+                self.held_back_since_us = None;
+                let elapsed_us = self.now_us.saturating_sub(since_us);
+                tracing::debug!(shard = %self.handle.id, elapsed_us, "backpressure ended");
+            }
+            _ => {}
+        }
     }
 
     /// Whether nothing stands in the way of another commit.

@@ -228,6 +228,7 @@ impl Shard {
             Some(segment) => *segment = sealed,
             None => active.segments.push(sealed),
         }
+        on_disk.set_dat_size(first, dat_size);
         on_disk.end_segment(first, end);
         on_disk.add_segment(next);
         on_disk.trim_stub(end);

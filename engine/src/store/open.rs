@@ -105,6 +105,7 @@ impl Store {
 
     /// Recovers a store on any disk. The shards are not started.
     pub fn recover(environment: Environment, options: &Options) -> Result<(Self, Vec<ShardSeed>), OpenError> {
+        let begun_us = environment.clock.steady_us();
         let disk = &environment.disk;
         let mut superblock = match read_superblock(&**disk)? {
             Some(superblock) => {
@@ -150,7 +151,9 @@ impl Store {
             }
             seeds.push(seed(&environment, options, id, shard));
         }
-        tracing::info!(%uuid, epoch = %epoch, shards = seeds.len(), channels = names.len(), "store opened");
+        let elapsed_us = environment.clock.steady_us().saturating_sub(begun_us);
+        let (store, shards, channels) = (environment.base.display(), seeds.len(), names.len());
+        tracing::info!(%store, %uuid, %epoch, shards, channels, elapsed_us, "store opened");
         let store = Self {
             epoch,
             shards: seeds.iter().map(|seed| seed.handle.clone()).collect(),
@@ -212,10 +215,29 @@ impl Store {
 
     /// What the shards have counted.
     pub fn stats(&self) -> Stats {
+        self.stats_of(&self.shards)
+    }
+
+    /// The same for each shard by itself. What the shards share is the same in all.
+    pub fn shard_stats(&self) -> Vec<Stats> {
+        self.shards.chunks(1).map(|shard| self.stats_of(shard)).collect()
+    }
+
+    fn stats_of(&self, shards: &[Arc<ShardHandle>]) -> Stats {
         let mut stats = Stats::empty();
-        for shard in &self.shards {
-            stats.add(&shard.stats);
+        for shard in shards {
+            shard.add_stats(&mut stats, &self.environment.clock);
         }
+        let pages = &self.environment.pages;
+        let (chained, held) = pages.used_bytes();
+        stats.channels = match shards {
+            [shard] if self.shards.len() > 1 => self.names().values().filter(|(id, _)| *id == shard.id).count() as u64,
+            _ => self.names().len() as u64,
+        };
+        stats.page_bytes = chained as u64;
+        stats.held_page_bytes = held as u64;
+        stats.page_budget_bytes = pages.budget_bytes() as u64;
+        stats.open_segment_files = self.environment.disk.open_segment_files() as u64;
         stats
     }
 
@@ -261,6 +283,7 @@ impl Store {
         }
         let slot = channel.persistence.as_ref().expect("made with it").slot;
         let opened = Opened { channel: channel.clone(), slot, state, tail_bytes: tail.bytes, created };
+        tracing::debug!(channel = %name, %id, %shard, created, next_seq = channel.tail.published().0, "channel opened");
         handle.send(Control::Open(Box::new(opened)));
         self.names().insert(name.clone(), (shard, id));
         Ok(channel)
@@ -316,7 +339,11 @@ impl Store {
         let dat_offset = dat_size / BLOCK_SIZE as u32 * BLOCK_SIZE as u32;
         let dat_tail = (dat_offset, tail.bytes.clone());
         let disk = self.environment.disk.clone();
-        OnDisk::new(disk, ChannelId(state.id), name.clone(), &segments, base, &tail.records, dat_tail)
+        let on_disk = OnDisk::new(disk, ChannelId(state.id), name.clone(), &segments, base, &tail.records, dat_tail);
+        for segment in state.segments.iter().filter(|segment| segment.sealed) {
+            on_disk.set_dat_size(Seq(segment.first), segment.dat_size);
+        }
+        on_disk
     }
 
     fn channel(
@@ -390,6 +417,12 @@ impl Store {
         let result = self.write_clean_end();
         self.shards.iter().for_each(|shard| shard.forget_channels());
         self.lock.lock().expect("no panic while the lock is held").take();
+        match &result {
+            Ok(()) => tracing::info!(store = %self.environment.base.display(), epoch = %self.epoch, "store closed"),
+            Err(error) => {
+                tracing::warn!(store = %self.environment.base.display(), epoch = %self.epoch, %error, "store ended without a clean close");
+            }
+        }
         *ended = Some(result.clone());
         result
     }

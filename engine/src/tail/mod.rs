@@ -20,6 +20,7 @@
 
 pub mod page;
 pub mod pool;
+pub mod sizes;
 pub mod waiters;
 
 #[cfg(all(test, redex_loom))]
