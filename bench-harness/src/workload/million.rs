@@ -55,7 +55,14 @@ pub(super) fn run(session: &mut Session) -> anyhow::Result<()> {
     let common = |make: bool, first: u64, count: u64| {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("million-child").arg("--dir").arg(&dir);
-        command.args(["--seed", &session.seed.to_string(), "--first", &first.to_string(), "--count", &count.to_string()]);
+        command.args([
+            "--seed",
+            &session.seed.to_string(),
+            "--first",
+            &first.to_string(),
+            "--count",
+            &count.to_string(),
+        ]);
         if make {
             command.arg("--make");
         }
@@ -119,7 +126,11 @@ fn complete(mut row: Row, channels: u64, opening: &Opening) -> Row {
 
 /// A process that makes channels, or opens them and tells what that takes.
 pub(crate) fn child(args: &MillionChildArgs) -> anyhow::Result<ExitCode> {
-    if args.make { make(args)? } else { open(args)? }
+    if args.make {
+        make(args)?
+    } else {
+        open(args)?
+    }
     Ok(ExitCode::SUCCESS)
 }
 
