@@ -11,7 +11,6 @@
 //! entries of older files move along so that there are few files with few dead entries ([`super::checkpoint_files`],
 //! [`super::checkpoint_moves`]).
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -23,7 +22,7 @@ use super::handle::Slot;
 use super::ops::Purpose;
 use super::stats::add;
 use crate::error::Poisoned;
-use crate::ids::{ChannelId, CheckpointNo, Lsn, SegmentNo, Seq, ShardId};
+use crate::ids::{ByChannel, ChannelId, CheckpointNo, Lsn, SegmentNo, Seq, ShardId};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, Durability, File, IoBuf, OpenMode, Operation};
 use crate::journal::format::commit_size_checkpoint;
 use crate::segment::block::RECORDS_PER_BLOCK;
@@ -75,7 +74,7 @@ pub struct Located {
 }
 
 /// The newest entries of a shard's channels. Shared with the door, which opens channels by them.
-pub type Known = HashMap<ChannelId, Located>;
+pub type Known = ByChannel<Located>;
 
 /// Loads what fills no block of a channel.
 pub fn load_located_tail(disk: &dyn Disk, shard: ShardId, located: &Located) -> Result<Tail, CheckpointError> {

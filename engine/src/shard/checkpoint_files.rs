@@ -167,7 +167,7 @@ mod tests {
         fn new() -> Self {
             Self {
                 files: CheckpointFiles { files: Vec::new(), next: CheckpointNo(1), limits: LIMITS },
-                known: Known::new(),
+                known: Known::default(),
             }
         }
 

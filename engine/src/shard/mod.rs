@@ -152,6 +152,8 @@ pub struct Shard {
     /// Everything is to be flushed.
     flush_now: bool,
     closing: bool,
+    /// Nothing more comes from the channels below, since they are closed.
+    settled: usize,
     /// How often what found no room was tried again since something last found its place, once nobody has the store.
     retries_in_vain: u32,
     ended: bool,
@@ -235,6 +237,7 @@ impl Shard {
             flush_backlog: false,
             flush_now: false,
             closing: false,
+            settled: 0,
             retries_in_vain: 0,
             ended: false,
             worked_lately: false,
@@ -683,11 +686,23 @@ impl Shard {
     }
 
     /// Whether everything that was published is durable.
-    fn nothing_left_to_commit(&self) -> bool {
+    fn nothing_left_to_commit(&mut self) -> bool {
         let quiet = self.queue.is_empty() && !self.handle.has_dirty() && !self.handle.has_control();
         // A producer may still be copying what it reserved before the close.
-        let settled = || self.active.iter().flatten().all(|active| is_settled(&active.channel));
-        quiet && !self.commits.needs_flush() && self.deferred == 0 && settled()
+        quiet && !self.commits.needs_flush() && self.deferred == 0 && self.all_are_settled()
+    }
+
+    /// Whether nothing more comes from any channel. A channel of which that is so once is not looked at again: with many a look at
+    /// all of them in each turn would take longer than the close.
+    fn all_are_settled(&mut self) -> bool {
+        for slot in self.settled..self.active.len() {
+            match &self.active[slot] {
+                Some(active) if !is_settled(&active.channel) => return false,
+                Some(_) if slot == self.settled => self.settled += 1,
+                _ => {}
+            }
+        }
+        true
     }
 
     /// Ends the shard once everything is durable and a checkpoint covers it.

@@ -138,7 +138,7 @@ impl Store {
         superblock.generation += 1;
         write_superblock(&**disk, &superblock).map_err(io_error("write", STORE_PATH))?;
         let mut seeds = Vec::with_capacity(restored.len());
-        let mut names = HashMap::new();
+        let mut names = HashMap::with_capacity(restored.iter().map(|shard| shard.known.len()).sum());
         for (index, mut shard) in restored.into_iter().enumerate() {
             let id = ShardId(index as u16);
             clean_up(&**disk, id, &mut shard).map_err(io_error("clean up", journal_dir(id)))?;

@@ -109,7 +109,7 @@ pub fn find(
         leftovers: Vec::new(),
         number_max: SegmentNo(0),
         epoch_max: epoch,
-        known: Known::new(),
+        known: Known::default(),
         files: CheckpointFiles { files: Vec::new(), next: CheckpointNo(1), limits },
         unused_checkpoints: Vec::new(),
     };
@@ -315,6 +315,7 @@ fn load_checkpoints(
         let states =
             load_states(disk, &path, uuid, shard, *number).map_err(|error| OpenError::Checkpoint { shard, error })?;
         let channels = states.iter().map(|state| ChannelId(state.id)).collect();
+        found.known.reserve(states.len());
         for state in states {
             found.known.insert(ChannelId(state.id), Located { state: Arc::new(state), file: *number });
         }
