@@ -13,6 +13,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+
 use super::block::{BlockPlace, RECORDS_PER_BLOCK, decode_block};
 use super::path::{dat_path, idx_path};
 use super::record::{IndexRecord, RecordPlace};
@@ -51,7 +53,7 @@ struct Stub {
     base: Seq,
     records: VecDeque<IndexRecord>,
     dat_offset: u32,
-    dat: Arc<Vec<u8>>,
+    dat: Bytes,
 }
 
 #[derive(Debug, Default)]
@@ -80,7 +82,7 @@ struct Plan {
     dat: Option<Arc<dyn File>>,
     records: Vec<IndexRecord>,
     to: Seq,
-    dat_tail: (u32, Arc<Vec<u8>>),
+    dat_tail: (u32, Bytes),
 }
 
 /// Payload bytes of the first records of a plan.
@@ -89,7 +91,7 @@ struct DatBytes {
     count: usize,
     /// Where in dat the bytes begin.
     base: u32,
-    bytes: bytes::Bytes,
+    bytes: Bytes,
 }
 
 impl OnDisk {
@@ -102,17 +104,12 @@ impl OnDisk {
         segments: &[(Seq, Option<Seq>)],
         base: Seq,
         records: &[IndexRecord],
-        dat_tail: (u32, Vec<u8>),
+        dat_tail: (u32, Bytes),
     ) -> Self {
         let segments =
             segments.iter().map(|(first, end)| SegmentRef { end: *end, ..SegmentRef::new(*first) }).collect();
         let dat_tail_offset = dat_tail.0;
-        let stub = Stub {
-            base,
-            records: records.iter().copied().collect(),
-            dat_offset: dat_tail.0,
-            dat: Arc::new(dat_tail.1),
-        };
+        let stub = Stub { base, records: records.iter().copied().collect(), dat_offset: dat_tail.0, dat: dat_tail.1 };
         Self {
             disk,
             channel,
@@ -183,7 +180,7 @@ impl OnDisk {
 
     /// The block of dat that was unfinished at the reopen is on disk now.
     pub fn drop_dat_tail(&self) {
-        self.lock().stub.dat = Arc::default();
+        self.lock().stub.dat = Bytes::new();
     }
 
     /// Reads events of `from..to`, as many as one step takes; at least one. Returns the next sequence.
@@ -235,7 +232,7 @@ impl OnDisk {
             to = to.min(stub.base);
         }
         let is_last = next_first.is_none();
-        let dat_tail = if is_last { (stub.dat_offset, stub.dat.clone()) } else { (0, Arc::default()) };
+        let dat_tail = if is_last { (stub.dat_offset, stub.dat.clone()) } else { (0, Bytes::new()) };
         if records.is_empty() && segment.idx.is_none() {
             segment.idx = Some(self.open(&idx_path(self.channel, segment.first))?);
         }
@@ -321,7 +318,7 @@ impl OnDisk {
     /// Reads the payload bytes of the first `count` records in one go; where dat ends early, of those in front of its end.
     fn read_dat(&self, plan: &Plan, from: Seq, count: usize) -> Result<DatBytes, ReadError> {
         let Some((start, end)) = dat_range(&plan.records[..count]) else {
-            return Ok(DatBytes { count, base: 0, bytes: bytes::Bytes::new() });
+            return Ok(DatBytes { count, base: 0, bytes: Bytes::new() });
         };
         let path = dat_path(self.channel, plan.segment_first);
         let (tail_offset, tail) = &plan.dat_tail;
@@ -358,7 +355,7 @@ impl OnDisk {
             let to = from.0 + missing.max(1) as u64;
             return Err(ReadError::Missing { channel: self.name.clone(), file: path, offset: have, from: from.0, to });
         }
-        Ok(DatBytes { count, base: first_block, bytes: bytes::Bytes::from_owner(buf) })
+        Ok(DatBytes { count, base: first_block, bytes: Bytes::from_owner(buf) })
     }
 
     /// Checks payloads and makes events of them, up to the first that is damaged. Says how many.
@@ -479,7 +476,7 @@ mod tests {
         disk.write_file(&idx_path(CHANNEL, Seq(0)), &block).unwrap();
         disk.write_file(&dat_path(CHANNEL, Seq(0)), dat).unwrap();
         let (name, end) = (ChannelName::new("a").unwrap(), Seq(COUNT as u64));
-        OnDisk::new(Arc::new(disk), CHANNEL, name, &[(Seq(0), Some(end))], end, &[], tail)
+        OnDisk::new(Arc::new(disk), CHANNEL, name, &[(Seq(0), Some(end))], end, &[], (tail.0, tail.1.into()))
     }
 
     /// Reads everything as a stream of results does: each event is delivered or named once. Gives those that are named.

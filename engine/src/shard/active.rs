@@ -9,6 +9,8 @@
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::handle::Slot;
 use crate::channel::Channel;
 use crate::ids::{Lsn, Seq};
@@ -206,7 +208,7 @@ pub struct Active {
     /// Whether there were commits since the last checkpoint looked.
     pub changed: bool,
     /// The unfinished block of dat of a reopened channel, as long as it is not on disk.
-    pub recovered_tail: Vec<u8>,
+    pub recovered_tail: Bytes,
     /// Time of the last event whose record is in an index block on disk; at first, of the last event at all.
     pub last_time_us: u64,
 }
@@ -243,7 +245,7 @@ impl Active {
             sealing: Sealing::No,
             segments: Vec::new(),
             changed: false,
-            recovered_tail: Vec::new(),
+            recovered_tail: Bytes::new(),
             last_time_us: 0,
         }
     }

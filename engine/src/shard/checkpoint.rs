@@ -260,7 +260,7 @@ impl Shard {
                 (start.segment_first, start.dat_start + byte as u32, page.published_bytes(floor..byte).to_vec())
             }
             // Nothing was appended since the channel was opened.
-            None => (active.segment.first, active.segment.dat_size.unwrap_or(0), active.recovered_tail.clone()),
+            None => (active.segment.first, active.segment.dat_size.unwrap_or(0), active.recovered_tail.to_vec()),
         };
         let in_block = (position.seq.0 - segment_first.0) as usize % RECORDS_PER_BLOCK;
         let records = self.records(active, Seq(position.seq.0 - in_block as u64), in_block);

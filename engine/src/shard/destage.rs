@@ -11,6 +11,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
+use bytes::Bytes;
+
 use super::active::{Active, DestageTurn, FilePair, Sealing, Space};
 use super::handle::{ShardHandle, Slot};
 use super::ops::Purpose;
@@ -187,7 +189,7 @@ impl Shard {
         active.tell_dat_done();
         if !active.recovered_tail.is_empty() {
             // The block that was unfinished at the reopen is whole on disk now.
-            active.recovered_tail = Vec::new();
+            active.recovered_tail = Bytes::new();
             let persistence = active.channel.persistence.as_ref().expect("a shard's channels are persistent");
             persistence.on_disk.drop_dat_tail();
         }

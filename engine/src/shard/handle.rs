@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use crossbeam_queue::SegQueue;
 
 use super::active::{Active, ActiveSegment};
@@ -46,7 +47,7 @@ pub struct Opened {
     /// What the store knew of it.
     pub state: Arc<ChannelState>,
     /// Bytes of the active segment's unfinished dat block.
-    pub tail_bytes: Vec<u8>,
+    pub tail_bytes: Bytes,
     /// Whether the journal has yet to be told of it.
     pub created: bool,
 }

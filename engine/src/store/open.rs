@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
+
 use super::checkpoint::{ChannelState, Tail as Unfinished};
 use super::lock::StoreLock;
 use super::meta::Meta;
@@ -30,6 +32,7 @@ use crate::redex::ChannelInfo;
 use crate::segment::block::RECORDS_PER_BLOCK;
 use crate::segment::path::{CHANNELS_DIR, meta_path};
 use crate::segment::read::OnDisk;
+use crate::segment::record::IndexRecord;
 use crate::shard::ShardSeed;
 use crate::shard::checkpoint::{CHECKPOINT_DIR, Located, checkpoint_dir, load_located_tail};
 use crate::shard::handle::{Control, Opened, ShardHandle, active_segment};
@@ -267,14 +270,17 @@ impl Store {
             self.check_meta(name, id)?;
         }
         let created = present.is_none();
+        // One copy for the tail, the readers and the shard.
+        let tail_bytes = Bytes::from(tail.bytes);
+        let records = &tail.records;
         let channel = handle.register(|slot| {
             let persistence = Persistence {
                 shard: handle.clone(),
                 slot,
-                on_disk: self.on_disk(name, &state, &tail),
+                on_disk: self.on_disk(name, &state, records, &tail_bytes),
                 offload: self.environment.offload.clone(),
             };
-            Arc::new(self.channel(name, config, options, &state, &tail, persistence))
+            Arc::new(self.channel(name, config, options, &state, &tail_bytes, persistence))
         });
         if let Some(poisoned) = handle.poisoned() {
             // It failed meanwhile, and may not have seen the channel.
@@ -282,7 +288,7 @@ impl Store {
             return Err(poisoned.clone().into());
         }
         let slot = channel.persistence.as_ref().expect("made with it").slot;
-        let opened = Opened { channel: channel.clone(), slot, state, tail_bytes: tail.bytes, created };
+        let opened = Opened { channel: channel.clone(), slot, state, tail_bytes, created };
         tracing::debug!(channel = %name, %id, %shard, created, next_seq = channel.tail.published().0, "channel opened");
         handle.send(Control::Open(Box::new(opened)));
         self.names().insert(name.clone(), (shard, id));
@@ -324,7 +330,7 @@ impl Store {
         })
     }
 
-    fn on_disk(&self, name: &ChannelName, state: &ChannelState, tail: &Unfinished) -> OnDisk {
+    fn on_disk(&self, name: &ChannelName, state: &ChannelState, records: &[IndexRecord], bytes: &Bytes) -> OnDisk {
         let (first, dat_size) = active_segment(state);
         let mut segments: Vec<(Seq, Option<Seq>)> = state
             .segments
@@ -337,9 +343,9 @@ impl Store {
         let in_block = (state.end - first.0) % RECORDS_PER_BLOCK as u64;
         let base = Seq(state.end - in_block);
         let dat_offset = dat_size / BLOCK_SIZE as u32 * BLOCK_SIZE as u32;
-        let dat_tail = (dat_offset, tail.bytes.clone());
+        let dat_tail = (dat_offset, bytes.clone());
         let disk = self.environment.disk.clone();
-        let on_disk = OnDisk::new(disk, ChannelId(state.id), name.clone(), &segments, base, &tail.records, dat_tail);
+        let on_disk = OnDisk::new(disk, ChannelId(state.id), name.clone(), &segments, base, records, dat_tail);
         for segment in state.segments.iter().filter(|segment| segment.sealed) {
             on_disk.set_dat_size(Seq(segment.first), segment.dat_size);
         }
@@ -352,7 +358,7 @@ impl Store {
         config: RedexFileConfig,
         options: &Options,
         state: &ChannelState,
-        unfinished: &Unfinished,
+        tail_bytes: &Bytes,
         persistence: Persistence,
     ) -> Channel {
         let (segment_first, dat_size) = active_segment(state);
@@ -360,7 +366,7 @@ impl Store {
             next: Seq(state.end),
             segment_first,
             dat_size,
-            dat_tail: unfinished.bytes.clone(),
+            dat_tail: tail_bytes.clone(),
             last_time_us: state.last_time_us,
         };
         let limits = TailLimits { segment_bytes: config.segment_bytes() as u32, bounded: true };

@@ -32,6 +32,7 @@ use std::collections::VecDeque;
 use std::ptr::null_mut;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use crossbeam_utils::CachePadded;
 
 use self::page::{Page, PageEnd, PageStart};
@@ -151,7 +152,7 @@ pub struct TailStart {
     /// Bytes in the active segment's dat.
     pub dat_size: u32,
     /// The last `dat_size % BLOCK_SIZE` of them.
-    pub dat_tail: Vec<u8>,
+    pub dat_tail: Bytes,
     /// Time of the last event.
     pub last_time_us: u64,
 }
@@ -376,7 +377,7 @@ impl Tail {
         let current = chain.back().cloned();
         let page_no = current.as_ref().map_or(0, |page| page.start().page_no + 1);
         self.check_room(&chain, page_no)?;
-        let prefix = if current.is_none() { std::mem::take(&mut growth.origin.dat_tail) } else { Vec::new() };
+        let prefix = if current.is_none() { std::mem::take(&mut growth.origin.dat_tail) } else { Bytes::new() };
         let lasted_us = time_us.saturating_sub(growth.grown_at_us);
         let size = self.next_size(current.as_deref(), lasted_us, count, bytes + prefix.len());
         let size = match self.pool.take(size) {
