@@ -11,8 +11,11 @@
 //! entries of older files move along so that there are few files with few dead entries ([`super::checkpoint_files`],
 //! [`super::checkpoint_moves`]).
 
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use super::Shard;
 use super::active::{Active, Position, Sealing};
@@ -23,9 +26,12 @@ use super::ops::Purpose;
 use super::stats::add;
 use crate::error::Poisoned;
 use crate::ids::{ByChannel, ChannelId, CheckpointNo, Lsn, SegmentNo, Seq, ShardId};
+use crate::io::located::located;
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, Durability, File, IoBuf, OpenMode, Operation};
 use crate::journal::format::commit_size_checkpoint;
+use crate::read::offload::Offloaded;
 use crate::segment::block::RECORDS_PER_BLOCK;
+use crate::segment::path::CHANNELS_DIR;
 use crate::store::checkpoint::{
     ChannelState, CheckpointEncoder, CheckpointError, SegmentState, Tail, TailRef, load_tail,
 };
@@ -38,6 +44,8 @@ const SLICE_BYTES: usize = 256 << 10;
 const BYTES_PER_CHANNEL: u64 = 256 << 10;
 /// Flushes in flight before a checkpoint.
 const FLUSHES: usize = 16;
+/// Files that one of those threads flushes before it looks for other work.
+const FLUSHED_AT_ONCE: usize = 8;
 
 /// Directory of a shard's checkpoint files.
 #[must_use]
@@ -112,6 +120,8 @@ struct Run {
     destaged: usize,
     to_flush: Vec<Arc<dyn File>>,
     flushes: usize,
+    /// Flushes beside the shard, each with its files.
+    beside: Vec<Offloaded<io::Result<()>>>,
     states: Vec<ChannelState>,
     /// Entries of older files on their way.
     moving: Option<Moving>,
@@ -178,7 +188,7 @@ impl Shard {
         match std::mem::take(&mut self.checkpoint.stage) {
             Stage::Idle => Ok(self.begin_checkpoint()),
             Stage::Destaging(run) => self.step_destaging(run),
-            Stage::Flushing(run) => Ok(self.step_flushing(run)),
+            Stage::Flushing(run) => self.step_flushing(run),
             Stage::Moving(run) => self.step_moving(run),
             Stage::Writing(run) => self.step_writing(run),
             Stage::Ready(run) => self.step_ready(run),
@@ -224,6 +234,7 @@ impl Shard {
             destaged: 0,
             to_flush: Vec::new(),
             flushes: 0,
+            beside: Vec::new(),
             states: Vec::new(),
             moving: None,
             moved: Vec::new(),
@@ -303,8 +314,8 @@ impl Shard {
         Ok(true)
     }
 
-    fn step_flushing(&mut self, mut run: Box<Run>) -> bool {
-        let mut worked = false;
+    fn step_flushing(&mut self, mut run: Box<Run>) -> Result<bool, Poisoned> {
+        let mut worked = self.flush_beside(&mut run)?;
         while run.flushes < FLUSHES {
             let Some(file) = run.to_flush.pop() else { break };
             run.flushes += 1;
@@ -312,12 +323,41 @@ impl Shard {
             add(&self.handle.stats.checkpoint_flushes, 1);
             self.ops.submit(&mut *self.driver, Purpose::CheckpointFlush, Operation::Flush { file });
         }
-        let done = run.flushes == 0 && run.to_flush.is_empty();
+        let done = run.flushes == 0 && run.to_flush.is_empty() && run.beside.is_empty();
         if done {
             self.compose_states(&mut run);
         }
         self.checkpoint.stage = if done { Stage::Moving(run) } else { Stage::Flushing(run) };
-        worked || done
+        Ok(worked || done)
+    }
+
+    /// Has many files flushed by the threads that make files, and sees which of those flushes have ended. The ring has one kernel
+    /// worker for flushes: there each waits for the one before, and the file system commits its own journal for each. Flushes of several
+    /// threads share that.
+    fn flush_beside(&mut self, run: &mut Run) -> Result<bool, Poisoned> {
+        let mut worked = false;
+        let many = self.options.checkpoint_limits.flushed_beside.max(1);
+        while run.to_flush.len() >= many && run.beside.len() < FLUSHES {
+            let files = run.to_flush.split_off(run.to_flush.len().saturating_sub(FLUSHED_AT_ONCE));
+            add(&self.handle.stats.checkpoint_flushes, files.len() as u64);
+            let flush = move || files.iter().try_for_each(|file| file.flush().map_err(located(file.path())));
+            run.beside.push(self.file_maker.run(flush));
+            worked = true;
+        }
+        let mut failed = None;
+        let mut context = Context::from_waker(&self.errand_waker);
+        run.beside.retain_mut(|flush| match Pin::new(flush).poll(&mut context) {
+            Poll::Pending => true,
+            Poll::Ready(result) => {
+                worked = true;
+                failed = failed.take().or(result.err());
+                false
+            }
+        });
+        match failed {
+            Some(error) => Err(self.failure("segment flush", CHANNELS_DIR, error)),
+            None => Ok(worked),
+        }
     }
 
     /// A segment's file was flushed.

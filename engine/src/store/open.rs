@@ -42,8 +42,8 @@ use crate::shard::stats::Stats;
 use crate::tail::pool::PagePool;
 use crate::tail::{Tail, TailLimits, TailStart};
 
-/// Threads that make files: they mostly wait for flushes, which the file system merges.
-const FILE_MAKERS: usize = 4;
+/// Threads that make files, and flush many: they mostly wait for flushes, which the file system merges.
+const FILE_MAKERS: usize = 16;
 const STORE_PATH: &str = "STORE";
 /// Its name while it is made.
 const STORE_NEW_PATH: &str = "STORE.new";
@@ -218,25 +218,25 @@ impl Store {
 
     /// What the shards have counted.
     pub fn stats(&self) -> Stats {
-        self.stats_of(&self.shards)
+        let channels = self.names().len();
+        self.stats_of(&self.shards, channels)
     }
 
     /// The same for each shard by itself. What the shards share is the same in all.
     pub fn shard_stats(&self) -> Vec<Stats> {
-        self.shards.chunks(1).map(|shard| self.stats_of(shard)).collect()
+        let mut channels = vec![0; self.shards.len()];
+        self.names().values().for_each(|(shard, _)| channels[usize::from(shard.0)] += 1);
+        self.shards.chunks(1).zip(channels).map(|(shard, channels)| self.stats_of(shard, channels)).collect()
     }
 
-    fn stats_of(&self, shards: &[Arc<ShardHandle>]) -> Stats {
+    fn stats_of(&self, shards: &[Arc<ShardHandle>], channels: usize) -> Stats {
         let mut stats = Stats::empty();
         for shard in shards {
             shard.add_stats(&mut stats, &self.environment.clock);
         }
         let pages = &self.environment.pages;
         let (chained, held) = pages.used_bytes();
-        stats.channels = match shards {
-            [shard] if self.shards.len() > 1 => self.names().values().filter(|(id, _)| *id == shard.id).count() as u64,
-            _ => self.names().len() as u64,
-        };
+        stats.channels = channels as u64;
         stats.page_bytes = chained as u64;
         stats.held_page_bytes = held as u64;
         stats.page_budget_bytes = pages.budget_bytes() as u64;
