@@ -40,8 +40,9 @@ const WRITES_IN_FLIGHT: usize = 16;
 /// Segment writes begun, and channels looked at, in one turn at the most: commits wait meanwhile.
 const WRITES_A_TURN: usize = 8;
 const CHANNELS_A_TURN: usize = 64;
-/// Allocation ahead: at first, and the largest step.
+/// Allocation ahead: at first (an idx grows with the events, not with their bytes, and there are many small ones), and the largest step.
 const ALLOCATE_FIRST: u64 = 64 << 10;
+const ALLOCATE_FIRST_IDX: u64 = 16 << 10;
 const ALLOCATE_STEP_MAX: u64 = 64 << 20;
 
 impl Shard {
@@ -404,7 +405,7 @@ impl Shard {
                 add(&self.handle.stats.header_bytes, meta_bytes);
                 active.segment.idx = Some(idx);
                 active.segment.dat = Some(dat);
-                active.segment.idx_space.grow(ALLOCATE_FIRST, Vec::new());
+                active.segment.idx_space.grow(ALLOCATE_FIRST_IDX, Vec::new());
                 active.segment.dat_space.grow(ALLOCATE_FIRST, Vec::new());
                 Ok(())
             }
@@ -427,12 +428,13 @@ impl Wake for FilesReady {
 /// Opens the pair of a segment, and makes it if there is none.
 fn open_segment_files(disk: &dyn Disk, meta: &Meta, first: Seq) -> io::Result<FilePair> {
     let meta_bytes = make_segment_files(disk, meta, first, false)?;
-    let open = |path: String| {
+    let open = |path: String, space: u64| {
         let file = disk.open_segment(&path, OpenMode::Write).map_err(located(&path))?;
-        file.allocate(ALLOCATE_FIRST).map_err(located(&path))?;
+        file.allocate(space).map_err(located(&path))?;
         io::Result::Ok(file)
     };
-    let (idx, dat) = (open(idx_path(meta.id, first))?, open(dat_path(meta.id, first))?);
+    let idx = open(idx_path(meta.id, first), ALLOCATE_FIRST_IDX)?;
+    let dat = open(dat_path(meta.id, first), ALLOCATE_FIRST)?;
     Ok(FilePair { idx, dat, meta_bytes })
 }
 
@@ -501,7 +503,7 @@ fn allocate_ahead(file: &dyn File, space: &mut Space, end: u64) -> io::Result<()
     if end <= space.end {
         return Ok(());
     }
-    let step = space.end.clamp(ALLOCATE_FIRST, ALLOCATE_STEP_MAX);
+    let step = space.end.clamp(ALLOCATE_FIRST_IDX, ALLOCATE_STEP_MAX);
     let wanted = (space.end + step).max(end).next_multiple_of(BLOCK_SIZE as u64);
     file.allocate(wanted).map_err(located(file.path()))?;
     space.grow(wanted, file.seams(space.end..wanted));
