@@ -11,6 +11,7 @@ use crate::append::wait::{Gone, block_on, poll_durable, wait_durable};
 use crate::append::{Append, AppendBatch, FULL_RETRY, try_one};
 use crate::channel::Channel;
 use crate::channel_name::ChannelName;
+use crate::channel_stats::ChannelStats;
 use crate::cold::pass::{ColdPass, pass, rebuild};
 use crate::cold::read::{ColdWork, ReadCold, of_channel};
 use crate::config::RedexFileConfig;
@@ -74,6 +75,13 @@ impl RedexFile {
     #[must_use]
     pub fn config(&self) -> RedexFileConfig {
         self.channel.config.get()
+    }
+
+    /// What can be told of the channel at this moment: watermarks, sizes, lag. Touches no disk; takes short locks that the
+    /// shard takes too, so not for every event.
+    #[must_use]
+    pub fn stats(&self) -> ChannelStats {
+        self.channel.stats()
     }
 
     /// Appends one event, and resolves to its sequence as the channel's policy says.

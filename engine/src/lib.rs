@@ -27,11 +27,14 @@ mod append;
 mod batch;
 mod channel;
 mod channel_name;
+mod channel_stats;
 mod clock;
 mod cold;
 mod config;
 mod error;
 mod event;
+#[cfg(feature = "metrics")]
+mod export;
 mod file;
 mod file_changes;
 mod ids;
@@ -68,6 +71,7 @@ pub mod format {
 pub use append::{Append, AppendBatch};
 pub use batch::{Batch, CommitBatch};
 pub use channel_name::{CHANNEL_NAME_SIZE_MAX, ChannelName, ChannelNameError, IntoChannelName};
+pub use channel_stats::ChannelStats;
 pub use cold::failure::ColdError;
 #[cfg(feature = "cold")]
 pub use cold::object_store::ObjectStoreCold;

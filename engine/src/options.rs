@@ -36,11 +36,13 @@ pub struct CheckpointLimits {
     pub dead_entries_max: usize,
     /// Entries moved along in one checkpoint, for each file there is (for `files_max` at the least).
     pub moved_per_file: usize,
+    /// Files from which a checkpoint has them flushed beside the shard; at least one.
+    pub flushed_beside: usize,
 }
 
 impl Default for CheckpointLimits {
     fn default() -> Self {
-        Self { files_max: 16, dead_entries_max: 1024, moved_per_file: 512 }
+        Self { files_max: 16, dead_entries_max: 1024, moved_per_file: 512, flushed_beside: 64 }
     }
 }
 

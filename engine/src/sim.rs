@@ -67,7 +67,12 @@ impl Default for SimSettings {
             shards: 1,
             journal_segment_bytes: 64 << 10,
             checkpoint_bytes: 64 << 10,
-            checkpoint_limits: CheckpointLimits { files_max: 3, dead_entries_max: 4, moved_per_file: 16 },
+            checkpoint_limits: CheckpointLimits {
+                files_max: 3,
+                dead_entries_max: 4,
+                moved_per_file: 16,
+                flushed_beside: 3,
+            },
             page_budget_bytes: 1 << 20,
             extent_bytes: 16 << 10,
             commit_depth: 1,

@@ -191,6 +191,15 @@ fn explanation(workload: Workload) -> (&'static str, &'static str) {
             "1 GiB is appended and synced; pages of the store's files that the kernel keeps are counted before and after each part. The \
              machine's own count is moved by anything else that runs.",
         ),
+        Workload::Many => (
+            "A hundred thousand channels",
+            "1000 durable appends in flight from one thread, to one channel and spread over 100,000, while the journal holds the load; then \
+             laps of a journal of 1 GiB, each with all the blocks that leave it.",
+        ),
+        Workload::Million => (
+            "A million channels",
+            "A store with a million channels is opened by a fresh process; then channels are opened. Latency is the time of the opening.",
+        ),
         Workload::Tasks => (
             "Many writers",
             "256 async tasks, each waiting for its own durable append, on a runtime with one thread and on one with two; and 256 threads \
@@ -214,7 +223,7 @@ impl Measure {
     fn of(workload: Workload) -> Self {
         match workload {
             Workload::Durable => Self::Share,
-            Workload::Tail | Workload::Reopen => Self::Median,
+            Workload::Tail | Workload::Reopen | Workload::Million => Self::Median,
             _ => Self::Rate,
         }
     }

@@ -3,6 +3,8 @@
 mod channels;
 mod closed_loop;
 mod durable;
+mod many;
+pub(crate) mod million;
 mod nondurable;
 mod page_cache;
 mod reopen;
@@ -42,6 +44,10 @@ pub(crate) enum Workload {
     /// Whether the page cache moves while 1 GiB is written; only when asked for
     #[value(name = "pagecache")]
     PageCache,
+    /// 100,000 channels beside one, then laps of the journal; only when asked for
+    Many,
+    /// Opening a store with a million channels; only when asked for
+    Million,
 }
 
 impl Workload {
@@ -51,7 +57,7 @@ impl Workload {
 
     /// All, in the order in which they run.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        Self::DEFAULT.into_iter().chain([Self::Warm, Self::PageCache])
+        Self::DEFAULT.into_iter().chain([Self::Warm, Self::PageCache, Self::Many, Self::Million])
     }
 
     /// The fixed name.
@@ -66,6 +72,8 @@ impl Workload {
             Self::Channels => "channels",
             Self::Tasks => "tasks",
             Self::PageCache => "pagecache",
+            Self::Many => "many",
+            Self::Million => "million",
         }
     }
 
@@ -73,7 +81,7 @@ impl Workload {
     pub(crate) fn row_wish(self) -> Duration {
         Duration::from_millis(match self {
             Self::Durable | Self::Channels => 1600,
-            Self::Nondurable | Self::Scan | Self::Reopen => 800,
+            Self::Nondurable | Self::Scan | Self::Reopen | Self::Many | Self::Million => 800,
             Self::Warm => 400,
             Self::Tail | Self::Tasks | Self::PageCache => 1500,
         })
@@ -87,6 +95,8 @@ impl Workload {
             Self::Tail | Self::Channels | Self::Tasks => 2,
             Self::Scan | Self::PageCache => 1,
             Self::Warm => warm::ROW_COUNT,
+            Self::Many => many::ROW_COUNT,
+            Self::Million => million::ROW_COUNT,
             Self::Reopen => reopen::ROW_COUNT,
         }
     }
@@ -103,6 +113,8 @@ impl Workload {
             Self::Channels => channels::run(session),
             Self::Tasks => tasks::run(session),
             Self::PageCache => page_cache::run(session),
+            Self::Many => many::run(session),
+            Self::Million => million::run(session),
         }
     }
 }

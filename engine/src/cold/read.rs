@@ -87,7 +87,7 @@ fn read_cold(channel: &Channel, range: Range<u64>) -> Result<Vec<RedexEvent>, Re
     let mut next = Seq(range.start.max(first.0).max(head));
     let end = Seq(range.end.min(end.map_or(0, |end| end.0)));
     let disk = Arc::new(ColdDisk(cold.clone()));
-    let on_disk = OnDisk::new(disk, channel.id(), channel.name.clone(), &segments, end, &[], (0, Vec::new()));
+    let on_disk = OnDisk::new(disk, channel.id(), channel.name.clone(), &segments, end, &[], (0, bytes::Bytes::new()));
     let mut events = Vec::new();
     while next < end {
         let chunk = on_disk.read(next, end)?;

@@ -281,7 +281,7 @@ mod tests {
             store.set_object(&key(channel, first), Some(b"x"[..].into()));
         }
         let tier = tier(&store, &clock, true);
-        let shard = ShardHandle::new(ShardId(0), Known::new());
+        let shard = ShardHandle::new(ShardId(0), Known::default());
         shard.cold.set(tier.clone()).unwrap();
         store.one_shot_fault(ColdFault::DeleteFails, 2);
         shard.cold_deleted(ChannelId(1), None);

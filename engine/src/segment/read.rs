@@ -7,9 +7,13 @@
 //! Promises: every block and every payload is checked before it is shown; damage names the file, the place and the
 //! events. The shard's thread tells what is on disk; nothing here writes.
 
+pub mod sizes;
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
+
+use bytes::Bytes;
 
 use super::block::{BlockPlace, RECORDS_PER_BLOCK, decode_block};
 use super::chunk::{DatBytes, EventChunk};
@@ -37,6 +41,8 @@ struct SegmentRef {
     first: Seq,
     /// End of its events, once no more come.
     end: Option<Seq>,
+    /// Bytes of its dat, once no more come.
+    dat_size: Option<u32>,
     idx: Option<Arc<dyn File>>,
     dat: Option<Arc<dyn File>>,
     /// Where it is mapped, once it is sealed and was read.
@@ -65,7 +71,7 @@ pub struct SegmentFiles {
 impl SegmentRef {
     /// One whose files nobody has opened.
     fn new(first: Seq, end: Option<Seq>) -> Self {
-        Self { first, end, idx: None, dat: None, warm: None, footer: None, first_time_us: None }
+        Self { first, end, dat_size: None, idx: None, dat: None, warm: None, footer: None, first_time_us: None }
     }
 }
 
@@ -75,13 +81,17 @@ struct Stub {
     base: Seq,
     records: VecDeque<IndexRecord>,
     dat_offset: u32,
-    dat: Arc<Vec<u8>>,
+    dat: Bytes,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     segments: Vec<SegmentRef>,
     stub: Stub,
+    /// Records below are in index blocks.
+    idx_done: Seq,
+    /// Bytes of the active segment's dat that were written, whole blocks.
+    dat_done: u32,
 }
 
 /// A channel's segments, shared by its shard and its readers.
@@ -104,7 +114,7 @@ struct Plan {
     dat: Option<Arc<dyn File>>,
     records: Vec<IndexRecord>,
     to: Seq,
-    dat_tail: (u32, Arc<Vec<u8>>),
+    dat_tail: (u32, Bytes),
 }
 
 impl OnDisk {
@@ -117,16 +127,13 @@ impl OnDisk {
         segments: &[(Seq, Option<Seq>)],
         base: Seq,
         records: &[IndexRecord],
-        dat_tail: (u32, Vec<u8>),
+        dat_tail: (u32, Bytes),
     ) -> Self {
         let segments = segments.iter().map(|(first, end)| SegmentRef::new(*first, *end)).collect();
-        let stub = Stub {
-            base,
-            records: records.iter().copied().collect(),
-            dat_offset: dat_tail.0,
-            dat: Arc::new(dat_tail.1),
-        };
-        Self { disk, channel, name, cold: OnceLock::new(), inner: Mutex::new(Inner { segments, stub }) }
+        let dat_tail_offset = dat_tail.0;
+        let stub = Stub { base, records: records.iter().copied().collect(), dat_offset: dat_tail.0, dat: dat_tail.1 };
+        let inner = Inner { segments, stub, idx_done: base, dat_done: dat_tail_offset };
+        Self { disk, channel, name, cold: OnceLock::new(), inner: Mutex::new(inner) }
     }
 
     /// Sealed segments may lie in the cold store only. Said once, before anything is read.
@@ -148,7 +155,7 @@ impl OnDisk {
     pub fn forget_files(&self, first: Seq) {
         let mut inner = self.lock();
         for segment in inner.segments.iter_mut().filter(|segment| segment.first == first) {
-            *segment = SegmentRef::new(segment.first, segment.end);
+            *segment = SegmentRef { dat_size: segment.dat_size, ..SegmentRef::new(segment.first, segment.end) };
         }
     }
 
@@ -161,6 +168,7 @@ impl OnDisk {
         let mut inner = self.lock();
         assert!(inner.segments.last().is_none_or(|last| last.first < first), "segments come in order");
         inner.segments.push(SegmentRef::new(first, None));
+        inner.dat_done = 0;
     }
 
     /// No more events come to the segment that began with `first`.
@@ -186,6 +194,8 @@ impl OnDisk {
         });
         inner.segments.push(SegmentRef::new(end, None));
         inner.stub = Stub { base: end, ..Stub::default() };
+        inner.idx_done = end;
+        inner.dat_done = 0;
     }
 
     /// First sequence and end of each segment.
@@ -218,6 +228,7 @@ impl OnDisk {
     /// Records below `seq` are on disk now.
     pub fn trim_stub(&self, seq: Seq) {
         let mut inner = self.lock();
+        inner.idx_done = inner.idx_done.max(seq);
         let stub = &mut inner.stub;
         let gone = usize::try_from(seq.0.saturating_sub(stub.base.0))
             .map_or(stub.records.len(), |n| n.min(stub.records.len()));
@@ -246,7 +257,7 @@ impl OnDisk {
 
     /// The block of dat that was unfinished at the reopen is on disk now.
     pub fn drop_dat_tail(&self) {
-        self.lock().stub.dat = Arc::default();
+        self.lock().stub.dat = Bytes::new();
     }
 
     /// Reads events of `from..to`, as many as one step takes; at least one.
@@ -301,7 +312,7 @@ impl OnDisk {
     /// Finds the segment and what of the records is in the stub.
     fn plan(&self, from: Seq, to: Seq) -> Result<Plan, ReadError> {
         let mut inner = self.lock();
-        let Inner { segments, stub } = &mut *inner;
+        let Inner { segments, stub, .. } = &mut *inner;
         let index = segments.partition_point(|segment| segment.first <= from);
         let Some(index) = index.checked_sub(1) else { return Err(self.missing(from, to, from)) };
         let next_first = segments.get(index + 1).map(|segment| segment.first);
@@ -320,7 +331,7 @@ impl OnDisk {
             to = to.min(stub.base);
         }
         let is_last = next_first.is_none();
-        let dat_tail = if is_last { (stub.dat_offset, stub.dat.clone()) } else { (0, Arc::default()) };
+        let dat_tail = if is_last { (stub.dat_offset, stub.dat.clone()) } else { (0, Bytes::new()) };
         if records.is_empty() && segment.idx.is_none() {
             let path = idx_path(self.channel, segment.first);
             let opened = self.open(&path, segment, Part::Idx);
@@ -690,7 +701,7 @@ mod tests {
         disk.write_file(&idx_path(CHANNEL, Seq(0)), &block).unwrap();
         disk.write_file(&dat_path(CHANNEL, Seq(0)), dat).unwrap();
         let (name, end) = (ChannelName::new("a").unwrap(), Seq(COUNT as u64));
-        OnDisk::new(Arc::new(disk), CHANNEL, name, &[(Seq(0), Some(end))], end, &[], tail)
+        OnDisk::new(Arc::new(disk), CHANNEL, name, &[(Seq(0), Some(end))], end, &[], (tail.0, tail.1.into()))
     }
 
     /// Reads everything as a stream of results does: each event is delivered or named once. Gives those that are named.

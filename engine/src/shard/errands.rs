@@ -320,6 +320,6 @@ fn restart(active: &mut Active, end: Seq) {
     (active.idx_next, active.idx_done, active.stubbed) = (end, end, end);
     active.force_destage = false;
     active.segment = ActiveSegment::new(end);
-    active.recovered_tail = Vec::new();
+    active.recovered_tail = bytes::Bytes::new();
     active.retention.restart(end, &active.segments);
 }

@@ -6,7 +6,9 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
 
+use bytes::Bytes;
 use crossbeam_queue::SegQueue;
 
 use super::active::{Active, ActiveSegment};
@@ -14,7 +16,7 @@ use super::checkpoint::Known;
 use super::errands::ErrandKind;
 use super::groups::GroupRequest;
 use super::retention::RetentionState;
-use super::stats::ShardStats;
+use super::stats::{ShardStats, Stats};
 use crate::append::backlog::relieve;
 use crate::channel::Channel;
 use crate::channel_name::ChannelName;
@@ -80,7 +82,7 @@ pub struct Opened {
     /// What the store knew of it.
     pub state: Arc<ChannelState>,
     /// Bytes of the active segment's unfinished dat block.
-    pub tail_bytes: Vec<u8>,
+    pub tail_bytes: Bytes,
     /// Whether the journal has yet to be told of it.
     pub created: bool,
     /// Its first page, if it comes with some: it was in memory before.
@@ -373,6 +375,19 @@ impl ShardHandle {
         }
     }
 
+    /// Adds what the shard has counted, and how it is now.
+    pub fn add_stats(&self, stats: &mut Stats, clock: &Clock) {
+        stats.add(&self.stats);
+        stats.open_channels += self.channels.lock().expect("no panic while the lock is held").len() as u64;
+        let since_us = self.unwritten.since_us();
+        let age =
+            since_us.map_or(Duration::ZERO, |since| Duration::from_micros(clock.steady_us().saturating_sub(since)));
+        stats.unwritten_age = stats.unwritten_age.max(age);
+        stats.shards_behind += u64::from(self.is_behind());
+        stats.shards_without_space += u64::from(self.no_space());
+        stats.shards_stopped += u64::from(self.poisoned().is_some());
+    }
+
     /// The newest checkpointed entries of the shard's channels.
     pub fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().expect("no panic while the lock is held")
@@ -437,7 +452,10 @@ impl ShardHandle {
     /// Says whether the disk is full.
     pub fn set_no_space(&self, no_space: bool) {
         if self.no_space.swap(no_space, Ordering::AcqRel) != no_space {
-            tracing::warn!(shard = %self.id, no_space, "space on disk");
+            match no_space {
+                true => tracing::warn!(shard = %self.id, "no space on disk: appends are refused"),
+                false => tracing::info!(shard = %self.id, "space on disk again"),
+            }
         }
     }
 
