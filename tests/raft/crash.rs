@@ -44,14 +44,13 @@ pub(crate) async fn found(log: &RaftLog) -> io::Result<Model> {
 /// Whether this was found after one of these. The mark of what is committed is not flushed, so it may be that of a later
 /// one, as far as there are entries.
 pub(crate) fn is_one_of(found: &Model, allowed: &[Model]) -> bool {
-    let marked = |later: &Model| later.marks.committed.clone().min(found.last.clone()) == found.marks.committed;
-    let with = |model: &Model, committed: &Option<LogId>| {
+    let marked = |later: &Model| later.marks.committed.min(found.last) == found.marks.committed;
+    let with = |model: &Model, committed: Option<LogId>| {
         let mut model = model.clone();
-        model.marks.committed.clone_from(committed);
+        model.marks.committed = committed;
         model
     };
-    (0..allowed.len())
-        .any(|at| with(&allowed[at], &found.marks.committed) == *found && allowed[at..].iter().any(marked))
+    (0..allowed.len()).any(|at| with(&allowed[at], found.marks.committed) == *found && allowed[at..].iter().any(marked))
 }
 
 /// Does an operation; of an append, the sequence behind it, below which it is to be durable.
@@ -59,9 +58,9 @@ pub(crate) async fn perform(log: &RaftLog, operation: &Operation) -> io::Result<
     match operation {
         Operation::Vote(vote) => log.save_vote(vote).await?,
         Operation::Append(entries) => return log.append(entries).await.map(Some),
-        Operation::Commit(id) => log.save_committed(Some(id.clone())).await?,
-        Operation::Truncate(last) => log.truncate_after(last.as_ref()).await?,
-        Operation::Purge(id) | Operation::PurgeBeyond(id) => log.purge(id).await?,
+        Operation::Commit(id) => log.save_committed(Some(*id)).await?,
+        Operation::Truncate(last) => log.truncate_after(*last).await?,
+        Operation::Purge(id) | Operation::PurgeBeyond(id) => log.purge(*id).await?,
     }
     Ok(None)
 }

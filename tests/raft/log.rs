@@ -71,7 +71,7 @@ impl RaftLog {
         log.find_ends().await?;
         let purged = log.marks().purged;
         if let Some(purged) = purged {
-            log.drop_through(&purged).await?;
+            log.drop_through(purged).await?;
         }
         log.take_back_committed();
         Ok(log)
@@ -99,7 +99,7 @@ impl RaftLog {
     /// The last entry, or the last one that was purged.
     pub(crate) fn last(&self) -> Option<LogId> {
         let state = self.state();
-        state.last.clone().or_else(|| state.marks.purged.clone())
+        state.last.or(state.marks.purged)
     }
 
     /// The entries of a range of indexes that are there.
@@ -122,7 +122,7 @@ impl RaftLog {
             state.offset = offset;
         }
         let seqs = self.entries.append_batch(entries).await.map_err(failed)?;
-        self.state().last = Some(last.log_id.clone());
+        self.state().last = Some(last.log_id);
         Ok(seqs.end)
     }
 
@@ -143,7 +143,7 @@ impl RaftLog {
     }
 
     /// Drops the entries behind `last`, or all.
-    pub(crate) async fn truncate_after(&self, last: Option<&LogId>) -> io::Result<()> {
+    pub(crate) async fn truncate_after(&self, last: Option<LogId>) -> io::Result<()> {
         let behind = last.map_or(0, |last| last.index + 1);
         let end = self.seqs(behind..u64::MAX).start;
         self.file().truncate_suffix(end).await.map_err(failed)?;
@@ -152,12 +152,12 @@ impl RaftLog {
 
     /// Drops the entries through `id`, which may lie behind the last one: then there is none any more, and the next one
     /// follows `id`.
-    pub(crate) async fn purge(&self, id: &LogId) -> io::Result<()> {
-        self.save(|marks| marks.purged = Some(id.clone()), true).await?;
+    pub(crate) async fn purge(&self, id: LogId) -> io::Result<()> {
+        self.save(|marks| marks.purged = Some(id), true).await?;
         self.drop_through(id).await
     }
 
-    async fn drop_through(&self, id: &LogId) -> io::Result<()> {
+    async fn drop_through(&self, id: LogId) -> io::Result<()> {
         let head = self.seqs(id.index + 1..u64::MAX).start;
         if head > self.file().head_seq() {
             self.file().trim_head(head).await.map_err(failed)?;

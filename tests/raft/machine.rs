@@ -61,7 +61,7 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembershipOf<Types>)> {
         let shared = self.shared();
-        Ok((shared.now.applied.clone(), shared.now.membership.clone()))
+        Ok((shared.now.applied, shared.now.membership.clone()))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
@@ -73,7 +73,7 @@ impl RaftStateMachine<Types> for Machine {
             let mut answer = String::new();
             {
                 let now = &mut self.shared().now;
-                now.applied = Some(entry.log_id.clone());
+                now.applied = Some(entry.log_id);
                 match entry.payload {
                     EntryPayload::Blank => {}
                     EntryPayload::Normal(command) => {
@@ -97,8 +97,7 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<Types>, data: Vec<String>) -> io::Result<()> {
-        let state =
-            State { applied: meta.last_log_id.clone(), membership: meta.last_membership.clone(), commands: data };
+        let state = State { applied: meta.last_log_id, membership: meta.last_membership.clone(), commands: data };
         *self.shared() = Shared { now: state.clone(), snapshot: Some(state) };
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! What a group's log should keep, and what Raft may ask of it next.
 
+use std::ops::Range;
+
 use openraft::EntryPayload;
 use openraft::testing::log_id;
 
@@ -80,33 +82,31 @@ impl std::fmt::Debug for Model {
 impl Model {
     /// An operation that Raft may ask for now.
     pub(crate) fn next(&self, random: &mut Random) -> Operation {
-        let term = self.marks.vote.as_ref().map_or(0, |vote| vote.leader_id.term);
-        let next = self.last.as_ref().map_or(0, |last| last.index + 1);
-        let committed = self.marks.committed.as_ref().map_or(0, |committed| committed.index + 1);
-        let entry = |id: &LogId| Operation::Commit(id.clone());
-        let of = |below: u64, random: &mut Random| {
-            let there = self.entries.iter().filter(|entry| entry.log_id.index < below).count() as u64;
-            (there > 0).then(|| self.entries[random.below(there) as usize].log_id.clone())
+        let term = self.marks.vote.map_or(0, |vote| vote.leader_id.term);
+        let next = self.last.map_or(0, |last| last.index + 1);
+        let committed = self.marks.committed.map_or(0, |committed| committed.index + 1);
+        let chosen = match random.below(16) {
+            0..3 => Some(Operation::Vote(Vote::new(term + 1, random.below(3)))),
+            3 | 4 => self.entry(committed..u64::MAX, random).map(Operation::Commit),
+            5 | 6 => self.entry(committed..u64::MAX, random).map(|first| Operation::Truncate(self.before(first))),
+            7 | 8 => self.entry(0..committed, random).map(Operation::Purge),
+            9 if random.below(2) == 0 => Some(Operation::PurgeBeyond(log_id::<Types>(term, 0, next + random.below(5)))),
+            _ => None,
         };
-        match random.below(16) {
-            0..3 => Operation::Vote(Vote::new(term + 1, random.below(3))),
-            3 | 4 => of(u64::MAX, random)
-                .filter(|id| id.index >= committed)
-                .map_or_else(|| append(term, next, random), |id| entry(&id)),
-            5 | 6 if next > 0 => {
-                let kept = committed.max(self.marks.purged.as_ref().map_or(0, |purged| purged.index + 1));
-                let last = self.entries.iter().map(|entry| &entry.log_id).filter(|id| id.index + 1 >= kept);
-                let all: Vec<&LogId> = last.collect();
-                match all.len() as u64 {
-                    0 if kept == 0 => Operation::Truncate(None),
-                    0 => append(term, next, random),
-                    count => Operation::Truncate(Some(all[random.below(count) as usize].clone())),
-                }
-            }
-            7 | 8 => of(committed, random).map_or_else(|| append(term, next, random), Operation::Purge),
-            9 if random.below(2) == 0 => Operation::PurgeBeyond(log_id::<Types>(term, 0, next + random.below(5))),
-            _ => append(term, next, random),
-        }
+        chosen.unwrap_or_else(|| append(term, next, random))
+    }
+
+    /// Some entry of these indexes.
+    fn entry(&self, indexes: Range<u64>, random: &mut Random) -> Option<LogId> {
+        let ids = self.entries.iter().map(|entry| entry.log_id);
+        let there: Vec<LogId> = ids.filter(|id| indexes.contains(&id.index)).collect();
+        (!there.is_empty()).then(|| there[random.below(there.len() as u64) as usize])
+    }
+
+    /// What lies before an entry.
+    fn before(&self, entry: LogId) -> Option<LogId> {
+        let ids = self.entries.iter().map(|entry| entry.log_id);
+        ids.take_while(|id| id.index < entry.index).last().or(self.marks.purged)
     }
 
     /// The model after an operation.
@@ -115,17 +115,17 @@ impl Model {
         match operation {
             Operation::Vote(vote) => after.marks.vote = Some(*vote),
             Operation::Append(entries) => after.entries.extend_from_slice(entries),
-            Operation::Commit(id) => after.marks.committed = Some(id.clone()),
+            Operation::Commit(id) => after.marks.committed = Some(*id),
             Operation::Truncate(last) => {
                 let end = last.as_ref().map_or(0, |last| last.index + 1);
                 after.entries.retain(|entry| entry.log_id.index < end);
             }
             Operation::Purge(id) | Operation::PurgeBeyond(id) => {
-                after.marks.purged = Some(id.clone());
+                after.marks.purged = Some(*id);
                 after.entries.retain(|entry| entry.log_id.index > id.index);
             }
         }
-        after.last = after.entries.last().map(|entry| entry.log_id.clone()).or_else(|| after.marks.purged.clone());
+        after.last = after.entries.last().map(|entry| entry.log_id).or(after.marks.purged);
         after
     }
 }

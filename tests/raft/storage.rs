@@ -99,10 +99,10 @@ impl RaftLogStorage<Types> for Storage {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        self.log.truncate_after(last.as_ref()).await
+        self.log.truncate_after(last).await
     }
 
     async fn purge(&mut self, id: LogId) -> io::Result<()> {
-        self.log.purge(&id).await
+        self.log.purge(id).await
     }
 }
