@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::append::backlog::{Ticket, Waiting, line_up, relieve};
-use crate::append::wait::{Gone, block_on, poll_durable, wait_durable};
+use crate::append::wait::{Awaited, Gone, block_on, poll_durable, wait_durable, was_cut_off};
 use crate::append::{Append, AppendBatch, FULL_RETRY, try_one};
 use crate::channel::Channel;
 use crate::channel_name::ChannelName;
@@ -306,7 +306,7 @@ impl RedexFile {
         self.sync()
     }
 
-    /// Resolves when the event `seq` itself is durable. Asks for the flush.
+    /// Resolves when the event `seq` itself is durable, or was before it was cut off. Asks for the flush.
     pub fn wait_durable(&self, seq: u64) -> Durable<'_> {
         Durable::new(&self.channel, Seq(seq.saturating_add(1)))
     }
@@ -372,6 +372,7 @@ impl RedexFile {
 pub struct Durable<'f> {
     channel: &'f Channel,
     below: Seq,
+    awaited: Awaited,
     /// Whether everything appended before is meant: then a failed shard is an error even if nothing is left to flush, since
     /// it has refused what waited for room.
     all: bool,
@@ -382,13 +383,14 @@ pub struct Durable<'f> {
 
 impl<'f> Durable<'f> {
     fn new(channel: &'f Channel, below: Seq) -> Self {
+        let awaited = if below <= channel.tail.published() { Awaited::Appended } else { Awaited::Coming };
         channel.want_durable(below);
-        Self { channel, below, all: false, mark: None, registration: Registration::default() }
+        Self { channel, below, awaited, all: false, mark: None, registration: Registration::default() }
     }
 
     fn of_all(channel: &'f Channel) -> Self {
         let mark = if channel.backlog.is_empty() { None } else { line_up(channel, Waiting::Mark, true).ok() };
-        Self { all: true, mark, ..Self::new(channel, channel.tail.reserved_end()) }
+        Self { all: true, mark, awaited: Awaited::Appended, ..Self::new(channel, channel.tail.reserved_end()) }
     }
 
     /// Waits until what is to be covered is published.
@@ -405,7 +407,8 @@ impl<'f> Durable<'f> {
                 return Poll::Pending;
             }
             Some(outcome) => {
-                self.below = self.below.max(outcome.map_or(self.below, |published| published.first));
+                // Not what lay there before: a suffix may have been cut off meanwhile.
+                self.below = outcome.map_or(self.below, |published| published.first);
                 self.channel.want_durable(self.below);
             }
         }
@@ -419,9 +422,9 @@ impl<'f> Durable<'f> {
             block_on(FULL_RETRY, |cx| self.poll_mark(cx));
         }
         if self.channel.persistence().is_none() {
-            return wait_in_memory(self.channel, self.below);
+            return wait_in_memory(self.channel, self.below, self.awaited);
         }
-        let reached = wait_durable(self.channel, self.below);
+        let reached = wait_durable(self.channel, self.below, self.awaited);
         self.result(reached)
     }
 
@@ -435,20 +438,21 @@ impl<'f> Durable<'f> {
 }
 
 /// In memory an event is as durable as it gets when it is published.
-fn wait_in_memory(channel: &Channel, below: Seq) -> Result<(), SyncError> {
+fn wait_in_memory(channel: &Channel, below: Seq, awaited: Awaited) -> Result<(), SyncError> {
     let mut registration = Registration::default();
-    block_on(std::time::Duration::MAX, |cx| poll_in_memory(channel, below, &mut registration, cx))
+    block_on(std::time::Duration::MAX, |cx| poll_in_memory(channel, below, awaited, &mut registration, cx))
 }
 
 fn poll_in_memory(
     channel: &Channel,
     below: Seq,
+    awaited: Awaited,
     registration: &mut Registration,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), SyncError>> {
     if channel.tail.published() < below {
         channel.tail.wait_published(registration, cx.waker());
-        if channel.tail.published() < below {
+        if channel.tail.published() < below && !was_cut_off(channel, below, awaited) {
             return Poll::Pending;
         }
     }
@@ -471,9 +475,10 @@ impl Future for Durable<'_> {
             return Poll::Pending;
         }
         if this.channel.persistence().is_none() {
-            return poll_in_memory(this.channel, this.below, &mut this.registration, cx);
+            return poll_in_memory(this.channel, this.below, this.awaited, &mut this.registration, cx);
         }
-        poll_durable(this.channel, this.below, &mut this.registration, cx).map(|reached| this.result(reached))
+        poll_durable(this.channel, this.below, this.awaited, &mut this.registration, cx)
+            .map(|reached| this.result(reached))
     }
 }
 
