@@ -248,3 +248,19 @@ fn settings_are_changed_while_it_is_open_and_stay() {
     assert!(redex.open_file("limited", config()).is_err(), "it has other settings now");
     redex.open_file("limited", settings).unwrap();
 }
+
+/// Under `Never`, with nobody who asks for a flush, dropped segments go all the same: the one after them waits for that.
+#[test]
+fn space_comes_back_though_nobody_flushes() {
+    let dir = support::scratch();
+    let redex = Redex::open(dir.path()).unwrap();
+    let limit = 1024 * KIB;
+    let file = redex.open_file("limited", config().with_retention_max_bytes(limit)).unwrap();
+    for _ in 0..100 {
+        let from = file.next_seq();
+        let payloads: Vec<Vec<u8>> = (from..from + 1000).map(|seq| payload(seq, 200)).collect();
+        file.append_batch(&payloads).wait().unwrap();
+    }
+    support::wait_until("the limit", || bytes_on_disk(dir.path()) <= limit * 3 / 2);
+    check(&file, 200);
+}

@@ -290,7 +290,7 @@ impl Shard {
         plan.reset(room, extent_bytes(self.options.extent_bytes, segment_bytes), is_largest);
         let notes = self.plan_notes(&mut plan);
         let alone = notes.iter().any(|note| matches!(note.kind, NoteKind::CutOff(_)));
-        let mut wanted = self.flush_now || self.flush_backlog || !notes.is_empty();
+        let mut wanted = self.flush_now || self.flush_backlog || !notes.is_empty() || self.wants_durable_witness();
         let mut marks = self.commits.spare_marks.pop().unwrap_or_default();
         let mut no_room = !self.notes.is_empty();
         let mut group = if alone { None } else { self.plan_group(&mut plan, &mut marks) };

@@ -127,10 +127,17 @@ impl Shard {
         }
     }
 
-    /// While nothing else is committed, an empty commit tells of the one that something waits for.
+    /// Whether the next commit should be durable, since it is the witness that something waits for.
+    pub(super) fn wants_durable_witness(&self) -> bool {
+        let front = self.reclaim.waiting.front().filter(|_| self.reclaim.running.is_none());
+        front.is_some_and(|front| front.lsn >= self.commits.witnessed_durably && front.lsn < self.commits.durable)
+    }
+
+    /// While nothing else is committed, an empty commit tells of the one that something waits for. Those before it may be
+    /// written and not flushed.
     fn leave_durable_witness(&mut self, lsn: Lsn) -> Result<bool, Poisoned> {
-        let quiet = self.commits.pending.is_empty() && self.queue.is_empty() && self.notes.is_empty();
-        if lsn >= self.commits.durable || !quiet || self.journal.is_rolling() {
+        let quiet = self.can_commit() && self.queue.is_empty() && self.notes.is_empty();
+        if lsn >= self.commits.durable || !quiet {
             return Ok(false);
         }
         if self.journal.bytes_left() < BLOCK_SIZE as u64 + self.journal_reserve() {

@@ -661,7 +661,7 @@ impl Tail {
         page::prefetch((&raw const *self.published).cast());
     }
 
-    /// Takes the channel off the shard's list. Whatever is published before the next [`Tail::append`] that says
+    /// Takes the channel off the shard's list. Whatever is published before the next [`Tail::append_at`] that says
     /// `newly_dirty` is seen by the caller afterwards.
     pub fn clear_dirty(&self) {
         self.publication.state.fetch_and(!DIRTY, Ordering::AcqRel);

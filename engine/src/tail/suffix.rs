@@ -60,7 +60,7 @@ impl Tail {
     }
 
     /// Ends the present segment, if there is something in it: what is appended from now on lies in the next one. Says
-    /// whether the channel was put on its shard's list, as [`Tail::append`] does.
+    /// whether the channel was put on its shard's list, as [`Tail::append_at`] does.
     ///
     /// # Errors
     ///
