@@ -255,7 +255,7 @@ impl RedexFile {
     /// The present end as a [`Cursor`].
     #[must_use]
     pub fn cursor(&self) -> Cursor {
-        Cursor { epoch: self.channel.epoch.0, seq: self.next_seq() }
+        Cursor { epoch: self.channel.epoch_now().0, seq: self.next_seq() }
     }
 }
 

@@ -17,6 +17,7 @@ use self::offload::Offloaded;
 use crate::channel::Channel;
 use crate::error::ReadError;
 use crate::event::{EventTime, Payload, RedexEvent};
+use crate::follow::overlay::Overlay;
 use crate::ids::Seq;
 use crate::segment::record::RecordPlace;
 use crate::tail::page::Page;
@@ -32,6 +33,9 @@ pub struct EventReader {
     fetched: VecDeque<RedexEvent>,
     failed: Option<ReadError>,
     fetching: Option<Offloaded<Fetched>>,
+    /// Truncations of a followed channel ([`crate::follow`]) that were there when this was fetched, and that were told.
+    fetched_at: u64,
+    told: u64,
 }
 
 /// What one look at memory found.
@@ -44,7 +48,9 @@ enum Look {
 impl EventReader {
     /// A cursor that stands before `next`.
     pub fn new(channel: Arc<Channel>, next: Seq) -> Self {
-        Self { channel, next, page: None, fetched: VecDeque::new(), failed: None, fetching: None }
+        let told = channel.overlay().map_or(0, Overlay::truncations);
+        let fetched = VecDeque::new();
+        Self { channel, next, page: None, fetched, failed: None, fetching: None, fetched_at: told, told }
     }
 
     /// The channel.
@@ -59,11 +65,14 @@ impl EventReader {
 
     /// Goes on elsewhere.
     pub fn seek(&mut self, next: Seq) {
-        *self = Self::new(self.channel.clone(), next);
+        // A loss that was not told yet is still to be.
+        let told = self.told;
+        *self = Self { told, ..Self::new(self.channel.clone(), next) };
     }
 
     /// The next event if it is in memory; `end` is above [`EventReader::next_seq`] and published.
     fn look(&mut self) -> Look {
+        self.forget_truncated();
         if let Some(event) = self.fetched.pop_front() {
             debug_assert_eq!(event.seq, self.next.0);
             self.next.0 += 1;
@@ -72,13 +81,58 @@ impl EventReader {
         if let Some(error) = self.failed.take() {
             return Look::Failed(error);
         }
-        match self.next_in_page() {
+        match self.next_in_page().or_else(|| self.next_in_overlay()) {
             Some(event) => {
                 self.next.0 += 1;
                 Look::Event(event)
             }
             None => Look::OnDisk,
         }
+    }
+
+    /// Forgets what was fetched of a followed channel before its end went back: other events may lie there now.
+    #[inline]
+    fn forget_truncated(&mut self) {
+        let Some(overlay) = self.channel.overlay() else { return };
+        let truncations = overlay.truncations();
+        if truncations != self.fetched_at {
+            self.fetched_at = truncations;
+            self.fetched.clear();
+            self.failed = None;
+        }
+    }
+
+    /// The next event of a followed channel, if what the journal says of it lies in memory.
+    fn next_in_overlay(&mut self) -> Option<RedexEvent> {
+        let overlay = self.channel.overlay()?;
+        overlay.read_memory(self.next, &mut self.fetched);
+        self.fetched.pop_front()
+    }
+
+    /// What a followed channel has lost of the events that were delivered: its new end and the old one. The cursor then stands at
+    /// the new end.
+    pub fn take_loss(&mut self) -> Option<(Seq, Seq)> {
+        let overlay = self.channel.overlay()?;
+        let truncations = overlay.truncations();
+        if truncations == self.told {
+            return None;
+        }
+        let end = overlay.truncated_since(self.told);
+        self.told = truncations;
+        let (end, next) = (end.filter(|end| *end < self.next)?, self.next);
+        self.seek(end);
+        Some((end, next))
+    }
+
+    /// Whether the end of a followed channel went back since a loss was looked for.
+    pub fn may_have_loss(&self) -> bool {
+        self.channel.overlay().is_some_and(|overlay| overlay.truncations() != self.told)
+    }
+
+    /// Where a read ends now: the end of a followed channel may have gone back since it began.
+    #[inline]
+    fn limit(&self, end: Seq) -> Seq {
+        if self.channel.overlay().is_some() { end.min(self.channel.tail.published()) } else { end }
     }
 
     #[inline]
@@ -110,6 +164,10 @@ impl EventReader {
 
     fn fetch(channel: &Channel, from: Seq, to: Seq) -> Fetched {
         let mut events = VecDeque::new();
+        if let Some(overlay) = channel.overlay() {
+            let result = read_followed(channel, overlay, from, to, &mut events);
+            return (events, result);
+        }
         // Index blocks may be on disk before the payloads of their last events, which are in pages.
         let to = to.min(channel.tail.first_in_memory().max(Seq(from.0 + 1)));
         let persistence = channel.persistence.as_ref().expect("events of a channel in memory are in its pages");
@@ -118,6 +176,10 @@ impl EventReader {
     }
 
     fn take_fetched(&mut self, (events, result): Fetched) {
+        if self.channel.overlay().is_some_and(|overlay| overlay.truncations() != self.fetched_at) {
+            // It may be of before. What is there now is fetched again.
+            return;
+        }
         self.page = None;
         self.fetched = events;
         self.failed = result.err();
@@ -138,7 +200,7 @@ impl EventReader {
     /// The next event below `end`, read on this thread if need be; `None` at the end.
     pub fn next_blocking(&mut self, end: Seq) -> Option<Result<RedexEvent, ReadError>> {
         self.fetching = None;
-        while self.next < end {
+        while self.next < self.limit(end) {
             match self.look() {
                 Look::Event(event) => return Some(Ok(event)),
                 Look::Failed(error) => return Some(Err(error)),
@@ -153,7 +215,7 @@ impl EventReader {
 
     /// The next event below `end`, read beside the executor if need be; `None` at the end.
     pub fn poll_next(&mut self, end: Seq, cx: &mut Context<'_>) -> Poll<Option<Result<RedexEvent, ReadError>>> {
-        while self.next < end {
+        while self.next < self.limit(end) {
             if let Some(fetching) = &mut self.fetching {
                 match Pin::new(fetching).poll(cx) {
                     Poll::Pending => return Poll::Pending,
@@ -176,6 +238,18 @@ impl EventReader {
         }
         Poll::Ready(None)
     }
+}
+
+/// Reads events of a channel that another process writes.
+fn read_followed(
+    channel: &Channel,
+    overlay: &Overlay,
+    from: Seq,
+    to: Seq,
+    events: &mut VecDeque<RedexEvent>,
+) -> Result<Seq, ReadError> {
+    let persistence = channel.persistence.as_ref().expect("a followed channel has a store");
+    overlay.read(from, to, events, |to, events| persistence.on_disk.read(from, to, events))
 }
 
 /// Where to go on after a read error, if something follows the damage that may be whole.

@@ -127,8 +127,8 @@ fn start(channel: &Channel, from: From) -> Result<Seq, SubscribeError> {
 
 /// A cursor of an epoch points at what that epoch appended: up to where the next one began.
 fn check_cursor(channel: &Channel, cursor: Cursor) -> Result<Seq, SubscribeError> {
-    if cursor.epoch > channel.epoch.0 {
-        let (epoch, present) = (cursor.epoch, channel.epoch.0);
+    if cursor.epoch > channel.epoch_now().0 {
+        let (epoch, present) = (cursor.epoch, channel.epoch_now().0);
         return Err(SubscribeError::UnknownEpoch { channel: channel.name.clone(), epoch, present });
     }
     let epochs = channel.epochs.lock().expect("no panic while the lock is held");
@@ -194,7 +194,7 @@ impl Tail {
     /// Where the subscription stands: the next event to deliver, with the store's epoch.
     #[must_use]
     pub fn cursor(&self) -> Cursor {
-        Cursor { epoch: self.reader.channel().epoch.0, seq: self.reader.next_seq().0 }
+        Cursor { epoch: self.reader.channel().epoch_now().0, seq: self.reader.next_seq().0 }
     }
 
     fn mark(&self) -> Seq {
@@ -215,11 +215,21 @@ impl Tail {
         (closed && complete).then_some(TailEnd::Closed)
     }
 
+    /// What a channel that another process writes has lost of what was delivered, by a truncation.
+    fn lost(&mut self) -> Option<TailEnd> {
+        let (from, to) = self.reader.take_loss()?;
+        Some(TailEnd::Lost { channel: self.reader.channel().name.clone(), from: from.0, to: to.0 })
+    }
+
     /// The next event if it is there and in memory. Never blocks, never waits: for a thread that spins.
     ///
     /// An event that has left memory is not found this way; use the stream, or [`Tail::next_wait`].
     #[inline]
     pub fn try_next(&mut self) -> Option<RedexEvent> {
+        if let Some(end) = self.lost() {
+            self.ended = Some(end);
+            return None;
+        }
         let mark = self.mark();
         match self.reader.try_next(mark)? {
             Ok(event) => Some(event),
@@ -246,6 +256,9 @@ impl Tail {
             return None;
         }
         loop {
+            if let Some(end) = self.lost() {
+                return Some(Err(end));
+            }
             let mark = self.mark();
             if let Some(next) = self.reader.next_blocking(mark) {
                 return Some(next.map_err(TailEnd::from));
@@ -270,7 +283,7 @@ impl Tail {
         channel.tail.wait_published(&mut self.published_registration, cx.waker());
         let over = self.over();
         match over {
-            _ if self.mark() > next => Poll::Ready(Ok(())),
+            _ if self.mark() > next || self.reader.may_have_loss() => Poll::Ready(Ok(())),
             Some(end) => Poll::Ready(Err(end)),
             None => Poll::Pending,
         }
@@ -281,6 +294,9 @@ impl Tail {
             return Poll::Ready(None);
         }
         loop {
+            if let Some(end) = self.lost() {
+                return Poll::Ready(Some(Err(end)));
+            }
             let mark = self.mark();
             if let Some(next) = std::task::ready!(self.reader.poll_next(mark, cx)) {
                 return Poll::Ready(Some(next.map_err(TailEnd::from)));

@@ -105,6 +105,11 @@ impl OnDisk {
         self.inner.lock().expect("no panic while the lock is held")
     }
 
+    /// Goes on from another state of the same channel, which has all events that this one has, or lies below what readers see.
+    pub fn replace(&self, other: Self) {
+        *self.lock() = other.inner.into_inner().expect("no panic while the lock is held");
+    }
+
     /// A segment was begun. Readers open its files themselves, when they first read from it.
     pub fn add_segment(&self, first: Seq) {
         let mut inner = self.lock();

@@ -249,8 +249,9 @@ impl Store {
             let persistence = Persistence {
                 shard: handle.clone(),
                 slot,
-                on_disk: self.on_disk(name, &state, &tail),
+                on_disk: on_disk(self.environment.disk.clone(), name, &state, &tail),
                 offload: self.environment.offload.clone(),
+                overlay: None,
             };
             Arc::new(self.channel(name, config, options, &state, &tail, persistence))
         });
@@ -299,24 +300,6 @@ impl Store {
             offset: 0,
             source,
         })
-    }
-
-    fn on_disk(&self, name: &ChannelName, state: &ChannelState, tail: &Unfinished) -> OnDisk {
-        let (first, dat_size) = active_segment(state);
-        let mut segments: Vec<(Seq, Option<Seq>)> = state
-            .segments
-            .iter()
-            .map(|segment| (Seq(segment.first), segment.sealed.then_some(Seq(segment.end))))
-            .collect();
-        if segments.last().is_none_or(|(last, _)| *last != first) {
-            segments.push((first, None));
-        }
-        let in_block = (state.end - first.0) % RECORDS_PER_BLOCK as u64;
-        let base = Seq(state.end - in_block);
-        let dat_offset = dat_size / BLOCK_SIZE as u32 * BLOCK_SIZE as u32;
-        let dat_tail = (dat_offset, tail.bytes.clone());
-        let disk = self.environment.disk.clone();
-        OnDisk::new(disk, ChannelId(state.id), name.clone(), &segments, base, &tail.records, dat_tail)
     }
 
     fn channel(
@@ -474,7 +457,26 @@ fn take_lock(base: &Path, disk: &PosixDisk) -> Result<StoreLock, OpenError> {
     Ok(lock)
 }
 
-fn read_superblock(disk: &dyn Disk) -> Result<Option<Superblock>, OpenError> {
+/// What lies on disk of a channel in this state.
+pub fn on_disk(disk: Arc<dyn Disk>, name: &ChannelName, state: &ChannelState, tail: &Unfinished) -> OnDisk {
+    let (first, dat_size) = active_segment(state);
+    let mut segments: Vec<(Seq, Option<Seq>)> = state
+        .segments
+        .iter()
+        .map(|segment| (Seq(segment.first), segment.sealed.then_some(Seq(segment.end))))
+        .collect();
+    if segments.last().is_none_or(|(last, _)| *last != first) {
+        segments.push((first, None));
+    }
+    let in_block = (state.end - first.0) % RECORDS_PER_BLOCK as u64;
+    let base = Seq(state.end - in_block);
+    let dat_offset = dat_size / BLOCK_SIZE as u32 * BLOCK_SIZE as u32;
+    let dat_tail = (dat_offset, tail.bytes.clone());
+    OnDisk::new(disk, ChannelId(state.id), name.clone(), &segments, base, &tail.records, dat_tail)
+}
+
+/// Reads STORE; none if there is none.
+pub fn read_superblock(disk: &dyn Disk) -> Result<Option<Superblock>, OpenError> {
     let file = match disk.open(STORE_PATH, OpenMode::Read) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         result => result.map_err(io_error("open", STORE_PATH))?,

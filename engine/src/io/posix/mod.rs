@@ -116,6 +116,24 @@ impl PosixDisk {
         })
     }
 
+    /// Opens a base directory that is there, to read files that another process may write. Nothing is made and nothing tried:
+    /// what the file system offers shows with the first file.
+    ///
+    /// # Errors
+    ///
+    /// What opening the directory answers.
+    pub fn open_read_only(base: &Path) -> io::Result<Self> {
+        let opener = Arc::new(Opener { tree: Tree::open_existing(base)?, direct: AtomicBool::new(true) });
+        Ok(Self {
+            descriptors: Descriptors::new(opener.clone(), descriptor_limit()),
+            opener,
+            facts: IoFacts { backend: "posix", direct: true, ..IoFacts::default() },
+            durable_write: DurableWrite::WriteThenFlush,
+            closed_files: Arc::default(),
+            lock: Mutex::default(),
+        })
+    }
+
     /// The base directory, for `*at` calls.
     #[must_use]
     pub fn base_dir_fd(&self) -> BorrowedFd<'_> {
