@@ -120,10 +120,16 @@ impl OpenError {
     /// Puts the base directory before the paths, which the engine knows beneath it only.
     pub(crate) fn beneath(mut self, base: &Path) -> Self {
         match &mut self {
-            Self::Io { path, .. } | Self::Superblock { path, .. } | Self::NoStore { path } => *path = path_beneath(base, path),
+            Self::Io { path, .. } | Self::Superblock { path, .. } | Self::NoStore { path } => {
+                *path = path_beneath(base, path)
+            }
             Self::Journal { error, .. } => error.put_beneath(base),
             Self::Checkpoint { error, .. } => error.put_beneath(base),
-            Self::Busy | Self::InUse { .. } | Self::NotADirectory { .. } | Self::Inconsistent { .. } | Self::Setting { .. } => {}
+            Self::Busy
+            | Self::InUse { .. }
+            | Self::NotADirectory { .. }
+            | Self::Inconsistent { .. }
+            | Self::Setting { .. } => {}
         }
         self
     }

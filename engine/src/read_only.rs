@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::channel::Channel;
 use crate::channel_name::{ChannelName, IntoChannelName};
 use crate::clock::Clock;
 use crate::config::RedexFileConfig;
@@ -91,7 +92,7 @@ impl ReadOnlyRedex {
         loop {
             let opened = self.following.follower().open_channel(&name);
             match opened {
-                Ok(channel) => return Ok(ReadOnlyFile { file: RedexFile::new(channel), _following: self.following.clone() }),
+                Ok(channel) => return Ok(ReadOnlyFile::over(channel, Some(self.following.clone()))),
                 Err((_, true)) if attempts < CHANNEL_ATTEMPTS => attempts += 1,
                 Err((error, _)) => return Err(error.beneath(&self.base)),
             }
@@ -156,10 +157,14 @@ fn find(disk: &Arc<dyn Disk>) -> Result<Follower, OpenError> {
 pub struct ReadOnlyFile {
     file: RedexFile,
     /// Keeps the thread.
-    _following: Arc<Following>,
+    _following: Option<Arc<Following>>,
 }
 
 impl ReadOnlyFile {
+    pub(crate) fn over(channel: Arc<Channel>, following: Option<Arc<Following>>) -> Self {
+        Self { file: RedexFile::new(channel), _following: following }
+    }
+
     /// The channel's name.
     #[must_use]
     pub fn name(&self) -> &ChannelName {

@@ -8,7 +8,10 @@ fn small(dir: &std::path::Path) -> RedexBuilder {
 }
 
 fn config() -> RedexFileConfig {
-    RedexFileConfig::default().with_persistent(true).with_fsync_policy(FsyncPolicy::EveryN(1)).with_segment_bytes(64 << 10)
+    RedexFileConfig::default()
+        .with_persistent(true)
+        .with_fsync_policy(FsyncPolicy::EveryN(1))
+        .with_segment_bytes(64 << 10)
 }
 
 /// Payload of an event: its length and bytes follow from channel and sequence.
@@ -72,7 +75,11 @@ fn files(dir: &std::path::Path) -> Vec<(std::path::PathBuf, std::time::SystemTim
     let mut all = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
         let meta = entry.metadata().unwrap();
-        if meta.is_dir() { all.extend(files(&entry.path())) } else { all.push((entry.path(), meta.modified().unwrap(), meta.len())) }
+        if meta.is_dir() {
+            all.extend(files(&entry.path()))
+        } else {
+            all.push((entry.path(), meta.modified().unwrap(), meta.len()))
+        }
     }
     all.sort();
     all

@@ -103,10 +103,17 @@ pub struct JournalCursor {
 
 /// What lies at one place of the buffer.
 enum Look {
-    Commit { size: usize, commit: ReadCommit, durable_lsn: Lsn, roll: Option<SegmentNo> },
+    Commit {
+        size: usize,
+        commit: ReadCommit,
+        durable_lsn: Lsn,
+        roll: Option<SegmentNo>,
+    },
     /// A commit that needs so many bytes.
     Cut(usize),
-    Nothing { is_begun: bool },
+    Nothing {
+        is_begun: bool,
+    },
 }
 
 impl JournalCursor {
@@ -365,8 +372,8 @@ pub fn header_of(
     match read_header(disk, &segment_path(shard, number)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
-        Ok(header) => Ok(header
-            .ok()
-            .filter(|header| header.uuid == uuid && header.shard == shard && header.number == number)),
+        Ok(header) => {
+            Ok(header.ok().filter(|header| header.uuid == uuid && header.shard == shard && header.number == number))
+        }
     }
 }

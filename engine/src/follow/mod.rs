@@ -20,6 +20,8 @@ pub mod load;
 pub mod names;
 pub mod overlay;
 pub mod run;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod view;
 
 use std::io;
@@ -85,12 +87,8 @@ impl Follower {
     pub fn open(ground: Ground) -> Result<Self, Trouble> {
         let store = read_store(&ground)?;
         let view = |index| Arc::new(View::new(ShardId(index as u16), ground.clone()));
-        let shards = (0..store.shards.len()).map(|index| Shard {
-            view: view(index),
-            cursor: None,
-            checkpoint: None,
-            idle: 0,
-        });
+        let shards =
+            (0..store.shards.len()).map(|index| Shard { view: view(index), cursor: None, checkpoint: None, idle: 0 });
         let shards = shards.collect();
         let mut follower = Self { ground, store, shards, failures: 0, failed: false };
         for index in 0..follower.shards.len() {
@@ -134,10 +132,11 @@ impl Follower {
                 polled
             }
             Err(trouble) => {
-                self.failures += 1;
-                match trouble {
-                    Trouble::Failed(error) if self.failures >= ATTEMPTS => self.fail(error),
-                    _ => {}
+                if let Trouble::Failed(error) = trouble {
+                    self.failures += 1;
+                    if self.failures >= ATTEMPTS {
+                        self.fail(error);
+                    }
                 }
                 Polled::Nothing
             }
@@ -146,6 +145,10 @@ impl Follower {
 
     fn try_poll(&mut self) -> Result<Polled, Trouble> {
         let mut polled = Polled::Nothing;
+        if self.failures > 0 {
+            // It may be an open file that failed: the next one is found by its name.
+            (0..self.shards.len()).try_for_each(|index| self.load(index))?;
+        }
         for index in 0..self.shards.len() {
             if self.poll_shard(index)? {
                 polled = Polled::News;
@@ -255,7 +258,12 @@ impl Follower {
         for shard in &self.shards {
             let file = crate::journal::journal_dir(shard.view.handle.id);
             let (shard_id, cause) = (shard.view.handle.id, cause.clone());
-            shard.view.handle.poison(Poisoned { shard: shard_id, what: "read of another process's store", file, cause });
+            shard.view.handle.poison(Poisoned {
+                shard: shard_id,
+                what: "read of another process's store",
+                file,
+                cause,
+            });
         }
     }
 

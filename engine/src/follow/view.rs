@@ -238,7 +238,8 @@ impl View {
         }
         let live = |file: CheckpointNo| file == NO_FILE || files.contains(&file);
         if inner.files.iter().any(|file| !files.contains(file)) {
-            let gone: Vec<_> = inner.known.iter().filter(|(_, located)| !live(located.file)).map(|(id, _)| *id).collect();
+            let gone: Vec<_> =
+                inner.known.iter().filter(|(_, located)| !live(located.file)).map(|(id, _)| *id).collect();
             for id in gone {
                 let located = inner.known.remove(&id).expect("just seen");
                 self.forget(&mut inner, id, &located.state.name);
@@ -499,10 +500,14 @@ impl Inner {
     fn check_goes_on(&self, id: ChannelId, channel: &Channel, fresh: &Self) -> Result<(), OpenError> {
         let Some(located) = fresh.known.get(&id) else { return Ok(()) };
         let overlay = &self.overlays[&id];
-        let (end, truncated) = match fresh.overlays.get(&id) {
-            Some(overlay) => (overlay.news().end, truncated_at(&channel.epochs_now(), &overlay.news().epochs)),
-            None => (Seq(located.state.end), truncated_at(&channel.epochs_now(), &News::above(&located.state).epochs)),
+        let (end, epochs) = match fresh.overlays.get(&id) {
+            Some(overlay) => {
+                let news = overlay.news();
+                (news.end, news.epochs.clone())
+            }
+            None => (Seq(located.state.end), News::above(&located.state).epochs),
         };
+        let truncated = truncated_at(&channel.epochs_now(), &epochs);
         let shown = overlay.news().end;
         if end < shown && truncated.is_none_or(|at| at > end) {
             let why = "it ends before events that were durable";

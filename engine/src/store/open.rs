@@ -460,11 +460,8 @@ fn take_lock(base: &Path, disk: &PosixDisk) -> Result<StoreLock, OpenError> {
 /// What lies on disk of a channel in this state.
 pub fn on_disk(disk: Arc<dyn Disk>, name: &ChannelName, state: &ChannelState, tail: &Unfinished) -> OnDisk {
     let (first, dat_size) = active_segment(state);
-    let mut segments: Vec<(Seq, Option<Seq>)> = state
-        .segments
-        .iter()
-        .map(|segment| (Seq(segment.first), segment.sealed.then_some(Seq(segment.end))))
-        .collect();
+    let mut segments: Vec<(Seq, Option<Seq>)> =
+        state.segments.iter().map(|segment| (Seq(segment.first), segment.sealed.then_some(Seq(segment.end)))).collect();
     if segments.last().is_none_or(|(last, _)| *last != first) {
         segments.push((first, None));
     }
