@@ -51,5 +51,6 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Crash(args)) => crash::run(&args),
         Some(Command::CrashChild(args)) => crash::child::run(&args),
         Some(Command::FillChild(args)) => fill::child(&args),
+        Some(Command::FollowChild(args)) => workload::second_process::child(&args),
     }
 }

@@ -50,8 +50,11 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The store's writer changed it faster than it could be read. Try again.
-    #[error("the store changes faster than it can be read; try again")]
-    Busy,
+    #[error("the store in {path} changes faster than it can be read; try again", path = path.display())]
+    Busy {
+        /// Base directory.
+        path: PathBuf,
+    },
     /// The base directory is not a directory. Name another.
     #[error("base directory {path} is not a directory; name another, or move what is there")]
     NotADirectory {
@@ -120,16 +123,12 @@ impl OpenError {
     /// Puts the base directory before the paths, which the engine knows beneath it only.
     pub(crate) fn beneath(mut self, base: &Path) -> Self {
         match &mut self {
-            Self::Io { path, .. } | Self::Superblock { path, .. } | Self::NoStore { path } => {
+            Self::Io { path, .. } | Self::Superblock { path, .. } | Self::NoStore { path } | Self::Busy { path } => {
                 *path = path_beneath(base, path)
             }
             Self::Journal { error, .. } => error.put_beneath(base),
             Self::Checkpoint { error, .. } => error.put_beneath(base),
-            Self::Busy
-            | Self::InUse { .. }
-            | Self::NotADirectory { .. }
-            | Self::Inconsistent { .. }
-            | Self::Setting { .. } => {}
+            Self::InUse { .. } | Self::NotADirectory { .. } | Self::Inconsistent { .. } | Self::Setting { .. } => {}
         }
         self
     }

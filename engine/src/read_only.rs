@@ -147,7 +147,7 @@ fn find(disk: &Arc<dyn Disk>) -> Result<Follower, OpenError> {
         }
         std::thread::sleep(PAUSE);
     }
-    Err(failed.unwrap_or(OpenError::Busy))
+    Err(failed.unwrap_or(OpenError::Busy { path: PathBuf::new() }))
 }
 
 /// A channel, open for reading: the reading half of [`RedexFile`]. A cheap clone.

@@ -7,6 +7,7 @@ mod nondurable;
 mod page_cache;
 mod reopen;
 mod scan;
+pub(crate) mod second_process;
 mod tail;
 mod tasks;
 
@@ -36,6 +37,8 @@ pub(crate) enum Workload {
     Channels,
     /// 256 tasks on a runtime beside 256 threads with a plain file
     Tasks,
+    /// A second process that follows for reading only, beside a writer
+    SecondProcess,
     /// Whether the page cache moves while 1 GiB is written; only when asked for
     #[value(name = "pagecache")]
     PageCache,
@@ -43,8 +46,16 @@ pub(crate) enum Workload {
 
 impl Workload {
     /// Those that run unless others are asked for, in the order in which they run.
-    pub(crate) const DEFAULT: [Self; 7] =
-        [Self::Durable, Self::Nondurable, Self::Tail, Self::Scan, Self::Reopen, Self::Channels, Self::Tasks];
+    pub(crate) const DEFAULT: [Self; 8] = [
+        Self::Durable,
+        Self::Nondurable,
+        Self::Tail,
+        Self::Scan,
+        Self::Reopen,
+        Self::Channels,
+        Self::Tasks,
+        Self::SecondProcess,
+    ];
 
     /// All, in the order in which they run.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
@@ -61,6 +72,7 @@ impl Workload {
             Self::Reopen => "reopen",
             Self::Channels => "channels",
             Self::Tasks => "tasks",
+            Self::SecondProcess => "second-process",
             Self::PageCache => "pagecache",
         }
     }
@@ -70,7 +82,7 @@ impl Workload {
         Duration::from_millis(match self {
             Self::Durable | Self::Channels => 1600,
             Self::Nondurable | Self::Scan | Self::Reopen => 800,
-            Self::Tail | Self::Tasks | Self::PageCache => 1500,
+            Self::Tail | Self::Tasks | Self::SecondProcess | Self::PageCache => 1500,
         })
     }
 
@@ -80,6 +92,7 @@ impl Workload {
             Self::Durable => durable::row_count(quick, open_loop),
             Self::Nondurable => nondurable::ROW_COUNT,
             Self::Tail | Self::Channels | Self::Tasks => 2,
+            Self::SecondProcess => second_process::ROW_COUNT,
             Self::Scan | Self::PageCache => 1,
             Self::Reopen => reopen::ROW_COUNT,
         }
@@ -95,6 +108,7 @@ impl Workload {
             Self::Reopen => reopen::run(session),
             Self::Channels => channels::run(session),
             Self::Tasks => tasks::run(session),
+            Self::SecondProcess => second_process::run(session),
             Self::PageCache => page_cache::run(session),
         }
     }

@@ -22,6 +22,8 @@ pub mod overlay;
 pub mod run;
 #[cfg(feature = "sim")]
 pub mod sim;
+#[cfg(all(test, not(redex_loom)))]
+mod tests;
 pub mod view;
 
 use std::io;
