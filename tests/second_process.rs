@@ -113,10 +113,12 @@ fn write(dir: &Path, life: u64) {
     redex.close().wait().unwrap();
 }
 
+/// Of one channel, in order: what was durable, and when.
+type Told = Vec<(u64, u64)>;
+
 struct Writer {
     process: Child,
-    /// By channel, in order: what was durable, and when.
-    told: Arc<Mutex<Vec<Vec<(u64, u64)>>>>,
+    told: Arc<Mutex<Vec<Told>>>,
     reader: std::thread::JoinHandle<()>,
 }
 
@@ -195,7 +197,7 @@ fn a_second_process_sees_what_the_first_made_durable() {
         let mut writer = Writer::start(dir.path(), life);
         // A kill comes in the middle of a life, or when all was written.
         let kill_at = if life % 4 == 1 { EVENTS / 2 } else { EVENTS };
-        let mut first = vec![None; CHANNELS];
+        let mut first = [None; CHANNELS];
         loop {
             assert!(begun.elapsed() < TIME_MAX, "life {life} comes to no end");
             let mut appended = 0;

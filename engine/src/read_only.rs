@@ -13,7 +13,7 @@ use crate::error::{OpenError, OpenFileError};
 use crate::file::{PublishedWait, RedexFile};
 use crate::follow::load::Trouble;
 use crate::follow::run::Following;
-use crate::follow::{Follower, ground};
+use crate::follow::{Follower, ground, judge};
 use crate::io::Disk;
 use crate::io::posix::PosixDisk;
 use crate::read::offload::Offload;
@@ -128,26 +128,23 @@ fn open_disk(base: &Path) -> Result<Arc<dyn Disk>, OpenError> {
 /// Finds the store, whatever its writer does meanwhile.
 fn find(disk: &Arc<dyn Disk>) -> Result<Follower, OpenError> {
     let mut failed = None;
+    let ground = ground(disk.clone(), Clock::system(), Arc::new(Offload::new("redex-read", 1)));
     for _ in 0..ATTEMPTS {
-        let offload = Arc::new(Offload::new("redex-read", 1));
-        let mut follower = match Follower::open(ground(disk.clone(), Clock::system(), offload)) {
-            Ok(follower) => follower,
+        match Follower::open(ground.clone()) {
+            Ok(mut follower) => match follower.judge() {
+                Ok(()) | Err(Trouble::Moved) => return Ok(follower),
+                Err(Trouble::Failed(error)) => failed = Some(error),
+            },
             Err(Trouble::Failed(error @ OpenError::NoStore { .. })) => return Err(error),
-            Err(trouble) => {
-                if let Trouble::Failed(error) = trouble {
-                    failed = Some(error);
-                }
-                std::thread::sleep(PAUSE);
-                continue;
-            }
-        };
-        match follower.judge() {
-            Ok(()) | Err(Trouble::Moved) => return Ok(follower),
             Err(Trouble::Failed(error)) => failed = Some(error),
+            Err(Trouble::Moved) => {}
         }
         std::thread::sleep(PAUSE);
     }
-    Err(failed.unwrap_or(OpenError::Busy { path: PathBuf::new() }))
+    match failed {
+        Some(error) => Err(error),
+        None => Err(judge(&ground).err().unwrap_or(OpenError::Busy { path: PathBuf::new() })),
+    }
 }
 
 /// A channel, open for reading: the reading half of [`RedexFile`]. A cheap clone.

@@ -74,6 +74,8 @@ pub struct Follower {
     ground: Ground,
     store: Superblock,
     shards: Vec<Shard>,
+    /// Whether everything has to be found anew.
+    again: bool,
     /// Attempts that failed since the last that did not.
     failures: u32,
     failed: bool,
@@ -92,7 +94,7 @@ impl Follower {
         let shards =
             (0..store.shards.len()).map(|index| Shard { view: view(index), cursor: None, checkpoint: None, idle: 0 });
         let shards = shards.collect();
-        let mut follower = Self { ground, store, shards, failures: 0, failed: false };
+        let mut follower = Self { ground, store, shards, again: false, failures: 0, failed: false };
         for index in 0..follower.shards.len() {
             follower.load(index)?;
         }
@@ -130,10 +132,11 @@ impl Follower {
         }
         match self.try_poll() {
             Ok(polled) => {
-                self.failures = 0;
+                (self.again, self.failures) = (false, 0);
                 polled
             }
             Err(trouble) => {
+                self.again = true;
                 if let Trouble::Failed(error) = trouble {
                     self.failures += 1;
                     if self.failures >= ATTEMPTS {
@@ -147,7 +150,7 @@ impl Follower {
 
     fn try_poll(&mut self) -> Result<Polled, Trouble> {
         let mut polled = Polled::Nothing;
-        if self.failures > 0 {
+        if self.again {
             // It may be an open file that failed: the next one is found by its name.
             (0..self.shards.len()).try_for_each(|index| self.load(index))?;
         }
@@ -295,6 +298,13 @@ impl Follower {
     }
 }
 
+/// Says what a writer would say of the journals of a store that cannot be found, if nobody is writing it.
+pub fn judge(ground: &Ground) -> Result<(), OpenError> {
+    let Ok(store) = read_store(ground) else { return Ok(()) };
+    let open = |index: &usize| store.shards[*index].clean.is_none() && store.shards[*index].segment.0 > 0;
+    (0..store.shards.len()).filter(open).try_for_each(|index| Place::new(&ground.disk, &store, index).judge())
+}
+
 /// Takes over the files of a checkpoint. `false` if they are gone, or a channel was opened meanwhile.
 fn take_checkpoint(view: &View, place: &Place<'_>, checkpoint: &CheckpointEntry) -> Result<bool, Trouble> {
     let states = match view.load_new(place, &checkpoint.files) {
@@ -303,9 +313,7 @@ fn take_checkpoint(view: &View, place: &Place<'_>, checkpoint: &CheckpointEntry)
     };
     let tails = match view.load_tails(&states) {
         Err(error) if is_gone(&error) => return Ok(false),
-        // Damage in the tail of a channel is that channel's own: it goes on from memory.
-        Err(_) => return Ok(false),
-        Ok(tails) => tails,
+        tails => tails.map_err(|error| OpenError::Checkpoint { shard: place.shard, error })?,
     };
     Ok(view.take_checkpoint(&checkpoint.files, states, tails)?)
 }
