@@ -34,7 +34,7 @@ const CHANNEL_ATTEMPTS: u32 = 250;
 /// shows is durable: an event is seen within 10 ms of becoming so, and what was seen is never taken back, but by
 /// a truncation that the writer asked for. When the writer closes the store, is killed, or opens it again, this one goes on.
 ///
-/// A thread looks at the store: every half millisecond while events come, every 3 ms when none do. It keeps in memory what lies in the
+/// A thread looks at the store: every half millisecond while events come, every 2 ms when none do. It keeps in memory what lies in the
 /// journals above the last checkpoint: 64 MiB a shard as a rule, 256 MiB at most, by the writer's settings.
 ///
 /// ```

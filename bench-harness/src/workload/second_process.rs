@@ -93,11 +93,17 @@ fn beside(session: &mut Session) -> anyhow::Result<()> {
     let file = store::channel(&redex, CHANNEL, FsyncPolicy::EveryN(UNFLUSHED))?;
     file.append_durable(payloads.get(0)).wait().context("appending")?;
     let (mut alone, mut followed) = (Turns::default(), Turns::default());
-    for _ in 0..TURN_COUNT {
-        alone.push(full_speed(&file, &payloads, time)?);
-        let reader = Reader::start(&dir, false)?;
-        followed.push(full_speed(&file, &payloads, time)?);
-        reader.end()?;
+    for turn in 0..TURN_COUNT {
+        // Now the one first, now the other.
+        for is_followed in [turn % 2 == 0, turn % 2 == 1] {
+            if is_followed {
+                let reader = Reader::start(&dir, false)?;
+                followed.push(full_speed(&file, &payloads, time)?);
+                reader.end()?;
+            } else {
+                alone.push(full_speed(&file, &payloads, time)?);
+            }
+        }
     }
     close(session, file, redex)?;
     for (mode, turns) in [("alone", &alone), ("followed", &followed)] {

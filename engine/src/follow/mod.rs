@@ -43,6 +43,8 @@ use crate::redex::ChannelInfo;
 use crate::store::open::read_superblock;
 use crate::store::superblock::Superblock;
 
+/// Polls without news between two looks at STORE.
+const STORE_AFTER: u64 = 2;
 /// Polls without news after which the place in the journal is looked at: whether it is still there.
 const LOOK_AFTER: u32 = 16;
 /// Polls without news after which a commit that does not hold is judged.
@@ -79,6 +81,8 @@ pub struct Follower {
     /// Attempts that failed since the last that did not.
     failures: u32,
     failed: bool,
+    /// Polls without news.
+    quiet: u64,
 }
 
 impl Follower {
@@ -94,7 +98,7 @@ impl Follower {
         let shards =
             (0..store.shards.len()).map(|index| Shard { view: view(index), cursor: None, checkpoint: None, idle: 0 });
         let shards = shards.collect();
-        let mut follower = Self { ground, store, shards, again: false, failures: 0, failed: false };
+        let mut follower = Self { ground, store, shards, again: false, failures: 0, failed: false, quiet: 0 };
         for index in 0..follower.shards.len() {
             follower.load(index)?;
         }
@@ -159,8 +163,11 @@ impl Follower {
                 polled = Polled::News;
             }
         }
-        if polled == Polled::Nothing && self.look_at_store()? {
-            polled = Polled::News;
+        if polled == Polled::Nothing {
+            self.quiet += 1;
+            if self.quiet.is_multiple_of(STORE_AFTER) && self.look_at_store()? {
+                polled = Polled::News;
+            }
         }
         Ok(polled)
     }

@@ -12,7 +12,7 @@ use super::{Follower, Polled};
 const QUICK: Duration = Duration::from_micros(500);
 /// Between two polls when none does. The writer leaves a witness of its last commit after 2 ms without another; that, this, and
 /// the reads of a poll are within the 10 ms in which a durable event is to be seen.
-const SLOW: Duration = Duration::from_millis(3);
+const SLOW: Duration = Duration::from_millis(2);
 
 /// A follower and the thread that polls it. Ends with the last clone.
 #[derive(Debug)]
