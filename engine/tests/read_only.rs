@@ -115,3 +115,53 @@ fn a_tail_follows_the_writer_over_everything() {
     assert_eq!(again.len() as u64, next);
     assert!(again.iter().all(|event| event.payload == payload(1, event.seq)));
 }
+
+/// A damaged store is refused with the words that a writer would use.
+#[test]
+fn damage_is_told_as_a_writer_would_tell_it() {
+    for (place, offset) in [("STORE", 40), ("checkpoint/000", 4100), ("journal/000", 4096 + 20)] {
+        let dir = tempfile::tempdir().unwrap();
+        let redex = small(dir.path()).shards(1).build().unwrap();
+        append(&redex.open_file("log", config()).unwrap(), 1, 30);
+        redex.close().wait().unwrap();
+        let path = dir.path().join(place);
+        let in_use = |path: &std::path::PathBuf| !path.to_string_lossy().contains("spare");
+        let named = match path.is_dir() {
+            true => files(&path).into_iter().map(|file| file.0).rfind(in_use).unwrap(),
+            false => path,
+        };
+        let mut bytes = std::fs::read(&named).unwrap();
+        for at in (offset..bytes.len()).step_by(4096) {
+            bytes[at] ^= 1;
+        }
+        std::fs::write(&named, bytes).unwrap();
+        let reader = Redex::open_read_only(dir.path()).unwrap_err().to_string();
+        let writer = small(dir.path()).build().unwrap_err().to_string();
+        assert_eq!(reader, writer, "{place}");
+    }
+}
+
+/// The same streams on a runtime: history, payloads that went around the journal, and what comes.
+#[tokio::test]
+async fn a_reader_works_on_a_runtime() {
+    use futures_util::StreamExt;
+    let dir = tempfile::tempdir().unwrap();
+    let redex = Redex::open(dir.path()).unwrap();
+    let file = redex.open_file("log", RedexFileConfig::default().with_persistent(true)).unwrap();
+    let big: Vec<u8> = (0..700_000_u32).map(|i| (i * 7 + i / 256) as u8).collect();
+    for payload in [&b"first"[..], &big, b"between two of the large", &big[1..], b"last"] {
+        file.append_durable(payload).await.unwrap();
+    }
+    let reader = Redex::open_read_only(dir.path()).unwrap();
+    let followed = reader.open_file("log").unwrap();
+    let mut tail = followed.subscribe_from(0).await.unwrap();
+    for wanted in [&b"first"[..], &big, b"between two of the large", &big[1..], b"last"] {
+        assert!(tail.next().await.unwrap().payload == wanted);
+    }
+    let (next, _) = tokio::join!(tail.next(), async { file.append_durable(&big[2..]).await.unwrap() });
+    assert!(next.unwrap().payload == &big[2..]);
+    assert_eq!(followed.read_range(1, 4).await.unwrap().len(), 3);
+    drop((reader, followed));
+    assert!(tail.next().await.is_none());
+    redex.close().await.unwrap();
+}
