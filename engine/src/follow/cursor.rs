@@ -21,7 +21,7 @@ use crate::journal::{read_header, segment_path};
 
 /// Bytes of the first look at a time: one read of the device, whether there is news or not.
 const LOOK_BYTES: usize = 16 << 10;
-/// Bytes read at once while there is news.
+/// Bytes read at once at the most, unless a commit has more.
 const READ_BYTES: usize = 1 << 20;
 
 /// A commit that was read whole.
@@ -195,11 +195,14 @@ impl JournalCursor {
             count += step.commits;
             match step.next {
                 Next::Look => break,
-                Next::Read(bytes) if bytes as u64 <= self.size - self.offset => window = bytes,
+                // By and by more: what is read in vain stays in proportion to what has come.
+                Next::Read(needed) if needed as u64 <= self.size - self.offset => {
+                    window = needed.max((window * 4).min(READ_BYTES));
+                }
                 // It says that it goes on behind the end of the file: another life's, or damage.
                 Next::Read(_) => break,
                 Next::Roll(next) => match self.enter(next)? {
-                    true => window = READ_BYTES,
+                    true => {}
                     false => return Ok(Found::Gone),
                 },
             }
@@ -224,7 +227,7 @@ impl JournalCursor {
         let (mut at, mut commits) = (0, 0);
         let next = loop {
             if at + BLOCK_SIZE > read {
-                break Next::Read(READ_BYTES.min((self.size - self.offset) as usize - at));
+                break Next::Read(0);
             }
             match self.look(at, read)? {
                 Look::Commit { size, commit, durable_lsn, roll } => {
@@ -237,7 +240,7 @@ impl JournalCursor {
                         break Next::Roll(next);
                     }
                 }
-                Look::Cut(size) => break Next::Read(size.max(READ_BYTES.min((self.size - self.offset) as usize - at))),
+                Look::Cut(size) => break Next::Read(size),
                 Look::Nothing { is_begun } => {
                     self.is_begun = is_begun;
                     break Next::Look;
@@ -245,8 +248,7 @@ impl JournalCursor {
             }
         };
         self.offset += at as u64;
-        let done = matches!(next, Next::Read(0));
-        Ok(Taken { commits, next: if done { Next::Look } else { next } })
+        Ok(Taken { commits, next })
     }
 
     fn look(&self, at: usize, read: usize) -> Result<Look, CursorError> {
@@ -322,7 +324,7 @@ struct Taken {
 enum Next {
     /// Another look, later.
     Look,
-    /// So many bytes, at once.
+    /// More, at once: so many bytes at the least.
     Read(usize),
     Roll(SegmentNo),
 }
