@@ -8,6 +8,8 @@
 mod pieces;
 #[path = "golden/store.rs"]
 mod store;
+#[path = "golden/time_blocks.rs"]
+mod time_blocks;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,5 +52,6 @@ fn regenerate() {
     assert!(!dir.exists(), "{} is there: golden files are never written again", dir.display());
     fs::create_dir_all(&dir).unwrap();
     pieces::write(&dir);
+    time_blocks::write(&dir);
     store::write(&dir);
 }

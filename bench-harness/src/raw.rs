@@ -115,6 +115,15 @@ pub(crate) fn cached_bytes(file: &File) -> io::Result<u64> {
     }
 }
 
+/// Asks the kernel to take a file's pages out of the page cache.
+pub(crate) fn uncache(file: &File) -> io::Result<()> {
+    // SAFETY: takes no memory.
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
 fn cachestat(file: &File) -> io::Result<u64> {
     // A length of 0 means to the end of the file.
     let range = [0_u64; 2];

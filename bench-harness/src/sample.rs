@@ -77,6 +77,11 @@ impl Turns {
         self.0.push(turn);
     }
 
+    /// How many turns were taken.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether no turn was taken.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::tail::TailLimits;
+
 /// When `append` resolves and what a power cut can take at worst.
 ///
 /// `sync` and `close` always flush, whatever the policy.
@@ -27,16 +29,6 @@ pub enum FsyncPolicy {
         /// 8 bytes.
         max_bytes: u64,
     },
-}
-
-impl FsyncPolicy {
-    /// The longest that an event may stay unflushed, if the policy says so.
-    pub(crate) fn period(self) -> Option<Duration> {
-        match self {
-            Self::Interval(period) | Self::IntervalOrBytes { period, .. } => Some(period),
-            Self::Never | Self::EveryN(_) => None,
-        }
-    }
 }
 
 /// How much of a channel is kept, and for how long. Nothing is dropped unless a limit is set; with several, whichever cuts
@@ -245,14 +237,23 @@ impl RedexFileConfig {
         self.more.affinity.as_deref()
     }
 
+    /// Where segments end, the limits of what is kept considered.
+    pub(crate) fn tail_limits(&self, bounded: bool) -> TailLimits {
+        TailLimits {
+            segment_bytes: self.segment_bytes_wanted(),
+            segment_records: self.segment_records_wanted(),
+            bounded,
+        }
+    }
+
     /// Bytes of dat after which a segment ends, the limits considered.
-    pub(crate) fn segment_bytes_wanted(&self) -> u32 {
+    fn segment_bytes_wanted(&self) -> u32 {
         let part = self.more.retention.max_bytes.map_or(u64::MAX, |limit| limit / PARTS);
         self.segment_bytes.min(part.max(*SEGMENT_BYTES_RANGE.start())) as u32
     }
 
     /// Records after which a segment ends, the limits considered.
-    pub(crate) fn segment_records_wanted(&self) -> u64 {
+    fn segment_records_wanted(&self) -> u64 {
         let retention = self.more.retention;
         // A record counts 20 bytes, so a limit of bytes ends a segment of tiny events too.
         let by_bytes = retention.max_bytes.map(|limit| limit / PARTS / 20);

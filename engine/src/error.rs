@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use crate::channel_name::{ChannelName, ChannelNameError};
 use crate::ids::ShardId;
+use crate::index::{IndexOpenError, IndexWaitError};
 use crate::journal::scan::JournalError;
+use crate::read::cursor::CursorParseError;
 use crate::read::subscribe::TailEnd;
 use crate::segment::block::BlockError;
+use crate::segment::footer::FooterError;
 use crate::segment::record::RecordError;
 use crate::store::checkpoint::CheckpointError;
 use crate::store::meta::MetaError;
@@ -240,6 +243,12 @@ pub enum OpenFileError {
         /// Which channel.
         channel: ChannelName,
     },
+    /// The channel is being deleted. Wait for that, then open it again: it will be a new one.
+    #[error("channel {channel} is being deleted; wait for that, then open it again")]
+    BeingDeleted {
+        /// Which channel.
+        channel: ChannelName,
+    },
     /// `close` was called.
     #[error("the store is closed; open it again for its channels")]
     Closed,
@@ -291,6 +300,16 @@ pub enum AppendError {
         /// Most events a batch may have.
         count_limit: usize,
     },
+    /// Somebody else has appended: nothing was. Read from `expected` on, decide anew, and append at `actual`.
+    #[error("channel {channel}: the next event would be {actual}, not {expected}; read what came, and decide anew")]
+    OtherSeq {
+        /// Which channel.
+        channel: ChannelName,
+        /// The sequence that was to be given.
+        expected: u64,
+        /// The one that would have been.
+        actual: u64,
+    },
     /// An inline payload has at most 8 bytes; use `append`.
     #[error("channel {channel}: inline payload is {size} bytes, the limit is 8; use `append`")]
     NotInline {
@@ -325,6 +344,71 @@ pub enum AppendError {
     Poisoned(#[from] Poisoned),
 }
 
+/// Why a channel was not changed: its head, its end, its settings, or whether it is there. Unless it says otherwise the channel
+/// is as it was.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// There is no such channel.
+    #[error("there is no channel {channel}; `Redex::channels` lists those that are there")]
+    NotFound {
+        /// Which channel.
+        channel: ChannelName,
+    },
+    /// The position is not one that the channel has.
+    #[error(
+        "channel {channel} has events {head}..{next}: it cannot end at {end}; give a sequence from {head} to {next}"
+    )]
+    OutOfRange {
+        /// Which channel.
+        channel: ChannelName,
+        /// The position.
+        end: u64,
+        /// First event that is there.
+        head: u64,
+        /// Sequence of the next event.
+        next: u64,
+    },
+    /// A batch has channels of several shards: no commit can hold it. Make them with the same
+    /// [`RedexFileConfig::with_affinity`](crate::RedexFileConfig::with_affinity).
+    #[error(
+        "channels {channel} and {other} lie on different shards, so no batch can be atomic over both; \
+         make them with the same affinity"
+    )]
+    Apart {
+        /// Which channel.
+        channel: ChannelName,
+        /// The other one.
+        other: ChannelName,
+    },
+    /// Split the batch: it must fit one commit.
+    #[error("the batch takes {size} bytes of a commit, the limit is {limit}; split it")]
+    BatchTooLarge {
+        /// What it takes, bytes.
+        size: usize,
+        /// What a commit has room for, bytes.
+        limit: usize,
+    },
+    /// An append of the batch was refused, and with it all of it.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// What the limits drop could not be found out, since events cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The channel could not be opened for it.
+    #[error(transparent)]
+    OpenFile(Arc<OpenFileError>),
+    /// The channel, or the store, was closed.
+    #[error("channel {channel} is closed; open it again to change it")]
+    Closed {
+        /// Which channel.
+        channel: ChannelName,
+    },
+    /// A write or flush failed. Whether the change was made is known after the next open.
+    #[error(transparent)]
+    Poisoned(#[from] Poisoned),
+}
+
 /// Why events could not be read. Reading again may help only after [`ReadError::Io`].
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -338,6 +422,18 @@ pub enum ReadError {
         start: u64,
         /// End, exclusive.
         end: u64,
+    },
+    /// The range of times ends before it begins. Give the earlier time first.
+    #[error(
+        "channel {channel}: the times from {start_us} to {end_us} us end before they begin; give the earlier one first"
+    )]
+    BadTimeRange {
+        /// Which channel.
+        channel: ChannelName,
+        /// Start, microseconds since the Unix epoch.
+        start_us: u64,
+        /// End, exclusive, likewise.
+        end_us: u64,
     },
     /// An index block is damaged. Events before and behind can be read; for these the store has to be restored from a copy.
     #[error(
@@ -402,6 +498,27 @@ pub enum ReadError {
         #[source]
         source: Arc<io::Error>,
     },
+    /// The events were dropped by the channel's limits, or by `trim_head`, while they were to be read. Read on from `to`.
+    #[error("channel {channel}: events {from}..{to} were dropped by retention; read on from {to}")]
+    Trimmed {
+        /// Which channel.
+        channel: ChannelName,
+        /// First event that was to be read.
+        from: u64,
+        /// First event that is there.
+        to: u64,
+    },
+    /// The events were cut off, by `truncate_suffix` or `reset_channel`, while they were to be read. Those from `from` on are
+    /// others now, or yet to come.
+    #[error("channel {channel}: events {from}..{to} were cut off; forget them, and read on from {from}")]
+    CutOff {
+        /// Which channel.
+        channel: ChannelName,
+        /// First event that is gone.
+        from: u64,
+        /// End of those that the reader had, exclusive.
+        to: u64,
+    },
     /// The file is shorter than the channel's state says.
     #[error(
         "channel {channel}: {file} ends at byte {offset}, but events {from}..{to} should follow; \
@@ -418,6 +535,43 @@ pub enum ReadError {
         from: u64,
         /// End of the events missing, exclusive.
         to: u64,
+    },
+}
+
+/// What a check of a channel found wrong ([`crate::VerifyReport`]).
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Damage {
+    /// Events cannot be read: what a reader of them is told.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The footer of a sealed segment is damaged. Its events can be read; searches by time read more of it.
+    #[error("the footer is damaged")]
+    Footer(#[source] FooterError),
+    /// The footer is whole, but the files are not what it says.
+    #[error("field `{field}` of the footer is not what the files hold")]
+    FooterField {
+        /// Name of the field.
+        field: &'static str,
+    },
+    /// Every index block is whole, but they are not those that were sealed.
+    #[error("the index blocks have the hash {found:#010x}, the footer says {expected:#010x}")]
+    IdxHash {
+        /// What the footer says.
+        expected: u32,
+        /// What the blocks have.
+        found: u32,
+    },
+    /// A time block is damaged, or not what the index blocks hold. Searches by time read more of the segment.
+    #[error("a time block is damaged")]
+    TimeBlock,
+    /// An event is earlier than one in front of it.
+    #[error("the time goes back from {before_us} to {time_us} us")]
+    TimeBackwards {
+        /// Time of an event in front, microseconds since the Unix epoch.
+        before_us: u64,
+        /// Time of the event.
+        time_us: u64,
     },
 }
 
@@ -504,6 +658,9 @@ pub enum RedexError {
     /// See [`ReadError`].
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// See [`ChangeError`].
+    #[error(transparent)]
+    Change(#[from] ChangeError),
     /// See [`SubscribeError`].
     #[error(transparent)]
     Subscribe(#[from] SubscribeError),
@@ -519,6 +676,19 @@ pub enum RedexError {
     /// See [`ChannelNameError`].
     #[error(transparent)]
     Name(#[from] ChannelNameError),
+    /// A value that does not encode, or an event that does not decode:
+    /// [`TypedAppendError::Encode`](crate::typed::TypedAppendError::Encode) or [`Undecodable`](crate::typed::Undecodable).
+    #[error(transparent)]
+    Codec(Box<dyn std::error::Error + Send + Sync>),
+    /// See [`CursorParseError`].
+    #[error(transparent)]
+    Cursor(#[from] CursorParseError),
+    /// See [`IndexOpenError`].
+    #[error(transparent)]
+    IndexOpen(#[from] IndexOpenError),
+    /// See [`IndexWaitError`].
+    #[error(transparent)]
+    IndexWait(#[from] IndexWaitError),
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::segment::record::INLINE_SIZE_MAX;
+use crate::segment::warm::MappedFile;
 use crate::tail::page::Page;
 
 /// One event of a channel.
@@ -19,12 +20,48 @@ pub struct RedexEvent {
     pub time: EventTime,
 }
 
+/// One event, borrowed from the memory that it lies in; see [`EventChunk`](crate::EventChunk).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventRef<'c> {
+    /// Position in the channel: dense, the first event is 0.
+    pub seq: u64,
+    /// The bytes that were appended.
+    pub payload: &'c [u8],
+    /// When it was appended.
+    pub time: EventTime,
+}
+
+impl EventRef<'_> {
+    /// An event of its own, with a copy of the payload.
+    #[must_use]
+    pub fn to_event(&self) -> RedexEvent {
+        let payload = match self.payload.len() {
+            ..=INLINE_SIZE_MAX => Payload::inline(self.payload),
+            _ => Payload::shared(bytes::Bytes::copy_from_slice(self.payload)),
+        };
+        RedexEvent { seq: self.seq, payload, time: self.time }
+    }
+}
+
 /// Wall clock of an append: microseconds since the Unix epoch, at the resolution of the kernel's tick. Never decreases
 /// within a channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventTime(pub(crate) u64);
 
 impl EventTime {
+    /// This many microseconds since the Unix epoch.
+    #[must_use]
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// A time of the standard library, rounded down to microseconds; one before the Unix epoch is the epoch.
+    #[must_use]
+    pub fn from_system_time(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+    }
+
     /// Microseconds since the Unix epoch.
     #[must_use]
     pub fn as_micros(self) -> u64 {
@@ -38,9 +75,15 @@ impl EventTime {
     }
 }
 
+impl From<SystemTime> for EventTime {
+    fn from(time: SystemTime) -> Self {
+        Self::from_system_time(time)
+    }
+}
+
 /// Bytes of an event: derefs to `[u8]`. A cheap clone.
 ///
-/// It keeps the memory that it lies in alive, which may be a page of many events; `to_vec` copies.
+/// It keeps the memory that it lies in alive, which may be a page of many events, or a mapped segment; `to_vec` copies.
 #[derive(Clone)]
 pub struct Payload(Bytes);
 
@@ -48,7 +91,21 @@ pub struct Payload(Bytes);
 enum Bytes {
     Inline { bytes: [u8; INLINE_SIZE_MAX], len: u8 },
     Page { page: Arc<Page>, from: u32, len: u32 },
+    Mapped { file: Arc<MappedFile>, from: u32, len: u32 },
     Shared(bytes::Bytes),
+}
+
+/// A part of a mapped file, as the owner of a [`bytes::Bytes`].
+struct MappedBytes {
+    file: Arc<MappedFile>,
+    from: u32,
+    len: u32,
+}
+
+impl AsRef<[u8]> for MappedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.file.bytes()[self.from as usize..self.from as usize + self.len as usize]
+    }
 }
 
 impl Payload {
@@ -62,6 +119,29 @@ impl Payload {
         Self(Bytes::Page { page, from: range.start as u32, len: range.len() as u32 })
     }
 
+    /// Bytes of a mapped file; none if it has not so many.
+    #[inline]
+    pub(crate) fn mapped(file: &Arc<MappedFile>, from: u32, len: u32) -> Self {
+        if from as usize + len as usize > file.bytes().len() {
+            return Self::inline(&[]);
+        }
+        Self(Bytes::Mapped { file: file.clone(), from, len })
+    }
+
+    /// Whether the bytes are still what was appended.
+    ///
+    /// A payload of an older event may lie in its segment's file, mapped. The engine never changes that file; another program that
+    /// cuts it takes the bytes away, which then read as zeros. `false` says so: read the event again, which gives it, or tells
+    /// what is missing. `true` in all other cases. A program whose files others may cut asks after it has used the bytes; it costs
+    /// a system call for such a payload.
+    #[must_use]
+    pub fn is_intact(&self) -> bool {
+        match &self.0 {
+            Bytes::Mapped { file, .. } => file.is_current(),
+            Bytes::Inline { .. } | Bytes::Page { .. } | Bytes::Shared(_) => true,
+        }
+    }
+
     pub(crate) fn shared(bytes: bytes::Bytes) -> Self {
         Self(Bytes::Shared(bytes))
     }
@@ -71,6 +151,7 @@ impl Payload {
     pub fn into_bytes(self) -> bytes::Bytes {
         match self.0 {
             Bytes::Shared(bytes) => bytes,
+            Bytes::Mapped { file, from, len } => bytes::Bytes::from_owner(MappedBytes { file, from, len }),
             Bytes::Inline { .. } | Bytes::Page { .. } => bytes::Bytes::copy_from_slice(&self),
         }
     }
@@ -84,6 +165,7 @@ impl Deref for Payload {
         match &self.0 {
             Bytes::Inline { bytes, len } => &bytes[..usize::from(*len)],
             Bytes::Page { page, from, len } => page.published_bytes(*from as usize..(from + len) as usize),
+            Bytes::Mapped { file, from, len } => &file.bytes()[*from as usize..*from as usize + *len as usize],
             Bytes::Shared(bytes) => bytes,
         }
     }

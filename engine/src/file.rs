@@ -4,7 +4,6 @@ use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use crate::append::backlog::{Ticket, Waiting, line_up, relieve};
@@ -14,9 +13,12 @@ use crate::channel::Channel;
 use crate::channel_name::ChannelName;
 use crate::config::RedexFileConfig;
 use crate::error::{AppendError, SyncError};
+use crate::event::EventTime;
 use crate::ids::Seq;
 use crate::read::range::{ReadOne, ReadRange, Scan};
 use crate::read::subscribe::{Cursor, From, Subscribe, TailResults};
+use crate::read::time::{ReadTimeRange, SeekTime};
+use crate::read::verify::Verify;
 use crate::tail::waiters::Registration;
 
 /// A channel: a named, append-only log. A cheap clone; all clones are the same channel.
@@ -46,6 +48,16 @@ impl RedexFile {
         Self { channel, generation }
     }
 
+    /// What its users share.
+    pub(crate) fn channel(&self) -> &Arc<Channel> {
+        &self.channel
+    }
+
+    /// Whether this handle was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.channel.is_closed(self.generation)
+    }
+
     fn closed(&self) -> Option<AppendError> {
         self.channel.is_closed(self.generation).then(|| AppendError::Closed { channel: self.channel.name.clone() })
     }
@@ -56,10 +68,10 @@ impl RedexFile {
         &self.channel.name
     }
 
-    /// The configuration that it was opened with.
+    /// Its present settings.
     #[must_use]
-    pub fn config(&self) -> &RedexFileConfig {
-        &self.channel.config
+    pub fn config(&self) -> RedexFileConfig {
+        self.channel.config.get()
     }
 
     /// Appends one event, and resolves to its sequence as the channel's policy says.
@@ -74,7 +86,7 @@ impl RedexFile {
     #[inline]
     pub fn append(&self, payload: impl AsRef<[u8]>) -> Append<'_> {
         match self.closed() {
-            None => Append::one(&self.channel, payload.as_ref(), false),
+            None => Append::one(&self.channel, payload.as_ref(), false, None),
             Some(error) => Append::failed(&self.channel, error),
         }
     }
@@ -83,7 +95,7 @@ impl RedexFile {
     #[inline]
     pub fn append_durable(&self, payload: impl AsRef<[u8]>) -> Append<'_> {
         match self.closed() {
-            None => Append::one(&self.channel, payload.as_ref(), true),
+            None => Append::one(&self.channel, payload.as_ref(), true, None),
             Some(error) => Append::failed(&self.channel, error),
         }
     }
@@ -103,7 +115,7 @@ impl RedexFile {
     /// one commit (100,000 events with the default journal); a larger batch may be cut.
     pub fn append_batch<P: AsRef<[u8]>>(&self, payloads: &[P]) -> AppendBatch<'_> {
         match self.closed() {
-            None => AppendBatch::new(&self.channel, payloads, false),
+            None => AppendBatch::new(&self.channel, payloads, false, None),
             Some(error) => AppendBatch::failed(&self.channel, error),
         }
     }
@@ -111,7 +123,32 @@ impl RedexFile {
     /// Appends several events as [`RedexFile::append_batch`] does, and resolves when all are durable.
     pub fn append_batch_durable<P: AsRef<[u8]>>(&self, payloads: &[P]) -> AppendBatch<'_> {
         match self.closed() {
-            None => AppendBatch::new(&self.channel, payloads, true),
+            None => AppendBatch::new(&self.channel, payloads, true, None),
+            Some(error) => AppendBatch::failed(&self.channel, error),
+        }
+    }
+
+    /// Appends one event if it gets the sequence `expected`, as when nobody else has appended since the caller looked:
+    /// compare and append. Resolves as [`RedexFile::append`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::OtherSeq`]: nothing was appended, and the next event has another sequence.
+    pub fn append_if(&self, expected: u64, payload: impl AsRef<[u8]>) -> Append<'_> {
+        match self.closed() {
+            None => Append::one(&self.channel, payload.as_ref(), false, Some(Seq(expected))),
+            Some(error) => Append::failed(&self.channel, error),
+        }
+    }
+
+    /// Appends several events as [`RedexFile::append_batch`] does, if the first gets the sequence `expected`.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::OtherSeq`]: nothing was appended, and the next event has another sequence.
+    pub fn append_batch_if<P: AsRef<[u8]>>(&self, expected: u64, payloads: &[P]) -> AppendBatch<'_> {
+        match self.closed() {
+            None => AppendBatch::new(&self.channel, payloads, false, Some(Seq(expected))),
             Some(error) => AppendBatch::failed(&self.channel, error),
         }
     }
@@ -144,6 +181,40 @@ impl RedexFile {
     /// Streams from `seq` to the present end, with bounded memory.
     pub fn read_from(&self, seq: u64) -> Scan {
         Scan::new(&self.channel, seq..self.next_seq().max(seq))
+    }
+
+    /// Sequence of the first event at or after a time ([`EventTime`], or the standard library's `SystemTime`); that of the next
+    /// event if all are earlier.
+    ///
+    /// At most two blocks of a sealed segment are read, beside its footer when it is looked for the first time.
+    pub fn seek_time(&self, time: impl Into<EventTime>) -> SeekTime {
+        SeekTime::new(&self.channel, time.into())
+    }
+
+    /// Reads the events from one time up to another, which is not included.
+    pub fn read_time_range<T: Into<EventTime>>(&self, range: Range<T>) -> ReadTimeRange {
+        ReadTimeRange::new(&self.channel, range.start.into()..range.end.into())
+    }
+
+    /// Checks everything that is there: on disk from the disk, every checksum, the order of times, what sealed segments say of
+    /// themselves; in memory the events there. Goes on behind damage, and reports all of it. Appends go on meanwhile; what comes
+    /// after the call is not checked.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), redex::RedexError> {
+    /// # let file = redex::Redex::in_memory().open_file("orders", redex::RedexFileConfig::default())?;
+    /// # file.append(b"an order").wait()?;
+    /// let report = file.verify().wait();
+    /// for finding in &report.findings {
+    ///     eprintln!("{finding}");
+    /// }
+    /// assert!(report.is_clean());
+    /// # assert_eq!(report.events, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn verify(&self) -> Verify {
+        Verify::new(&self.channel)
     }
 
     /// Subscribes to what comes from now on.
@@ -223,7 +294,7 @@ impl RedexFile {
     /// Sequence of the first event that is there.
     #[must_use]
     pub fn head_seq(&self) -> u64 {
-        self.channel.head.load(Ordering::Acquire)
+        self.channel.head().0
     }
 
     /// How many events are there.
@@ -255,7 +326,7 @@ impl RedexFile {
     /// The present end as a [`Cursor`].
     #[must_use]
     pub fn cursor(&self) -> Cursor {
-        Cursor { epoch: self.channel.epoch_now().0, seq: self.next_seq() }
+        Cursor { epoch: self.channel.epoch().0, seq: self.next_seq() }
     }
 }
 
@@ -291,7 +362,7 @@ impl<'f> Durable<'f> {
         relieve(self.channel);
         match mark.outcome() {
             None => {
-                if self.channel.persistence.is_none() {
+                if self.channel.persistence().is_none() {
                     // Nobody else publishes what waits there.
                     cx.waker().wake_by_ref();
                 }
@@ -311,7 +382,7 @@ impl<'f> Durable<'f> {
         if self.mark.is_some() {
             block_on(FULL_RETRY, |cx| self.poll_mark(cx));
         }
-        if self.channel.persistence.is_none() {
+        if self.channel.persistence().is_none() {
             return wait_in_memory(self.channel, self.below);
         }
         let reached = wait_durable(self.channel, self.below);
@@ -319,7 +390,7 @@ impl<'f> Durable<'f> {
     }
 
     fn result(&self, reached: Result<(), Gone>) -> Result<(), SyncError> {
-        let poisoned = self.channel.persistence.as_ref().and_then(|persistence| persistence.shard.poisoned());
+        let poisoned = self.channel.persistence().and_then(|persistence| persistence.shard.poisoned());
         match (reached, poisoned) {
             (Ok(()), Some(poisoned)) if self.all => Err(SyncError::Poisoned(poisoned.clone())),
             (reached, _) => reached.map_err(|gone| why(self.channel, self.below, gone)),
@@ -349,7 +420,7 @@ fn poll_in_memory(
 }
 
 fn why(channel: &Channel, below: Seq, _: Gone) -> SyncError {
-    match channel.persistence.as_ref().and_then(|persistence| persistence.shard.poisoned()) {
+    match channel.persistence().and_then(|persistence| persistence.shard.poisoned()) {
         Some(poisoned) => SyncError::Poisoned(poisoned.clone()),
         None => SyncError::Closed { channel: channel.name.clone(), seq: below.0.saturating_sub(1) },
     }
@@ -363,7 +434,7 @@ impl Future for Durable<'_> {
         if this.poll_mark(cx).is_pending() {
             return Poll::Pending;
         }
-        if this.channel.persistence.is_none() {
+        if this.channel.persistence().is_none() {
             return poll_in_memory(this.channel, this.below, &mut this.registration, cx);
         }
         poll_durable(this.channel, this.below, &mut this.registration, cx).map(|reached| this.result(reached))
@@ -393,7 +464,7 @@ impl PublishedWait<'_> {
         }
         channel.tail.wait_published(&mut self.registration, cx.waker());
         let over = channel.is_closed(self.generation)
-            || channel.persistence.as_ref().is_some_and(|p| p.shard.poisoned().is_some() || p.shard.is_closed());
+            || channel.persistence().is_some_and(|p| p.shard.poisoned().is_some() || p.shard.is_closed());
         if channel.tail.published() >= self.below {
             Poll::Ready(Ok(()))
         } else if over {

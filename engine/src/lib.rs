@@ -4,6 +4,9 @@
 //! that was acknowledged as durable survives a power cut. Reading the folders in the order of an event's path is reading the
 //! system: `append`, `tail`, `shard`, `journal`, `segment`; `docs/architecture.md` shows the whole on one page.
 //!
+//! On top of a [`RedexFile`]: [`TypedRedexFile`] for values instead of bytes, [`OrderedAppender`] for threads whose events need
+//! one order, [`RedexIndex`] to find events by what is in them.
+//!
 //! ```
 //! # fn main() -> Result<(), redex::RedexError> {
 //! # let dir = tempfile::tempdir().unwrap();
@@ -21,6 +24,7 @@
 //! ```
 
 mod append;
+mod batch;
 mod channel;
 mod channel_name;
 mod clock;
@@ -28,15 +32,22 @@ mod config;
 mod error;
 mod event;
 mod file;
+mod file_changes;
 mod follow;
 mod ids;
+pub mod index;
 mod io;
 mod journal;
+mod live_config;
+mod memory;
 mod options;
+pub mod ordered;
 mod random;
 mod read;
 mod read_only;
 mod redex;
+mod request;
+mod retention;
 mod segment;
 mod shard;
 #[cfg(feature = "sim")]
@@ -44,28 +55,42 @@ pub mod sim;
 mod store;
 mod sync;
 mod tail;
+pub mod typed;
 
 /// The bytes on disk, for tools that look into a store: what `docs/format.md` describes, and nothing that opens a file.
 pub mod format {
     pub use crate::ids::{ChannelId, CheckpointNo, Epoch, Lsn, SegmentNo, Seq, ShardId, StoreUuid};
     pub use crate::journal::format as journal;
-    pub use crate::segment::{block, footer, record};
+    pub use crate::segment::{block, footer, record, time_block};
     pub use crate::store::{envelope, meta, superblock};
 }
 
 pub use append::{Append, AppendBatch};
+pub use batch::{Batch, CommitBatch};
 pub use channel_name::{CHANNEL_NAME_SIZE_MAX, ChannelName, ChannelNameError, IntoChannelName};
 pub use config::{FsyncPolicy, RedexFileConfig, Retention};
 pub use error::{
-    AppendError, CloseError, OpenError, OpenFileError, Poisoned, ReadError, RedexError, SubscribeError, SyncError,
+    AppendError, ChangeError, CloseError, Damage, OpenError, OpenFileError, Poisoned, ReadError, RedexError,
+    SubscribeError, SyncError,
 };
-pub use event::{EventTime, Payload, RedexEvent};
+pub use event::{EventRef, EventTime, Payload, RedexEvent};
 pub use file::{Durable, PublishedWait, RedexFile};
 pub use ids::ShardId;
+#[doc(inline)]
+pub use index::{IndexOp, IndexStart, RedexIndex};
 pub use io::{IoFacts, RingFacts};
 pub use options::Backend;
-pub use read::range::{ReadOne, ReadRange, Scan};
+#[doc(inline)]
+pub use ordered::{OrderedAppender, Turn};
+pub use read::cursor::CursorParseError;
+pub use read::range::{ForEachRef, NextChunk, ReadOne, ReadRange, Scan};
 pub use read::subscribe::{Cursor, From, Subscribe, Tail, TailEnd, TailResults};
+pub use read::time::{ReadTimeRange, SeekTime};
+pub use read::verify::{Finding, Verify, VerifyReport};
 pub use read_only::{ReadOnlyFile, ReadOnlyRedex};
 pub use redex::{ChannelInfo, Close, Redex, RedexBuilder};
+pub use request::Change;
+pub use segment::chunk::{EventChunk, EventRefs};
 pub use shard::stats::Stats;
+#[doc(inline)]
+pub use typed::{Codec, Postcard, TypedEvent, TypedRedexFile};

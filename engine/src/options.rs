@@ -56,6 +56,8 @@ pub struct Options {
     pub checkpoint_limits: CheckpointLimits,
     /// Memory for pages.
     pub page_budget_bytes: usize,
+    /// Bytes of sealed segments mapped at the most.
+    pub mapped_bytes_max: u64,
     /// How I/O is done.
     pub backend: Backend,
     /// How a durable write is done, whatever the machine offers.
@@ -83,6 +85,7 @@ impl Default for Options {
             checkpoint_bytes: 64 << 20,
             checkpoint_limits: CheckpointLimits::default(),
             page_budget_bytes: 256 << 20,
+            mapped_bytes_max: 16 << 30,
             backend: Backend::Auto,
             durable_write: None,
             write_behind: Duration::from_millis(10),

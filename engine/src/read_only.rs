@@ -17,8 +17,11 @@ use crate::follow::{Follower, ground, judge};
 use crate::io::Disk;
 use crate::io::posix::PosixDisk;
 use crate::read::offload::Offload;
+use crate::event::EventTime;
 use crate::read::range::{ReadOne, ReadRange, Scan};
 use crate::read::subscribe::{Cursor, From, Subscribe, TailResults};
+use crate::read::time::{ReadTimeRange, SeekTime};
+use crate::read::verify::Verify;
 use crate::redex::{ChannelInfo, Redex};
 
 /// Attempts to find a store while its writer changes it, before an error is one.
@@ -170,7 +173,7 @@ impl ReadOnlyFile {
 
     /// The configuration that its writer gave it.
     #[must_use]
-    pub fn config(&self) -> &RedexFileConfig {
+    pub fn config(&self) -> RedexFileConfig {
         self.file.config()
     }
 
@@ -192,6 +195,22 @@ impl ReadOnlyFile {
     /// Streams from `seq` to the present end, with bounded memory.
     pub fn read_from(&self, seq: u64) -> Scan {
         self.file.read_from(seq)
+    }
+
+    /// Sequence of the first event at or after a time; see [`RedexFile::seek_time`].
+    pub fn seek_time(&self, time: impl Into<EventTime>) -> SeekTime {
+        self.file.seek_time(time)
+    }
+
+    /// Reads the events from one time up to another, which is not included.
+    pub fn read_time_range<T: Into<EventTime>>(&self, range: Range<T>) -> ReadTimeRange {
+        self.file.read_time_range(range)
+    }
+
+    /// Checks everything that is there; see [`RedexFile::verify`]. What lies above the writer's last checkpoint was checked when it
+    /// was taken from the journal.
+    pub fn verify(&self) -> Verify {
+        self.file.verify()
     }
 
     /// Subscribes to what comes from now on.

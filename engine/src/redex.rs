@@ -9,19 +9,23 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::append::wait::block_on;
-use crate::channel::{Channel, ChannelParts};
+use crate::batch::Batch;
+use crate::channel::{Channel, ChannelParts, Life};
 use crate::channel_name::{ChannelName, IntoChannelName};
 use crate::clock::Clock;
 use crate::config::{RedexFileConfig, SEGMENT_BYTES_RANGE};
-use crate::error::{CloseError, OpenError, OpenFileError};
+use crate::error::{ChangeError, CloseError, OpenError, OpenFileError};
 use crate::file::RedexFile;
-use crate::ids::{ChannelId, Epoch, Seq};
+use crate::file_changes::change;
+use crate::ids::{Epoch, Seq};
 use crate::io::probe::DurableWrite;
 use crate::options::{Backend, Options};
+use crate::request::Change;
+use crate::shard::errands::ErrandKind;
 use crate::shard::stats::Stats;
 use crate::store::Store;
 use crate::tail::pool::PagePool;
-use crate::tail::{Tail, TailLimits, TailStart};
+use crate::tail::{Tail, TailStart};
 
 /// A store of channels, on disk or in memory. A cheap clone; all clones are the same store.
 ///
@@ -152,7 +156,9 @@ impl Redex {
 
     /// Opens a channel, and makes it if there is none. Not asynchronous; the first persistent channel opens the store.
     ///
-    /// A channel that is open already is the same one, if the configuration is the same.
+    /// A channel that is open already is the same one, if the configuration is the same. One in memory that is opened as a
+    /// persistent one becomes that, in place, with these settings: its events and sequences stay, and so do its handles and
+    /// subscriptions; what it has is written soon, and is durable after `sync`. The other way round is an error.
     ///
     /// # Errors
     ///
@@ -167,8 +173,14 @@ impl Redex {
         if config.persistent() {
             self.check_dir(&state, &name)?;
         }
-        if let Some(channel) = state.channels.get(&name) {
-            check_conflict(channel, &config)?;
+        forget_deleted(&mut state, &name)?;
+        if let Some(channel) = state.channels.get(&name).cloned() {
+            if config.persistent() && channel.persistence().is_none() {
+                let store = self.store(&mut state, &name)?;
+                store.adopt(&channel, config)?;
+                return Ok(RedexFile::new(channel));
+            }
+            check_conflict(&channel, &config)?;
             return Ok(RedexFile::new(channel.clone()));
         }
         let channel = if config.persistent() {
@@ -208,12 +220,11 @@ impl Redex {
     }
 
     fn memory_channel(&self, name: &ChannelName, config: RedexFileConfig) -> Channel {
-        let limits = TailLimits { segment_bytes: config.segment_bytes() as u32, bounded: false };
+        let limits = config.tail_limits(false);
         // What is kept in memory for good is the user's own decision: no budget.
         let pool = PagePool::new(usize::MAX / 2, self.inner.options.page_budget_bytes);
         Channel::new(ChannelParts {
             name: name.clone(),
-            id: ChannelId::default(),
             config,
             tail: Tail::new(TailStart::default(), limits, pool),
             epochs: Vec::new(),
@@ -223,6 +234,74 @@ impl Redex {
             persistence: None,
             clock: self.inner.clock.clone(),
         })
+    }
+
+    /// Drops what the limits of each open channel do not keep; see [`RedexFile::sweep_retention`]. Gives the first error;
+    /// the others are swept all the same.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RedexFile::sweep_retention`].
+    pub fn sweep_retention(&self) -> Result<(), ChangeError> {
+        let channels: Vec<_> = self.state().channels.values().cloned().collect();
+        let sweeps: Vec<_> = channels.into_iter().map(|channel| RedexFile::new(channel).sweep_retention()).collect();
+        let results: Vec<_> = sweeps.into_iter().map(Change::wait).collect();
+        results.into_iter().try_for_each(|result| result.map(drop))
+    }
+
+    /// Begins a batch over several channels, which a crash keeps whole or not at all; see [`Batch`].
+    pub fn batch(&self) -> Batch {
+        Batch::default()
+    }
+
+    /// Deletes a channel with all its events, open or not. Handles refuse appends from now on, subscriptions end. Resolves
+    /// when that is durable: then the name is free for a new channel, and no crash brings the old one back. Its files go
+    /// soon afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError::NotFound`]; [`ChangeError::OpenFile`] for one that is not open and cannot be opened; [`ChangeError::Poisoned`].
+    pub fn delete_channel(&self, name: impl IntoChannelName) -> Change<()> {
+        self.change_channel(name, ErrandKind::Delete)
+    }
+
+    /// Drops all events of a channel, open or not: its sequences begin at 0 again, in a new epoch, as after
+    /// [`RedexFile::truncate_suffix`]. Handles stay.
+    ///
+    /// # Errors
+    ///
+    /// As [`Redex::delete_channel`].
+    pub fn reset_channel(&self, name: impl IntoChannelName) -> Change<()> {
+        self.change_channel(name, ErrandKind::Reset)
+    }
+
+    fn change_channel(&self, name: impl IntoChannelName, kind: ErrandKind) -> Change<()> {
+        let channel =
+            name.into_channel_name().map_err(OpenFileError::from).and_then(|name| self.channel_to_change(&name));
+        match channel {
+            Ok(Ok(channel)) => change(&channel, kind, drop),
+            Ok(Err(error)) => Change::decided(Err(error), drop),
+            Err(error) => Change::decided(Err(ChangeError::OpenFile(Arc::new(error))), drop),
+        }
+    }
+
+    fn channel_to_change(&self, name: &ChannelName) -> Result<Result<Arc<Channel>, ChangeError>, OpenFileError> {
+        let mut state = self.state();
+        forget_deleted(&mut state, name)?;
+        if state.closed {
+            return Ok(Err(ChangeError::Closed { channel: name.clone() }));
+        }
+        if let Some(channel) = state.channels.get(name) {
+            return Ok(Ok(channel.clone()));
+        }
+        if state.store.is_none() && state.dir.is_some() {
+            self.store(&mut state, name)?;
+        }
+        let store = state.store.clone().filter(|store| store.contains(name));
+        let Some(store) = store else { return Ok(Err(ChangeError::NotFound { channel: name.clone() })) };
+        let channel = store.open_as_stored(name, &self.inner.options)?;
+        state.channels.insert(name.clone(), channel.clone());
+        Ok(Ok(channel))
     }
 
     /// All channels: those that were opened, and those that lie in the store. Sorted by name.
@@ -235,11 +314,12 @@ impl Redex {
         let mut infos: Vec<ChannelInfo> = state
             .channels
             .values()
+            .filter(|channel| channel.life() != Life::Over)
             .map(|channel| ChannelInfo {
                 name: channel.name.clone(),
-                persistent: channel.persistence.is_some(),
+                persistent: channel.persistence().is_some(),
                 open: true,
-                head_seq: channel.head.load(std::sync::atomic::Ordering::Acquire),
+                head_seq: channel.head().0,
                 next_seq: channel.tail.published().0,
             })
             .collect();
@@ -270,7 +350,7 @@ impl Redex {
     pub fn close(&self) -> Close {
         let mut state = self.state();
         state.closed = true;
-        for channel in state.channels.values().filter(|channel| channel.persistence.is_none()) {
+        for channel in state.channels.values().filter(|channel| channel.persistence().is_none()) {
             channel.close(u32::MAX - 1);
         }
         let store = state.store.clone();
@@ -306,9 +386,21 @@ fn check_settings(name: &ChannelName, config: &RedexFileConfig) -> Result<(), Op
     })
 }
 
+/// A channel that was deleted is forgotten, and one that is being deleted is in the way of a namesake.
+fn forget_deleted(state: &mut State, name: &ChannelName) -> Result<(), OpenFileError> {
+    match state.channels.get(name).map(|channel| channel.life()) {
+        None | Some(Life::There) => Ok(()),
+        Some(Life::Ending) => Err(OpenFileError::BeingDeleted { channel: name.clone() }),
+        Some(Life::Over) => {
+            state.channels.remove(name);
+            Ok(())
+        }
+    }
+}
+
 /// An open channel has one configuration.
 fn check_conflict(channel: &Channel, wanted: &RedexFileConfig) -> Result<(), OpenFileError> {
-    let present = &channel.config;
+    let present = channel.config.get();
     let conflict = |setting, present: &dyn std::fmt::Debug, wanted: &dyn std::fmt::Debug| {
         let (present, wanted) = (format!("{present:?}"), format!("{wanted:?}"));
         Err(OpenFileError::ConfigConflict { channel: channel.name.clone(), setting, present, wanted })
@@ -318,6 +410,9 @@ fn check_conflict(channel: &Channel, wanted: &RedexFileConfig) -> Result<(), Ope
     }
     if present.fsync_policy() != wanted.fsync_policy() {
         return conflict("fsync_policy", &present.fsync_policy(), &wanted.fsync_policy());
+    }
+    if present.retention() != wanted.retention() {
+        return conflict("retention", &present.retention(), &wanted.retention());
     }
     if present.segment_bytes() != wanted.segment_bytes() {
         return conflict("segment_bytes", &present.segment_bytes(), &wanted.segment_bytes());
@@ -402,6 +497,15 @@ impl RedexBuilder {
     #[must_use]
     pub fn page_budget_bytes(mut self, bytes: usize) -> Self {
         self.options.page_budget_bytes = bytes;
+        self
+    }
+
+    /// Bytes of sealed segments that may be mapped for reading at a time, over all channels, payloads that a program holds
+    /// included: 16 GiB unless set, which takes 32 MiB of page tables at the most. Above it the longest unused are unmapped,
+    /// and what finds no room is read by plain calls. With 0 nothing is mapped, and no handler for SIGBUS is installed.
+    #[must_use]
+    pub fn mapped_bytes_max(mut self, bytes: u64) -> Self {
+        self.options.mapped_bytes_max = bytes;
         self
     }
 

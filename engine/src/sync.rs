@@ -15,6 +15,14 @@ pub use loom::{
 #[cfg(not(redex_loom))]
 pub use std::sync::Mutex;
 
+/// Lets others go on: for a wait of a few instructions.
+pub fn spin() {
+    #[cfg(redex_loom)]
+    loom::thread::yield_now();
+    #[cfg(not(redex_loom))]
+    std::hint::spin_loop();
+}
+
 /// Atomics and fences.
 #[cfg(not(redex_loom))]
 pub mod atomic {

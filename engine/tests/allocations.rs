@@ -6,7 +6,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use redex::{Redex, RedexFile, RedexFileConfig};
+use redex::{OrderedAppender, Redex, RedexFile, RedexFileConfig, TypedRedexFile};
 
 struct Counting;
 
@@ -71,6 +71,18 @@ fn nothing_is_allocated_for_an_event() {
         for _ in 0..EVENTS {
             file.append([7; 100]).wait().unwrap();
             assert_eq!(tail.next_wait().unwrap().payload.len(), 100);
+        }
+    });
+    let typed = TypedRedexFile::<(u64, [u64; 12])>::new(file.clone());
+    counted("typed append", || {
+        for seq in 0..EVENTS {
+            typed.append(&(seq, [u64::MAX; 12])).wait().unwrap();
+        }
+    });
+    let ordered = OrderedAppender::new(file);
+    counted("ordered append, without turns", || {
+        for _ in 0..EVENTS {
+            ordered.append([7; 100]).wait().unwrap();
         }
     });
     redex.close().wait().unwrap();

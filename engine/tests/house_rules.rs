@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 const UNSAFE_FILES: &[&str] = &[
     "bench-harness/src/raw.rs",
     "engine/src/io/aligned.rs",
+    "engine/src/io/mapping.rs",
+    "engine/src/io/mapping/guard.rs",
     "engine/src/io/posix/syscall.rs",
     "engine/src/io/uring/bell.rs",
     "engine/src/io/uring/buffers.rs",
@@ -14,6 +16,7 @@ const UNSAFE_FILES: &[&str] = &[
     "engine/src/io/uring/ring.rs",
     "engine/src/tail/mod.rs",
     "engine/src/tail/page.rs",
+    "engine/src/tail/suffix.rs",
     "engine/tests/allocations.rs",
     "engine/tests/faults.rs",
 ];

@@ -496,6 +496,7 @@ fn footer(idx_hash: u32) -> Footer {
         last_time_us: TIME + 99,
         idx_hash,
         time_index,
+        has_time_blocks: false,
     }
 }
 
@@ -542,7 +543,8 @@ fn damage_of_a_footer_is_named() {
         bytes[68..72].copy_from_slice(&crc.to_le_bytes());
         Footer::decode(&bytes).unwrap_err()
     };
-    assert_eq!(resealed(8, 2), FooterError::Version { version: 2 });
+    assert_eq!(resealed(8, 3), FooterError::Version { version: 3 });
+    assert_eq!(resealed(8, 2), FooterError::Field { field: "version" });
     assert_eq!(resealed(12, 0), FooterError::Field { field: "count" });
     assert_eq!(resealed(4000, 1), FooterError::Field { field: "reserved" });
 }

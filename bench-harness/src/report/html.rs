@@ -145,6 +145,7 @@ fn throughput_part(workload: Workload, row: &Row) -> String {
         Workload::Durable => format!(", events of {}", units::size(row.payload_bytes as f64)),
         Workload::Nondurable if row.batch == 1 => ", one a call".to_owned(),
         Workload::Nondurable => format!(", {} a call", row.batch),
+        Workload::Warm => format!(", events of {}", units::size(row.payload_bytes as f64)),
         _ => String::new(),
     }
 }
@@ -185,6 +186,10 @@ fn explanation(workload: Workload) -> (&'static str, &'static str) {
             "A second process that reads",
             "It has opened the store for reading only, and follows. <b>sight</b> is from the acknowledgement of a durable append to the \
              moment when the other process has the event; <b>alone</b> and <b>followed</b> are the writer's rates without and with it.",
+        ),
+        Workload::Warm => (
+            "Reading older events",
+            "A scan of sealed segments on one core: from the disk (<b>cold</b>), from the page cache with every checksum checked              (<b>first</b>), and once more (<b>second</b>); latency is that of a chunk of about a megabyte. Then single events by              sequence, from memory, from the segment being written and from a sealed one, and the first event at or after a time.",
         ),
         Workload::PageCache => (
             "Writing past the page cache",

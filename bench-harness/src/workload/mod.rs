@@ -10,6 +10,7 @@ mod scan;
 pub(crate) mod second_process;
 mod tail;
 mod tasks;
+mod warm;
 
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub(crate) enum Workload {
     Tasks,
     /// A second process that follows for reading only, beside a writer
     SecondProcess,
+    /// Reading sealed segments, single events in each tier, and by time; only when asked for
+    Warm,
     /// Whether the page cache moves while 1 GiB is written; only when asked for
     #[value(name = "pagecache")]
     PageCache,
@@ -59,7 +62,7 @@ impl Workload {
 
     /// All, in the order in which they run.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        Self::DEFAULT.into_iter().chain([Self::PageCache])
+        Self::DEFAULT.into_iter().chain([Self::Warm, Self::PageCache])
     }
 
     /// The fixed name.
@@ -69,6 +72,7 @@ impl Workload {
             Self::Nondurable => "nondurable",
             Self::Tail => "tail",
             Self::Scan => "scan",
+            Self::Warm => "warm",
             Self::Reopen => "reopen",
             Self::Channels => "channels",
             Self::Tasks => "tasks",
@@ -82,6 +86,7 @@ impl Workload {
         Duration::from_millis(match self {
             Self::Durable | Self::Channels => 1600,
             Self::Nondurable | Self::Scan | Self::Reopen => 800,
+            Self::Warm => 400,
             Self::Tail | Self::Tasks | Self::SecondProcess | Self::PageCache => 1500,
         })
     }
@@ -94,6 +99,7 @@ impl Workload {
             Self::Tail | Self::Channels | Self::Tasks => 2,
             Self::SecondProcess => second_process::ROW_COUNT,
             Self::Scan | Self::PageCache => 1,
+            Self::Warm => warm::ROW_COUNT,
             Self::Reopen => reopen::ROW_COUNT,
         }
     }
@@ -105,6 +111,7 @@ impl Workload {
             Self::Nondurable => nondurable::run(session),
             Self::Tail => tail::run(session),
             Self::Scan => scan::run(session),
+            Self::Warm => warm::run(session),
             Self::Reopen => reopen::run(session),
             Self::Channels => channels::run(session),
             Self::Tasks => tasks::run(session),

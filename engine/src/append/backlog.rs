@@ -19,6 +19,7 @@ use std::task::Waker;
 
 use super::{BATCH_SIZE_MAX, Published};
 use crate::channel::Channel;
+use crate::ids::Seq;
 use crate::tail::Refusal;
 
 /// Payload bytes that may wait in one channel: as many as the largest batch has.
@@ -29,20 +30,22 @@ const ENTRY_BYTES: usize = 64;
 /// What waits. A copy: the caller's bytes are gone by the time that there is room.
 #[derive(Debug)]
 pub enum Waiting {
-    /// One event.
-    One(Vec<u8>),
-    /// A batch.
-    Batch(Vec<Vec<u8>>),
+    /// One event, which is to get this sequence.
+    One(Vec<u8>, Option<Seq>),
+    /// A batch, whose first event is to get this sequence.
+    Batch(Vec<Vec<u8>>, Option<Seq>),
     /// Nothing: its turn says that everything before it is published.
     Mark,
+    /// The place of a batch over several channels, which the shard appends.
+    Grouped,
 }
 
 impl Waiting {
     fn size(&self) -> usize {
         let payload = match self {
-            Self::One(payload) => payload.len(),
-            Self::Batch(payloads) => payloads.iter().map(|payload| payload.len() + ENTRY_BYTES).sum(),
-            Self::Mark => return 0,
+            Self::One(payload, _) => payload.len(),
+            Self::Batch(payloads, _) => payloads.iter().map(|payload| payload.len() + ENTRY_BYTES).sum(),
+            Self::Mark | Self::Grouped => return 0,
         };
         payload + ENTRY_BYTES
     }
@@ -55,6 +58,8 @@ pub enum Denied {
     Closed,
     /// The disk is full.
     NoSpace,
+    /// It would have got another sequence than expected: this one.
+    OtherSeq(Seq),
 }
 
 /// Tells one caller what became of his append.
@@ -190,6 +195,48 @@ impl Backlog {
         entry.ticket.decide(outcome);
     }
 
+    /// Whether this place is the first, and nobody has it.
+    pub fn is_first(&self, ticket: &Arc<Ticket>) -> bool {
+        let queue = self.queue();
+        !queue.taken && queue.entries.front().is_some_and(|entry| Arc::ptr_eq(&entry.ticket, ticket))
+    }
+
+    /// Serves the place of a batch, if it is the first.
+    pub fn serve(&self, ticket: &Arc<Ticket>, serve: impl FnOnce() -> Option<Result<Published, Denied>>) {
+        let entry = {
+            let mut queue = self.queue();
+            let place = queue.entries.iter().position(|entry| Arc::ptr_eq(&entry.ticket, ticket));
+            match place {
+                Some(0) if !queue.taken => {
+                    queue.taken = true;
+                    queue.entries.pop_front()
+                }
+                _ => None,
+            }
+        };
+        let Some(entry) = entry else { return };
+        match serve() {
+            Some(outcome) => self.finish(entry, outcome),
+            None => self.put_back(entry),
+        }
+    }
+
+    /// Gives up the place of a batch, wherever it is.
+    pub fn give_up(&self, ticket: &Arc<Ticket>) {
+        let entry = {
+            let mut queue = self.queue();
+            let place = queue.entries.iter().position(|entry| Arc::ptr_eq(&entry.ticket, ticket));
+            let entry = place.and_then(|place| queue.entries.remove(place));
+            if entry.is_some() {
+                self.waiting.fetch_sub(1, Ordering::Release);
+            }
+            entry
+        };
+        if let Some(entry) = entry {
+            entry.ticket.decide(Err(Denied::Closed));
+        }
+    }
+
     /// The shard's side: takes the channel off its list if nothing waits. Whoever comes later lists it again.
     pub fn unlist_if_empty(&self) -> bool {
         let mut queue = self.queue();
@@ -202,7 +249,7 @@ impl Backlog {
 /// Lines something up behind what waits.
 pub fn line_up(channel: &Channel, waiting: Waiting, durable: bool) -> Result<Arc<Ticket>, Refused> {
     let (ticket, newly_listed) = channel.backlog.enter(waiting, durable)?;
-    if let Some(persistence) = channel.persistence.as_ref().filter(|_| newly_listed) {
+    if let Some(persistence) = channel.persistence().filter(|_| newly_listed) {
         persistence.shard.push_backlogged(persistence.slot);
     }
     channel.ring();
@@ -232,7 +279,7 @@ pub fn relieve(channel: &Channel) -> bool {
 }
 
 fn publish(channel: &Channel, entry: &Entry) -> Option<Result<Published, Denied>> {
-    let no_space = || channel.persistence.as_ref().is_some_and(|persistence| persistence.shard.no_space());
+    let no_space = || channel.persistence().is_some_and(|persistence| persistence.shard.no_space());
     let appended = match &entry.waiting {
         Waiting::Mark => {
             let first = channel.tail.reserved_end();
@@ -242,13 +289,14 @@ fn publish(channel: &Channel, entry: &Entry) -> Option<Result<Published, Denied>
             return Some(Ok(Published { first, end: first, wait_below: None }));
         }
         _ if channel.tail.is_closed() => return Some(Err(Denied::Closed)),
+        Waiting::Grouped => return None,
         _ if no_space() => return Some(Err(Denied::NoSpace)),
         _ if channel.holds_back(entry.durable, channel.clock.wall_us()) => return None,
-        Waiting::One(payload) => {
-            channel.append(payload, channel.clock.wall_us()).map(|(reserved, policy)| (reserved, 1, policy))
+        Waiting::One(payload, expected) => {
+            channel.append(payload, channel.clock.wall_us(), *expected).map(|(reserved, policy)| (reserved, 1, policy))
         }
-        Waiting::Batch(payloads) => channel
-            .append_batch(payloads, channel.clock.wall_us())
+        Waiting::Batch(payloads, expected) => channel
+            .append_batch(payloads, channel.clock.wall_us(), *expected)
             .map(|(reserved, policy)| (reserved, payloads.len() as u64, policy)),
     };
     match appended {
@@ -262,6 +310,7 @@ fn publish(channel: &Channel, entry: &Entry) -> Option<Result<Published, Denied>
         }
         Err(Refusal::Full) => None,
         Err(Refusal::Closed) => Some(Err(Denied::Closed)),
+        Err(Refusal::OtherSeq(actual)) => Some(Err(Denied::OtherSeq(actual))),
     }
 }
 
@@ -270,7 +319,7 @@ mod tests {
     use super::*;
 
     fn one(size: usize) -> Waiting {
-        Waiting::One(vec![0; size])
+        Waiting::One(vec![0; size], None)
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl Published {
     /// of appends from one thread makes one commit, begun when somebody waits.
     fn new(channel: &Channel, durable: bool, reserved: Reserved, count: u64, policy: Option<Seq>) -> Self {
         let end = Seq(reserved.first.0 + count);
-        let wait_below = if durable && channel.persistence.is_some() { Some(end) } else { policy };
+        let wait_below = if durable && channel.persistence().is_some() { Some(end) } else { policy };
         if let Some(below) = wait_below {
             channel.want_durable(below);
         }
@@ -56,7 +56,8 @@ impl Published {
 #[derive(Debug)]
 enum State {
     Failed(Option<AppendError>),
-    LinedUp(Arc<Ticket>),
+    /// With the sequence that it is to get.
+    LinedUp(Arc<Ticket>, Option<Seq>),
     /// Appended, and published once the producers before it have made their copies: first event, end.
     Publishing(Seq, Seq, Registration),
     Waiting(Seq, Seq, Registration),
@@ -89,46 +90,62 @@ impl State {
         }
     }
 
-    fn refused(channel: &Channel, refusal: Refusal, durable: bool, waiting: impl FnOnce() -> Waiting) -> Self {
+    fn refused(
+        channel: &Channel,
+        refusal: Refusal,
+        durable: bool,
+        expected: Option<Seq>,
+        waiting: impl FnOnce() -> Waiting,
+    ) -> Self {
         match refusal {
-            Refusal::Full => Self::lined_up(channel, waiting(), durable),
+            Refusal::Full => Self::lined_up(channel, waiting(), durable, expected),
             Refusal::Closed => Self::Failed(Some(why_closed(channel))),
+            Refusal::OtherSeq(actual) => Self::other_seq(channel, expected, actual),
         }
     }
 
     #[cold]
-    fn lined_up(channel: &Channel, waiting: Waiting, durable: bool) -> Self {
+    fn lined_up(channel: &Channel, waiting: Waiting, durable: bool, expected: Option<Seq>) -> Self {
         match line_up(channel, waiting, durable) {
             Err(Refused::TooMuch) => Self::Failed(Some(AppendError::Full { channel: channel.name.clone() })),
             Err(Refused::Closed) => Self::Failed(Some(why_closed(channel))),
-            Ok(ticket) => Self::LinedUp(ticket),
+            Ok(ticket) => Self::LinedUp(ticket, expected),
         }
     }
 
-    fn decided(channel: &Channel, outcome: Result<Published, Denied>) -> Self {
+    #[cold]
+    fn other_seq(channel: &Channel, expected: Option<Seq>, actual: Seq) -> Self {
+        let (channel, expected) = (channel.name.clone(), expected.unwrap_or(actual).0);
+        Self::Failed(Some(AppendError::OtherSeq { channel, expected, actual: actual.0 }))
+    }
+
+    fn decided(channel: &Channel, outcome: Result<Published, Denied>, expected: Option<Seq>) -> Self {
         match outcome {
             Ok(published) => Self::published(channel, published),
             Err(Denied::Closed) => Self::Failed(Some(why_closed(channel))),
             Err(Denied::NoSpace) => Self::Failed(Some(AppendError::NoSpace { channel: channel.name.clone() })),
+            Err(Denied::OtherSeq(actual)) => Self::other_seq(channel, expected, actual),
         }
     }
 }
 
 impl<'f> Append<'f> {
-    /// Appends one event now, if there is room.
+    /// Appends one event now, if there is room, and if it gets the expected sequence.
     #[inline]
-    pub(crate) fn one(channel: &'f Channel, payload: &[u8], durable: bool) -> Self {
+    pub(crate) fn one(channel: &'f Channel, payload: &[u8], durable: bool, expected: Option<Seq>) -> Self {
         let time_us = channel.clock.wall_us();
         let state = match admit(channel, payload.len()) {
             Err(error) => State::Failed(Some(error)),
             Ok(()) if must_line_up(channel, durable, time_us) => {
-                State::lined_up(channel, Waiting::One(payload.to_vec()), durable)
+                State::lined_up(channel, Waiting::One(payload.to_vec(), expected), durable, expected)
             }
-            Ok(()) => match channel.append(payload, time_us) {
+            Ok(()) => match channel.append(payload, time_us, expected) {
                 Ok((reserved, policy)) => {
                     State::published(channel, Published::new(channel, durable, reserved, 1, policy))
                 }
-                Err(refusal) => State::refused(channel, refusal, durable, || Waiting::One(payload.to_vec())),
+                Err(refusal) => {
+                    State::refused(channel, refusal, durable, expected, || Waiting::One(payload.to_vec(), expected))
+                }
             },
         };
         Self { channel, state }
@@ -137,7 +154,7 @@ impl<'f> Append<'f> {
     /// Appends an event that must fit into its record.
     pub(crate) fn inline(channel: &'f Channel, payload: &[u8]) -> Self {
         if payload.len() <= INLINE_SIZE_MAX {
-            return Self::one(channel, payload, false);
+            return Self::one(channel, payload, false, None);
         }
         Self::failed(channel, AppendError::NotInline { channel: channel.name.clone(), size: payload.len() })
     }
@@ -171,13 +188,13 @@ impl<'f> Append<'f> {
                         Ok(first)
                     });
                 }
-                State::LinedUp(ticket) => {
+                State::LinedUp(ticket, expected) => {
                     ticket.wake_when_decided(cx.waker());
                     relieve(self.channel);
                     match ticket.outcome() {
-                        Some(outcome) => self.state = State::decided(self.channel, outcome),
+                        Some(outcome) => self.state = State::decided(self.channel, outcome, *expected),
                         None => {
-                            if self.channel.persistence.is_none() {
+                            if self.channel.persistence().is_none() {
                                 // In memory, room comes when another producer has finished its copy.
                                 cx.waker().wake_by_ref();
                             }
@@ -215,18 +232,25 @@ impl Future for Append<'_> {
 }
 
 impl<'f> AppendBatch<'f> {
-    /// Appends events now, if there is room.
-    pub(crate) fn new<P: AsRef<[u8]>>(channel: &'f Channel, payloads: &[P], durable: bool) -> Self {
+    /// Appends events now, if there is room, and if the first gets the expected sequence.
+    pub(crate) fn new<P: AsRef<[u8]>>(
+        channel: &'f Channel,
+        payloads: &[P],
+        durable: bool,
+        expected: Option<Seq>,
+    ) -> Self {
         let (count, time_us) = (payloads.len() as u64, channel.clock.wall_us());
         let state = match admit_batch(channel, payloads) {
             Err(error) => State::Failed(Some(error)),
             _ if payloads.is_empty() => State::Done(channel.tail.published()),
-            Ok(()) if must_line_up(channel, durable, time_us) => State::lined_up(channel, copy(payloads), durable),
-            Ok(()) => match channel.append_batch(payloads, time_us) {
+            Ok(()) if must_line_up(channel, durable, time_us) => {
+                State::lined_up(channel, copy(payloads, expected), durable, expected)
+            }
+            Ok(()) => match channel.append_batch(payloads, time_us, expected) {
                 Ok((reserved, policy)) => {
                     State::published(channel, Published::new(channel, durable, reserved, count, policy))
                 }
-                Err(refusal) => State::refused(channel, refusal, durable, || copy(payloads)),
+                Err(refusal) => State::refused(channel, refusal, durable, expected, || copy(payloads, expected)),
             },
         };
         Self { append: Append { channel, state }, count }
@@ -263,7 +287,7 @@ pub(crate) fn try_one(channel: &Channel, payload: &[u8]) -> Result<u64, AppendEr
         channel.ring();
         return Err(full());
     }
-    match channel.append(payload, time_us) {
+    match channel.append(payload, time_us, None) {
         Ok((reserved, policy)) => {
             if let Some(below) = policy {
                 channel.want_durable(below);
@@ -272,7 +296,7 @@ pub(crate) fn try_one(channel: &Channel, payload: &[u8]) -> Result<u64, AppendEr
             Ok(reserved.first.0)
         }
         Err(Refusal::Closed) => Err(why_closed(channel)),
-        Err(Refusal::Full) => {
+        Err(Refusal::Full | Refusal::OtherSeq(_)) => {
             channel.ring();
             Err(full())
         }
@@ -285,7 +309,7 @@ fn admit(channel: &Channel, size: usize) -> Result<(), AppendError> {
     if size > channel.payload_size_max {
         return Err(too_large(channel, size));
     }
-    match &channel.persistence {
+    match channel.persistence() {
         Some(persistence) if persistence.shard.no_space() => {
             Err(AppendError::NoSpace { channel: channel.name.clone() })
         }
@@ -298,7 +322,8 @@ fn too_large(channel: &Channel, size: usize) -> AppendError {
     AppendError::TooLarge { channel: channel.name.clone(), size, limit: channel.payload_size_max }
 }
 
-fn admit_batch<P: AsRef<[u8]>>(channel: &Channel, payloads: &[P]) -> Result<(), AppendError> {
+/// Whether a batch may be tried at all.
+pub(crate) fn admit_batch<P: AsRef<[u8]>>(channel: &Channel, payloads: &[P]) -> Result<(), AppendError> {
     let mut size = 0;
     for payload in payloads {
         let len = payload.as_ref().len();
@@ -327,13 +352,13 @@ fn still_lined_up(channel: &Channel) -> bool {
     !channel.backlog.is_empty()
 }
 
-fn copy<P: AsRef<[u8]>>(payloads: &[P]) -> Waiting {
-    Waiting::Batch(payloads.iter().map(|payload| payload.as_ref().to_vec()).collect())
+fn copy<P: AsRef<[u8]>>(payloads: &[P], expected: Option<Seq>) -> Waiting {
+    Waiting::Batch(payloads.iter().map(|payload| payload.as_ref().to_vec()).collect(), expected)
 }
 
 /// Why the channel takes no appends.
 fn why_closed(channel: &Channel) -> AppendError {
-    match channel.persistence.as_ref().and_then(|persistence| persistence.shard.poisoned()) {
+    match channel.persistence().and_then(|persistence| persistence.shard.poisoned()) {
         Some(poisoned) => AppendError::Poisoned(poisoned.clone()),
         None => AppendError::Closed { channel: channel.name.clone() },
     }

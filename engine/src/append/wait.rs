@@ -27,7 +27,7 @@ fn durable_now(channel: &Channel, below: Seq) -> Option<Result<(), Gone>> {
     if channel.durable() >= below {
         return Some(Ok(()));
     }
-    let shard = &channel.persistence.as_ref()?.shard;
+    let shard = &channel.persistence()?.shard;
     // The mark moves before the shard says that it has ended: so the mark is looked at again.
     (shard.poisoned().is_some() || shard.is_closed())
         .then(|| if channel.durable() >= below { Ok(()) } else { Err(Gone) })

@@ -36,13 +36,17 @@ variants!(OPEN, open_name, OpenError: InUse NoStore Busy NotADirectory Io Superb
 variants!(
     OPEN_FILE, open_file_name, OpenFileError:
     Name NoBaseDirectory BaseDirectoryConflict ConfigConflict Setting Store Poisoned Damaged Meta UnknownConfig
-    NoSuchChannel Closed
+    NoSuchChannel BeingDeleted Closed
 );
 variants!(
     APPEND, append_name, AppendError:
-    TooLarge BatchTooLarge NotInline Full NoSpace Closed Poisoned
+    TooLarge BatchTooLarge OtherSeq NotInline Full NoSpace Closed Poisoned
 );
-variants!(READ, read_name, ReadError: BadRange Index Record Payload Io Missing);
+variants!(READ, read_name, ReadError: BadRange BadTimeRange Index Record Payload Io Trimmed CutOff Missing);
+variants!(
+    CHANGE, change_name, ChangeError:
+    NotFound OutOfRange Apart BatchTooLarge Append Read OpenFile Closed Poisoned
+);
 variants!(SUBSCRIBE, subscribe_name, SubscribeError: LostEvents UnknownEpoch);
 variants!(SYNC, sync_name, SyncError: Poisoned Closed);
 variants!(CLOSE, close_name, CloseError: Poisoned NoSpace Store);
@@ -200,6 +204,7 @@ fn open_file_samples() -> Vec<Sample> {
         at(OpenFileError::Damaged { channel: channel(), error: source }, "checkpoint/000/7.ckp", "from a copy"),
         at(OpenFileError::UnknownConfig { channel: channel() }, "orders/eu", "use the software"),
         at(OpenFileError::NoSuchChannel { channel: channel() }, "orders/eu", "wait until"),
+        at(OpenFileError::BeingDeleted { channel: channel() }, "orders/eu", "open it again"),
         at(OpenFileError::Closed, "store", "open it again"),
     ];
     let (id, uuid) = (ChannelId::new(Epoch(1), 7), StoreUuid([1; 16]));
@@ -225,6 +230,7 @@ fn append_samples() -> Vec<Sample> {
     vec![
         at(AppendError::TooLarge { channel: channel(), size, limit }, "split it"),
         at(AppendError::BatchTooLarge { channel: channel(), size, count, limit, count_limit }, "split it"),
+        at(AppendError::OtherSeq { channel: channel(), expected: 3, actual: 5 }, "decide anew"),
         at(AppendError::NotInline { channel: channel(), size }, "use `append`"),
         at(AppendError::Full { channel: channel() }, "try again"),
         at(AppendError::NoSpace { channel: channel() }, "make room"),
@@ -242,6 +248,7 @@ fn read_samples() -> Vec<Sample> {
     let (from, to) = (10, 20);
     vec![
         at(ReadError::BadRange { channel: channel(), start: 2, end: 1 }, "orders/eu", "lower sequence first"),
+        at(ReadError::BadTimeRange { channel: channel(), start_us: 2, end_us: 1 }, "orders/eu", "earlier one first"),
         at(
             ReadError::Index { channel: channel(), from, to, file: file(), offset, source: block },
             "orders/eu, events 10..20: channels/07/0.idx at byte 4096",
@@ -258,7 +265,26 @@ fn read_samples() -> Vec<Sample> {
             "channels/07/0.idx at byte 4096",
             "read again",
         ),
+        at(ReadError::Trimmed { channel: channel(), from, to }, "orders/eu", "read on from 20"),
+        at(ReadError::CutOff { channel: channel(), from, to }, "orders/eu", "read on from 10"),
         at(ReadError::Missing { channel: channel(), file: file(), offset, from, to }, "0.idx ends at", "from a copy"),
+    ]
+}
+
+fn change_samples() -> Vec<Sample> {
+    let at = |error, place, remedy| sample(change_name, error, place, remedy);
+    let (other, size, limit) = (ChannelName::new("orders/us").unwrap(), 9, 8);
+    let range = ChangeError::OutOfRange { channel: channel(), end: 9, head: 2, next: 5 };
+    vec![
+        at(ChangeError::NotFound { channel: channel() }, "orders/eu", "`Redex::channels` lists"),
+        at(range, "orders/eu", "from 2 to 5"),
+        at(ChangeError::Apart { channel: channel(), other }, "orders/us", "the same affinity"),
+        at(ChangeError::BatchTooLarge { size, limit }, "9 bytes", "split it"),
+        at(ChangeError::Append(AppendError::Full { channel: channel() }), "orders/eu", "try again"),
+        at(ChangeError::Read(ReadError::BadRange { channel: channel(), start: 2, end: 1 }), "orders/eu", "first"),
+        at(ChangeError::OpenFile(Arc::new(OpenFileError::Closed)), "store", "open it again"),
+        at(ChangeError::Closed { channel: channel() }, "orders/eu", "open it again"),
+        at(ChangeError::Poisoned(poisoned()), "journal/000/7.wal", "open it again"),
     ]
 }
 
@@ -297,10 +323,11 @@ fn chain(error: &dyn Error) -> Vec<String> {
 /// Every variant of every error: where, what now, and no cause that is told twice.
 #[test]
 fn every_error_says_where_and_what_to_do_and_nothing_twice() {
-    let samples: Vec<Sample> = [open_samples(), open_file_samples(), append_samples(), read_samples(), other_samples()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let samples: Vec<Sample> =
+        [open_samples(), open_file_samples(), append_samples(), read_samples(), change_samples(), other_samples()]
+            .into_iter()
+            .flatten()
+            .collect();
     for Sample { variant, error, place, remedy } in &samples {
         let chain = chain(&**error);
         let text = chain.join(": ");
@@ -311,12 +338,13 @@ fn every_error_says_where_and_what_to_do_and_nothing_twice() {
                 assert!(!outer.contains(inner), "{variant} tells a cause twice: {text}");
             }
         }
-        for gone in ["salvage", "read-only", "truncate_suffix"] {
+        for gone in ["salvage", "read-only"] {
             assert!(!text.contains(gone), "{variant} names what there is not, {gone}: {text}");
         }
     }
     let all =
-        [OPEN, OPEN_FILE, APPEND, READ, SUBSCRIBE, SYNC, CLOSE, NAME, SUPERBLOCK, JOURNAL, CHECKPOINT, META].concat();
+        [OPEN, OPEN_FILE, APPEND, READ, CHANGE, SUBSCRIBE, SYNC, CLOSE, NAME, SUPERBLOCK, JOURNAL, CHECKPOINT, META]
+            .concat();
     let sampled: BTreeSet<&str> = samples.iter().map(|sample| sample.variant).collect();
     assert_eq!(all.into_iter().collect::<BTreeSet<_>>(), sampled);
 }

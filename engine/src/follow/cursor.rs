@@ -156,6 +156,11 @@ impl JournalCursor {
         self.is_begun
     }
 
+    /// Epoch of the run that writes this journal. That of STORE is higher once a suffix was cut off.
+    pub fn epoch(&self) -> Epoch {
+        self.segment.epoch
+    }
+
     /// Segment and byte of the next commit.
     pub fn position(&self) -> (SegmentNo, u64) {
         (self.segment.number, self.offset)

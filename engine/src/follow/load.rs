@@ -38,6 +38,8 @@ impl From<OpenError> for Trouble {
 /// One shard as it was found.
 #[derive(Debug)]
 pub struct Loaded {
+    /// Epoch of the run that wrote its journal last.
+    pub epoch: Epoch,
     /// Its channels, as the checkpoint has them.
     pub known: Known,
     /// The checkpoint files that they are from.
@@ -72,12 +74,15 @@ impl<'a> Place<'a> {
     pub fn load(&self) -> Result<Loaded, Trouble> {
         if self.root.segment == SegmentNo(0) {
             // It was made, and never opened whole.
-            return Ok(Loaded { known: Known::new(), files: Vec::new(), cursor: None });
+            return Ok(Loaded { epoch: Epoch(0), known: Known::new(), files: Vec::new(), cursor: None });
         }
         if let Some(clean) = &self.root.clean {
             let checkpoint = read_clean_end(&**self.disk, self.uuid, self.shard, clean)?;
             let known = self.load_known(&checkpoint)?;
-            return Ok(Loaded { known, files: checkpoint.files, cursor: None });
+            let header = header_of(&**self.disk, self.uuid, self.shard, clean.segment);
+            let header = header.map_err(|error| self.io_error(segment_path(self.shard, clean.segment), error))?;
+            let epoch = header.map_or(Epoch(0), |header| header.epoch);
+            return Ok(Loaded { epoch, known, files: checkpoint.files, cursor: None });
         }
         let mut cursor = self.first_cursor()?;
         loop {
@@ -107,7 +112,8 @@ impl<'a> Place<'a> {
             match self.load_known(&checkpoint) {
                 Ok(known) => {
                     cursor.witness(Lsn(lsn.0 + 1));
-                    return Ok(Loaded { known, files: checkpoint.files, cursor: Some(cursor) });
+                    let epoch = cursor.epoch();
+                    return Ok(Loaded { epoch, known, files: checkpoint.files, cursor: Some(cursor) });
                 }
                 Err(Trouble::Failed(OpenError::Checkpoint { error, shard })) if is_gone(&error) => {
                     gone = Trouble::Failed(OpenError::Checkpoint { error, shard });

@@ -19,6 +19,7 @@ pub mod cursor;
 pub mod load;
 pub mod names;
 pub mod overlay;
+pub mod polls;
 pub mod run;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use self::cursor::{Found, JournalCursor};
 use self::load::{Loaded, Place, Trouble, is_gone};
 use self::names::Names;
+use self::polls::Polls;
 use self::view::{Ground, View};
 use crate::channel::Channel;
 use crate::channel_name::ChannelName;
@@ -137,6 +139,7 @@ impl Follower {
         match self.try_poll() {
             Ok(polled) => {
                 (self.again, self.failures) = (false, 0);
+                self.ground.polls.note();
                 polled
             }
             Err(trouble) => {
@@ -224,14 +227,14 @@ impl Follower {
     fn load(&mut self, index: usize) -> Result<(), Trouble> {
         let view = self.shards[index].view.clone();
         let place = Place::new(&self.ground.disk, &self.store, index);
-        let Loaded { known, files, mut cursor } = place.load()?;
+        let Loaded { epoch, known, files, mut cursor } = place.load()?;
         let mut commits = Vec::new();
         if let Some(cursor) = &mut cursor {
             commits.extend(std::iter::from_fn(|| cursor.pop_durable()));
         }
         let states: Vec<_> = known.iter().map(|(id, located)| (*id, located.clone())).collect();
         let tails = view.load_tails(&states).map_err(|error| OpenError::Checkpoint { shard: place.shard, error })?;
-        if !view.replace(self.store.epoch, known, files, &commits, tails)? {
+        if !view.replace(epoch, known, files, &commits, tails)? {
             return Err(Trouble::Moved);
         }
         self.shards[index] = Shard { view, cursor, checkpoint: None, idle: 0 };
@@ -251,7 +254,6 @@ impl Follower {
         let before = std::mem::replace(&mut self.store, store);
         for index in 0..self.shards.len() {
             if self.store.shards[index] == before.shards[index] {
-                self.shards[index].view.set_epoch(self.store.epoch);
                 continue;
             }
             if let Err(trouble) = self.load(index) {
@@ -297,6 +299,11 @@ impl Follower {
         })
     }
 
+    /// Who waits for polls.
+    pub fn polls(&self) -> Arc<Polls> {
+        self.ground.polls.clone()
+    }
+
     /// The channels whose names are wanted, sorted by name.
     pub fn channels(&self, wanted: impl Fn(&str) -> bool) -> Vec<ChannelInfo> {
         let mut infos: Vec<_> = self.shards.iter().flat_map(|shard| shard.view.infos(&wanted)).collect();
@@ -340,5 +347,5 @@ pub fn ground(
 ) -> Ground {
     // A tail without pages takes nothing from it.
     let pages = crate::tail::pool::PagePool::new(0, 0);
-    Ground { disk, offload, pages, clock, names: Arc::<Names>::default() }
+    Ground { disk, offload, pages, clock, names: Arc::<Names>::default(), polls: Arc::<Polls>::default() }
 }

@@ -4,32 +4,31 @@
 //! that went around the journal are read from dat. Below [`News::base`] the channel is on disk, as its checkpoint says.
 //!
 //! Promises: what is read is checked, or was when it was taken from the journal; a checkpoint takes over what it contains
-//! without a moment in which it is in neither place. A reader that had events which were truncated since is told
-//! ([`Overlay::truncated_since`]).
+//! without a moment in which it is in neither place. What is cut off is told to readers first, by the channel
+//! ([`crate::channel::Channel::follow_cut`]); what they find here meanwhile they look at again.
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 
+use super::polls::Polls;
 use crate::channel_name::ChannelName;
 use crate::error::ReadError;
-use crate::event::{EventTime, Payload, RedexEvent};
 use crate::ids::{ChannelId, Epoch, Lsn, Seq};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, OpenMode};
 use crate::journal::format::{EventsEntry, EventsFields};
+use crate::segment::chunk::{DatBytes, EventChunk};
 use crate::segment::path::dat_path;
+use crate::segment::read::OnDisk;
 use crate::segment::record::{IndexRecord, RecordPlace};
 use crate::store::checkpoint::ChannelState;
 
 /// Events that a reader takes at once.
-const EVENTS_AT_ONCE: usize = 256;
+const EVENTS_AT_ONCE: usize = 4096;
 /// Payload bytes of an extent that are read at once, unless one event has more.
 const EXTENT_BYTES_AT_ONCE: u64 = 1 << 20;
-/// Truncations that are told apart; of older ones only the lowest end is known.
-const TRUNCATIONS_KEPT: usize = 1024;
 
 /// The events of one entry of a commit.
 #[derive(Debug)]
@@ -63,6 +62,8 @@ pub struct News {
     pub epochs: Vec<(Epoch, Seq)>,
     /// Time of the last event.
     pub last_time_us: u64,
+    /// Whether anything was said of the channel since it was made: before, its first event may have any sequence.
+    has_begun: bool,
     pieces: VecDeque<Piece>,
 }
 
@@ -76,15 +77,22 @@ impl News {
             head: Seq(state.head),
             epochs: state.epochs.iter().map(|(epoch, first)| (Epoch(*epoch), Seq(*first))).collect(),
             last_time_us: state.last_time_us,
+            has_begun: state.end > 0 || !state.epochs.is_empty(),
             pieces: VecDeque::new(),
         }
     }
 
     /// Takes the events of an entry. `false` if they do not follow.
     pub fn push(&mut self, lsn: Lsn, epoch: Epoch, entry: &EventsEntry<'_>, inline: &[u8]) -> bool {
-        if entry.fields.first != self.end {
+        let first = entry.fields.first;
+        if !self.has_begun && first == entry.fields.segment_first {
+            // A channel that was in memory before begins behind what it had dropped there.
+            (self.head, self.base, self.end) = (self.head.max(first), first, first);
+        }
+        if first != self.end {
             return false;
         }
+        self.has_begun = true;
         self.lsn = lsn;
         self.begin_epoch(epoch, entry.fields.first);
         self.last_time_us = entry.records.last().map_or(self.last_time_us, IndexRecord::time_us);
@@ -105,21 +113,30 @@ impl News {
         }
     }
 
-    /// Drops the events from `end` on.
-    pub fn truncate(&mut self, lsn: Lsn, epoch: Epoch, end: Seq) {
+    /// Moves the head.
+    pub fn trim(&mut self, lsn: Lsn, head: Seq) {
         self.lsn = lsn;
-        if end >= self.end {
-            return;
+        self.head = self.head.max(head);
+    }
+
+    /// Drops the events from `end` on, in this epoch. `false` if they are not there.
+    pub fn cut_off(&mut self, lsn: Lsn, epoch: Epoch, end: Seq) -> bool {
+        if end > self.end {
+            return false;
         }
+        (self.lsn, self.has_begun) = (lsn, true);
         while self.pieces.back().is_some_and(|piece| piece.fields.first >= end) {
             self.pieces.pop_back();
         }
         if let Some(piece) = self.pieces.back_mut() {
             piece.len = piece.len.min((end.0 - piece.fields.first.0) as usize);
         }
-        (self.base, self.end) = (self.base.min(end), end);
-        self.epochs.retain(|(_, first)| *first <= end);
-        self.begin_epoch(epoch, end);
+        (self.base, self.end, self.head) = (self.base.min(end), end, self.head.min(end));
+        while self.epochs.last().is_some_and(|(_, first)| *first >= end) {
+            self.epochs.pop();
+        }
+        self.epochs.push((epoch, end));
+        true
     }
 
     /// A checkpoint contains the commits below `state.lsn`: forgets what they brought.
@@ -144,13 +161,6 @@ impl News {
     }
 }
 
-/// Where a truncation left the channel: all after the `count`th, up to the next kept, ended at `end` or above.
-#[derive(Clone, Copy, Debug)]
-struct Truncation {
-    count: u64,
-    end: Seq,
-}
-
 /// A channel's [`News`], shared by the follower and readers.
 #[derive(Debug)]
 pub struct Overlay {
@@ -158,17 +168,12 @@ pub struct Overlay {
     channel: ChannelId,
     name: ChannelName,
     news: Mutex<News>,
-    /// The store's epoch.
-    epoch: AtomicU32,
-    /// How often the end went back.
-    truncations: AtomicU64,
-    /// Ends, ascending in both.
-    ends: Mutex<VecDeque<Truncation>>,
+    polls: Arc<Polls>,
 }
 
 /// What a look into memory found.
 enum Look {
-    Events,
+    Events(EventChunk),
     OnDisk(Seq),
     Extent(ExtentRead),
 }
@@ -186,16 +191,8 @@ struct ExtentRead {
 
 impl Overlay {
     /// The overlay of a channel.
-    pub fn new(disk: Arc<dyn Disk>, channel: ChannelId, name: ChannelName, news: News, epoch: Epoch) -> Self {
-        Self {
-            disk,
-            channel,
-            name,
-            news: Mutex::new(news),
-            epoch: AtomicU32::new(epoch.0),
-            truncations: AtomicU64::new(0),
-            ends: Mutex::default(),
-        }
+    pub fn new(disk: Arc<dyn Disk>, channel: ChannelId, name: ChannelName, news: News, polls: Arc<Polls>) -> Self {
+        Self { disk, channel, name, news: Mutex::new(news), polls }
     }
 
     /// The news, for the follower.
@@ -208,72 +205,71 @@ impl Overlay {
         &self.name
     }
 
-    /// The store's epoch.
-    pub fn epoch(&self) -> Epoch {
-        Epoch(self.epoch.load(Ordering::Acquire))
-    }
-
-    /// The store was opened again.
-    pub fn set_epoch(&self, epoch: Epoch) {
-        self.epoch.fetch_max(epoch.0, Ordering::AcqRel);
-    }
-
-    /// How often the channel's end went back.
-    #[inline]
-    pub fn truncations(&self) -> u64 {
-        self.truncations.load(Ordering::Acquire)
-    }
-
-    /// Notes that the channel's end went back. Before anything else shows it.
-    pub fn note_truncation(&self, end: Seq) {
-        let mut ends = self.ends.lock().expect("no panic while the lock is held");
-        let count = self.truncations.load(Ordering::Relaxed);
-        while ends.back().is_some_and(|last| last.end >= end) {
-            ends.pop_back();
+    /// Events from `from` on, as many as lie in memory and are read at once, if that one does.
+    pub fn chunk_in_memory(&self, from: Seq) -> Option<EventChunk> {
+        match self.look(from) {
+            Look::Events(chunk) => Some(chunk),
+            Look::OnDisk(_) | Look::Extent(_) => None,
         }
-        ends.push_back(Truncation { count, end });
-        if ends.len() > TRUNCATIONS_KEPT {
-            let first = ends.pop_front().expect("there are many");
-            ends[0].end = first.end;
-        }
-        self.truncations.store(count + 1, Ordering::Release);
     }
 
-    /// The lowest end since the `count`th truncation.
-    pub fn truncated_since(&self, count: u64) -> Option<Seq> {
-        let ends = self.ends.lock().expect("no panic while the lock is held");
-        ends.iter().find(|truncation| truncation.count >= count).map(|truncation| truncation.end)
+    /// Reads events of `from..to`, at least one, from wherever they lie.
+    pub fn read(&self, on_disk: &OnDisk, from: Seq, to: Seq) -> Result<EventChunk, ReadError> {
+        self.read_by(from, to, |to| on_disk.read(from, to))
     }
 
-    /// Moves events from `from` on to `out`, as many as lie in memory and are read at once; none if it does not.
-    pub fn read_memory(&self, from: Seq, out: &mut VecDeque<RedexEvent>) -> bool {
-        matches!(self.look(from, out), Look::Events)
+    /// As [`Overlay::read`], as [`OnDisk::read_checked`] does it.
+    pub fn read_checked(&self, on_disk: &OnDisk, from: Seq, to: Seq) -> Result<EventChunk, ReadError> {
+        self.read_by(from, to, |to| on_disk.read_checked(from, to))
     }
 
-    /// Reads events of `from..to`, at least one; below the news by `on_disk`.
-    pub fn read(
+    fn read_by(
         &self,
         from: Seq,
         to: Seq,
-        out: &mut VecDeque<RedexEvent>,
-        on_disk: impl FnOnce(Seq, &mut VecDeque<RedexEvent>) -> Result<Seq, ReadError>,
-    ) -> Result<Seq, ReadError> {
-        match self.look(from, out) {
-            Look::Events => Ok(Seq(from.0 + out.len() as u64)),
-            Look::OnDisk(base) => on_disk(if base > from { to.min(base) } else { to }, out),
-            Look::Extent(read) => self.read_extent(&read, out),
+        on_disk: impl Fn(Seq) -> Result<EventChunk, ReadError>,
+    ) -> Result<EventChunk, ReadError> {
+        let chunk = self.caught_up(|| match self.look(from) {
+            Look::Events(chunk) => Ok(chunk),
+            Look::OnDisk(base) => on_disk(if base > from { to.min(base) } else { to }),
+            Look::Extent(read) => self.read_extent(&read),
+        });
+        chunk.map(|mut chunk| {
+            chunk.truncate((to.0 - from.0) as usize);
+            chunk
+        })
+    }
+
+    /// Reads, and once more if a file is not there any more: its writer has dropped it, and has told of that before. So the
+    /// channel's head or end says so once the journal was read on.
+    pub fn caught_up<T>(&self, read: impl Fn() -> Result<T, ReadError>) -> Result<T, ReadError> {
+        match read() {
+            Err(ReadError::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && self.polls.wait_for_next() =>
+            {
+                read()
+            }
+            result => result,
         }
     }
 
-    fn look(&self, from: Seq, out: &mut VecDeque<RedexEvent>) -> Look {
+    /// The first event at or after a time, if an earlier one is above the checkpoint too; else where that begins.
+    pub fn seek_time(&self, time_us: u64) -> Result<Seq, Seq> {
+        let news = self.news();
+        let is_before = |record: &IndexRecord| record.time_us() < time_us;
+        let after = news.pieces.partition_point(|piece| piece.records.first().is_some_and(is_before));
+        let piece = after.checked_sub(1).map(|last| &news.pieces[last]).ok_or(news.base)?;
+        Ok(Seq(piece.fields.first.0 + piece.records[..piece.len].partition_point(is_before) as u64))
+    }
+
+    fn look(&self, from: Seq) -> Look {
         let news = self.news();
         let Some((piece, at)) = news.find(from) else { return Look::OnDisk(news.base) };
-        for (i, record) in piece.records[at..piece.len].iter().enumerate().take(EVENTS_AT_ONCE) {
-            let Some(payload) = payload_in_memory(piece, record) else { break };
-            out.push_back(RedexEvent { seq: from.0 + i as u64, payload, time: EventTime(record.time_us()) });
-        }
-        if !out.is_empty() {
-            return Look::Events;
+        let records = &piece.records[at..piece.len.min(at + EVENTS_AT_ONCE)];
+        let count = records.iter().take_while(|record| is_in_memory(piece, record)).count();
+        if count > 0 {
+            let dat = DatBytes { base: piece.fields.dat_offset, bytes: piece.inline.clone() };
+            return Look::Events(EventChunk::read(from, records[..count].to_vec(), dat));
         }
         Look::Extent(ExtentRead {
             segment_first: piece.fields.segment_first,
@@ -286,7 +282,7 @@ impl Overlay {
     }
 
     /// Reads payloads from dat, as many as are read at once; checks them.
-    fn read_extent(&self, read: &ExtentRead, out: &mut VecDeque<RedexEvent>) -> Result<Seq, ReadError> {
+    fn read_extent(&self, read: &ExtentRead) -> Result<EventChunk, ReadError> {
         let path = dat_path(self.channel, read.segment_first);
         let io = |offset, error: io::Error| ReadError::Io {
             channel: self.name.clone(),
@@ -298,27 +294,28 @@ impl Overlay {
         let start = dat_start(&records[0]);
         let within = |record: &&IndexRecord| dat_end(record).is_none_or(|end| end <= start + EXTENT_BYTES_AT_ONCE);
         let count = records.iter().take_while(within).count().max(1);
-        let end = records[..count].iter().filter_map(dat_end).max().unwrap_or(start).min(read.border);
+        let end = records[..count].iter().filter_map(dat_end).max().unwrap_or(start);
         let floor = start - start % BLOCK_SIZE as u64;
-        let len = ((end - floor) as usize).next_multiple_of(BLOCK_SIZE);
-        let mut buf = AlignedBuf::new(len);
+        let mut buf = AlignedBuf::new((end - floor) as usize);
+        let in_dat = (end.min(read.border).saturating_sub(floor) as usize).next_multiple_of(BLOCK_SIZE);
         let file = self.disk.open_segment(&path, OpenMode::Read).map_err(|error| io(floor, error))?;
-        let have = file.read_at(&mut buf[..len], floor).map_err(|error| io(floor, error))?;
-        let bytes = Bytes::from_owner(buf).slice(..have);
-        for (i, record) in records[..count].iter().enumerate() {
-            let seq = read.first.0 + i as u64;
-            match payload_on_disk(record, floor, &bytes, read) {
-                Some(payload) => out.push_back(RedexEvent { seq, payload, time: EventTime(record.time_us()) }),
-                // What lies before the damage is shown first; the next step reports it.
-                None if i > 0 => break,
-                None => {
-                    let (offset, len) = (dat_start(record), record.payload_len() as u32);
-                    let channel = self.name.clone();
-                    return Err(ReadError::Payload { channel, seq, file: path, offset, len });
-                }
-            }
+        file.read_at(&mut buf[..in_dat], floor).map_err(|error| io(floor, error))?;
+        // Behind the extent lie the entry's own bytes.
+        let from = (read.border.max(floor) - floor) as usize;
+        let skip = floor.saturating_sub(read.border).min(read.inline.len() as u64) as usize;
+        let behind = (read.inline.len() - skip).min(buf.len().saturating_sub(from));
+        if behind > 0 {
+            buf[from..from + behind].copy_from_slice(&read.inline[skip..skip + behind]);
         }
-        Ok(Seq(read.first.0 + out.len() as u64))
+        let (base, bytes) = (floor as u32, Bytes::from_owner(buf));
+        let whole = records[..count].iter().take_while(|record| is_whole(record, base, &bytes)).count();
+        if whole == 0 {
+            let (offset, len) = (start, records[0].payload_len() as u32);
+            let (channel, seq) = (self.name.clone(), read.first.0);
+            return Err(ReadError::Payload { channel, seq, file: path, offset, len });
+        }
+        // What lies before damage is shown first; the next step reports it.
+        Ok(EventChunk::read(read.first, records[..whole].to_vec(), DatBytes { base, bytes }))
     }
 }
 
@@ -338,37 +335,20 @@ fn dat_end(record: &IndexRecord) -> Option<u64> {
     }
 }
 
-/// The payload, if all of it lies in the record or in the piece's inline bytes.
-fn payload_in_memory(piece: &Piece, record: &IndexRecord) -> Option<Payload> {
+/// Whether all of a payload lies in the record or in the piece's inline bytes.
+fn is_in_memory(piece: &Piece, record: &IndexRecord) -> bool {
     match record.place() {
-        RecordPlace::Inline { bytes, len } => Some(Payload::inline(&bytes[..len])),
-        RecordPlace::Dat { len: 0, .. } => Some(Payload::inline(&[])),
-        RecordPlace::Dat { offset, len } => {
-            let from = offset.checked_sub(piece.fields.dat_offset)? as usize;
-            let to = from + len as usize;
-            (to <= piece.inline.len()).then(|| Payload::shared(piece.inline.slice(from..to)))
-        }
+        RecordPlace::Inline { .. } => true,
+        RecordPlace::Dat { offset, len } => offset
+            .checked_sub(piece.fields.dat_offset)
+            .is_some_and(|from| u64::from(from) + u64::from(len) <= piece.inline.len() as u64),
     }
 }
 
-/// The payload from bytes of dat that begin at `floor`, and from the inline bytes behind the extent; `None` if it is not
-/// whole.
-fn payload_on_disk(record: &IndexRecord, floor: u64, bytes: &Bytes, read: &ExtentRead) -> Option<Payload> {
-    let RecordPlace::Dat { offset, len } = record.place() else {
-        let RecordPlace::Inline { bytes, len } = record.place() else { return None };
-        return Some(Payload::inline(&bytes[..len]));
-    };
-    let (start, end) = (u64::from(offset), u64::from(offset) + u64::from(len));
-    if start >= read.border {
-        let from = (start - read.border) as usize;
-        let payload = read.inline.get(from..from + len as usize)?;
-        return Some(Payload::shared(read.inline.slice_ref(payload)));
-    }
-    let from = usize::try_from(start.checked_sub(floor)?).ok()?;
-    let first = bytes.get(from..from + (end.min(read.border) - start) as usize)?;
-    let payload = match end.checked_sub(read.border).filter(|behind| *behind > 0) {
-        None => bytes.slice_ref(first),
-        Some(behind) => Bytes::from([first, read.inline.get(..behind as usize)?].concat()),
-    };
-    record.verify_payload(&payload).then(|| Payload::shared(payload))
+/// Whether a payload is what the record says, in bytes of dat that begin at `base`.
+fn is_whole(record: &IndexRecord, base: u32, bytes: &[u8]) -> bool {
+    let RecordPlace::Dat { offset, len } = record.place() else { return true };
+    let Some(from) = offset.checked_sub(base) else { return false };
+    let range = from as usize..from as usize + len as usize;
+    bytes.get(range).is_some_and(|payload| record.verify_payload(payload))
 }

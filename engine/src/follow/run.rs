@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::polls::Polls;
 use super::view::View;
 use super::{Follower, Polled};
 
@@ -25,6 +26,7 @@ pub struct Following {
 struct Shared {
     follower: Mutex<Follower>,
     views: Vec<Arc<View>>,
+    polls: Arc<Polls>,
     over: Mutex<bool>,
     ends: Condvar,
 }
@@ -36,6 +38,7 @@ impl Shared {
 
     fn run(&self) {
         let mut pause = QUICK;
+        self.polls.set_runs(true);
         loop {
             let polled = self.follower().poll();
             self.views.iter().for_each(|view| view.wake());
@@ -46,6 +49,7 @@ impl Shared {
                 break;
             }
         }
+        self.polls.set_runs(false);
         self.views.iter().for_each(|view| view.end());
     }
 }
@@ -53,8 +57,9 @@ impl Shared {
 impl Following {
     /// Starts the thread.
     pub fn start(follower: Follower) -> std::io::Result<Self> {
-        let (views, follower) = (follower.views(), Mutex::new(follower));
-        let shared = Arc::new(Shared { follower, views, over: Mutex::new(false), ends: Condvar::new() });
+        let (views, polls) = (follower.views(), follower.polls());
+        let follower = Mutex::new(follower);
+        let shared = Arc::new(Shared { follower, views, polls, over: Mutex::new(false), ends: Condvar::new() });
         let theirs = shared.clone();
         let thread = std::thread::Builder::new().name("redex-follow".into()).spawn(move || theirs.run())?;
         Ok(Self { shared, thread: Some(thread) })

@@ -10,7 +10,8 @@ use super::cursor::ReadCommit;
 use super::load::Place;
 use super::names::Names;
 use super::overlay::{News, Overlay};
-use crate::channel::{Channel, ChannelParts, Persistence};
+use super::polls::Polls;
+use crate::channel::{Channel, ChannelParts, Life, Persistence};
 use crate::channel_name::ChannelName;
 use crate::clock::Clock;
 use crate::config::RedexFileConfig;
@@ -27,7 +28,7 @@ use crate::store::checkpoint::{ChannelState, CheckpointError, Tail as Unfinished
 use crate::store::meta::Meta;
 use crate::store::open::on_disk;
 use crate::tail::pool::PagePool;
-use crate::tail::{Tail, TailLimits, TailStart};
+use crate::tail::{Tail, TailStart};
 
 /// No checkpoint file has the state: the journal alone knows of the channel.
 const NO_FILE: CheckpointNo = CheckpointNo(0);
@@ -45,6 +46,8 @@ pub struct Ground {
     pub clock: Clock,
     /// The channels' names.
     pub names: Arc<Names>,
+    /// Readers that wait for what the journal says.
+    pub polls: Arc<Polls>,
 }
 
 /// See the module's text.
@@ -60,6 +63,7 @@ pub struct View {
 
 #[derive(Debug, Default)]
 struct Inner {
+    /// Epoch of the run that writes the journal.
     epoch: Epoch,
     known: Known,
     /// The checkpoint files that `known` is from.
@@ -94,7 +98,6 @@ impl View {
     /// If it contradicts what is known: what follows cannot be shown either.
     pub fn apply(&self, commit: &ReadCommit) -> Result<(), OpenError> {
         let mut inner = self.lock();
-        inner.epoch = inner.epoch.max(commit.epoch);
         for (entry, inline) in commit.entries() {
             match entry {
                 Entry::ChannelCreated { channel, name, config } => {
@@ -110,20 +113,21 @@ impl View {
                         let why = "the journal's events do not follow those of the checkpoint";
                         return Err(OpenError::Inconsistent { channel: overlay.name().to_string(), why });
                     }
-                    self.show(&inner, events.fields.channel, &overlay);
+                    self.show(&inner, events.fields.channel);
                 }
                 Entry::HeadTrimmed { channel, head } => {
                     let Some(overlay) = self.overlay(&mut inner, commit.lsn, channel)? else { continue };
-                    {
-                        let mut news = overlay.news();
-                        (news.lsn, news.head) = (commit.lsn, news.head.max(head));
-                    }
-                    self.show(&inner, channel, &overlay);
+                    overlay.news().trim(commit.lsn, head);
+                    self.show(&inner, channel);
+                    inner.drop_below_head(channel);
                 }
                 Entry::SuffixTruncated { channel, end } => {
                     let Some(overlay) = self.overlay(&mut inner, commit.lsn, channel)? else { continue };
-                    inner.truncate(channel, &overlay, commit, end);
-                    self.show(&inner, channel, &overlay);
+                    if !inner.cut_off(channel, &overlay, commit, end) {
+                        let why = "the journal cuts off what is not there";
+                        return Err(OpenError::Inconsistent { channel: overlay.name().to_string(), why });
+                    }
+                    self.show(&inner, channel);
                 }
             }
         }
@@ -165,7 +169,17 @@ impl View {
         self.ground.names.remove(name, channel);
         inner.overlays.remove(&channel);
         if let Some(open) = inner.open.remove(&channel) {
-            open.close(u32::MAX - 1);
+            self.end_channel(&open);
+        }
+    }
+
+    /// Ends a channel that is gone: its tails when they have delivered what they can.
+    fn end_channel(&self, channel: &Arc<Channel>) {
+        channel.set_life(Life::Over);
+        self.note_shown(channel);
+        if let Some(persistence) = channel.persistence() {
+            self.handle.deleted(persistence.slot, persistence.id);
+            self.handle.take_deleted();
         }
     }
 
@@ -181,15 +195,16 @@ impl View {
         if let Some(overlay) = inner.overlays.get(&channel) {
             return Ok(Some(overlay.clone()));
         }
-        let overlay = self.new_overlay(&located.state, inner.epoch)?;
+        let overlay = self.new_overlay(&located.state)?;
         inner.overlays.insert(channel, overlay.clone());
         Ok(Some(overlay))
     }
 
-    fn new_overlay(&self, state: &ChannelState, epoch: Epoch) -> Result<Arc<Overlay>, OpenError> {
+    fn new_overlay(&self, state: &ChannelState) -> Result<Arc<Overlay>, OpenError> {
         let name = Names::check(&state.name)?;
         let news = News::above(state);
-        Ok(Arc::new(Overlay::new(self.ground.disk.clone(), ChannelId(state.id), name, news, epoch)))
+        let (disk, polls) = (self.ground.disk.clone(), self.ground.polls.clone());
+        Ok(Arc::new(Overlay::new(disk, ChannelId(state.id), name, news, polls)))
     }
 
     /// Reads the tails of those open channels that have new states.
@@ -286,7 +301,7 @@ impl View {
         }
         for (id, channel) in std::mem::take(&mut inner.open) {
             let Some(located) = fresh.known.get(&id) else {
-                channel.close(u32::MAX - 1);
+                self.end_channel(&channel);
                 continue;
             };
             let overlay = inner.overlays.remove(&id).expect("an open channel has one");
@@ -298,7 +313,6 @@ impl View {
             let tail = tails.remove(&id).expect("looked for above");
             inner.swap(&self.ground.disk, &channel, &overlay, &located.state, &tail, news);
             self.note_shown(&channel);
-            overlay.set_epoch(epoch);
             fresh.overlays.insert(id, overlay);
             fresh.open.insert(id, channel);
         }
@@ -331,22 +345,23 @@ impl View {
             let meta = Meta::check(&**disk, &path, uuid, id, name.as_str());
             meta.map_err(|source| OpenFileError::Meta { channel: name.clone(), path: path.into(), offset: 0, source })?;
         }
-        let epoch = inner.epoch;
         let overlay = match inner.overlays.get(&id) {
             Some(overlay) => overlay.clone(),
-            None => self.new_overlay(state, epoch).map_err(Arc::new)?,
+            None => self.new_overlay(state).map_err(Arc::new)?,
         };
-        overlay.set_epoch(epoch);
+        let run = inner.epoch;
         let channel = self.handle.register(|slot| {
             let persistence = Persistence {
                 shard: self.handle.clone(),
                 slot,
+                id,
                 on_disk: on_disk(disk.clone(), name, state, &tail),
                 offload: self.ground.offload.clone(),
                 overlay: Some(overlay.clone()),
             };
-            Arc::new(self.channel(name, id, config, &overlay, persistence))
+            Arc::new(self.channel(name, config, &overlay, run, persistence))
         });
+        lay_bounds(&channel, &overlay.news());
         inner.overlays.insert(id, overlay);
         inner.open.insert(id, channel.clone());
         Ok(channel)
@@ -355,25 +370,24 @@ impl View {
     fn channel(
         &self,
         name: &ChannelName,
-        id: ChannelId,
         config: RedexFileConfig,
         overlay: &Overlay,
+        run: Epoch,
         persistence: Persistence,
     ) -> Channel {
         let mut news = overlay.news();
         let end = news.end;
-        news.begin_epoch(overlay.epoch(), end);
+        news.begin_epoch(run, end);
         let start =
             TailStart { next: end, segment_first: end, last_time_us: news.last_time_us, ..TailStart::default() };
-        let limits = TailLimits { segment_bytes: config.segment_bytes() as u32, bounded: false };
+        let limits = config.tail_limits(false);
         Channel::new(ChannelParts {
             name: name.clone(),
-            id,
             config,
             tail: Tail::new(start, limits, self.ground.pages.clone()),
             epochs: news.epochs.clone(),
             head: news.head,
-            epoch: overlay.epoch(),
+            epoch: news.epochs.last().map_or(run, |(epoch, _)| *epoch),
             payload_size_max: 0,
             persistence: Some(persistence),
             clock: self.ground.clock.clone(),
@@ -387,7 +401,7 @@ impl View {
         let info = |(id, located): (&ChannelId, &Located)| {
             let state = &located.state;
             let news = inner.overlays.get(id).map(|overlay| overlay.news());
-            let (head, end) = news.map_or((state.head, state.end), |news| (news.head.0, news.end.0));
+            let (head, end) = news.map_or((state.head, state.end), |news| (news.head.0.min(news.end.0), news.end.0));
             Some(ChannelInfo {
                 name: ChannelName::new(&state.name).ok()?,
                 persistent: true,
@@ -414,9 +428,8 @@ impl View {
     }
 
     /// Lets readers of an open channel see what its overlay says.
-    fn show(&self, inner: &Inner, channel: ChannelId, overlay: &Overlay) {
-        overlay.set_epoch(inner.epoch);
-        if let Some(channel) = inner.open.get(&channel) {
+    fn show(&self, inner: &Inner, id: ChannelId) {
+        if let (Some(channel), Some(overlay)) = (inner.open.get(&id), inner.overlays.get(&id)) {
             channel.follow(&overlay.news());
             self.note_shown(channel);
         }
@@ -435,15 +448,6 @@ impl View {
         shown.iter().for_each(|channel| channel.wake_followers());
     }
 
-    /// The store is at this epoch.
-    pub fn set_epoch(&self, epoch: Epoch) {
-        let mut inner = self.lock();
-        inner.epoch = inner.epoch.max(epoch);
-        for id in inner.open.keys() {
-            inner.overlays[id].set_epoch(epoch);
-        }
-    }
-
     /// Nothing more comes.
     pub fn end(&self) {
         self.handle.set_closed();
@@ -455,18 +459,30 @@ impl Inner {
     fn configure(&mut self, lsn: Lsn, channel: ChannelId, config: &[u8]) {
         if let Some(located) = self.known.get_mut(&channel).filter(|located| located.state.lsn <= lsn.0) {
             Arc::make_mut(&mut located.state).config = config.to_vec();
+            if let (Some(open), Some(config)) = (self.open.get(&channel), RedexFileConfig::decode(config)) {
+                open.config.change(|present| *present = config);
+            }
         }
     }
 
-    fn truncate(&self, channel: ChannelId, overlay: &Overlay, commit: &ReadCommit, end: Seq) {
-        let open = self.open.get(&channel);
-        overlay.set_epoch(self.epoch);
-        if end < overlay.news().end {
-            overlay.note_truncation(end);
-            // The marks first: nobody looks for events that are not there any more.
-            open.inspect(|channel| channel.follow_to(end));
+    /// The events from `end` on are gone. `false` if they are not there.
+    fn cut_off(&self, id: ChannelId, overlay: &Overlay, commit: &ReadCommit, end: Seq) -> bool {
+        let open = self.open.get(&id);
+        if end > overlay.news().end {
+            return false;
         }
-        overlay.news().truncate(commit.lsn, commit.epoch, end);
+        open.inspect(|channel| channel.follow_cut(end, commit.epoch));
+        let mut news = overlay.news();
+        let is_there = news.cut_off(commit.lsn, commit.epoch, end);
+        open.inspect(|channel| lay_bounds(channel, &news));
+        is_there
+    }
+
+    /// What readers look for is not to be looked for in segments whose files are gone.
+    fn drop_below_head(&self, id: ChannelId) {
+        if let (Some(channel), Some(overlay)) = (self.open.get(&id), self.overlays.get(&id)) {
+            lay_bounds(channel, &overlay.news());
+        }
     }
 
     /// The state of a channel contains what is in its overlay below.
@@ -477,6 +493,9 @@ impl Inner {
             news.drop_contained(state);
             news.is_contained(state)
         };
+        if let Some(channel) = self.open.get(&id) {
+            lay_bounds(channel, &self.overlays[&id].news());
+        }
         if contained && !self.open.contains_key(&id) {
             self.overlays.remove(&id);
         }
@@ -491,7 +510,7 @@ impl Inner {
         tail: &Unfinished,
     ) -> Result<(), OpenError> {
         let Some(channel) = self.open.get(&id) else { return Ok(()) };
-        let persistence = channel.persistence.as_ref().expect("a followed channel has a store");
+        let persistence = channel.persistence().expect("a followed channel has a store");
         persistence.on_disk.replace(on_disk(disk.clone(), &channel.name, state, tail));
         Ok(())
     }
@@ -507,9 +526,9 @@ impl Inner {
             }
             None => (Seq(located.state.end), News::above(&located.state).epochs),
         };
-        let truncated = truncated_at(&channel.epochs_now(), &epochs);
+        let cut = cut_at(&channel.epochs_now(), &epochs);
         let shown = overlay.news().end;
-        if end < shown && truncated.is_none_or(|at| at > end) {
+        if end < shown && cut.is_none_or(|(_, at)| at > end) {
             let why = "it ends before events that were durable";
             return Err(OpenError::Inconsistent { channel: channel.name.to_string(), why });
         }
@@ -527,24 +546,36 @@ impl Inner {
         news: News,
     ) {
         let shown = overlay.news().end;
-        let truncated = truncated_at(&channel.epochs_now(), &news.epochs).filter(|at| *at < shown);
-        if let Some(at) = truncated {
-            overlay.note_truncation(at);
-            channel.follow_to(at.min(news.end));
+        let cut = cut_at(&channel.epochs_now(), &news.epochs).filter(|(_, at)| *at < shown);
+        if let Some((epoch, at)) = cut {
+            channel.follow_cut(at.min(news.end), epoch);
         }
-        let persistence = channel.persistence.as_ref().expect("a followed channel has a store");
+        // What the new state does not have any more lies below.
+        channel.move_head(news.head.min(news.end));
+        let persistence = channel.persistence().expect("a followed channel has a store");
         // Below the old news and up to the new ones the state has everything: so no event is ever in neither place.
         persistence.on_disk.replace(on_disk(disk.clone(), &channel.name, state, tail));
         let mut old = overlay.news();
         *old = news;
+        lay_bounds(channel, &old);
         channel.follow(&old);
     }
 }
 
-/// Where a channel was truncated, if it was: an epoch that was not known begins before what the last known one had.
-fn truncated_at(before: &[(Epoch, Seq)], after: &[(Epoch, Seq)]) -> Option<Seq> {
+/// What lies on disk is known as far as it is there: from the head, below what the journal says.
+fn lay_bounds(channel: &Channel, news: &News) {
+    let persistence = channel.persistence().expect("a followed channel has a store");
+    let on_disk = &persistence.on_disk;
+    on_disk.end_at(news.base);
+    let begins = on_disk.bounds().iter().rev().map(|(first, _)| *first).find(|first| *first <= news.head);
+    begins.into_iter().for_each(|first| on_disk.drop_below(first));
+}
+
+/// Where a channel's suffix was cut off, and in which epoch, if it was: an epoch that was not known begins before what the last
+/// known one had.
+fn cut_at(before: &[(Epoch, Seq)], after: &[(Epoch, Seq)]) -> Option<(Epoch, Seq)> {
     let last = before.last().map_or(Epoch(0), |(epoch, _)| *epoch);
-    after.iter().filter(|(epoch, _)| *epoch > last).map(|(_, first)| *first).min()
+    after.iter().filter(|(epoch, _)| *epoch > last).min_by_key(|(_, first)| *first).copied()
 }
 
 impl Channel {

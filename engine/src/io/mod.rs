@@ -15,6 +15,7 @@
 pub mod aligned;
 pub mod doorbell;
 pub mod located;
+pub mod mapping;
 pub mod posix;
 pub mod probe;
 #[cfg(any(test, feature = "sim"))]
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 pub use aligned::{AlignedBuf, StableBytes};
 pub use doorbell::Doorbell;
+pub use mapping::{FileStamp, Mapping, budget};
 
 /// Unit of direct I/O and of the formats, bytes.
 pub const BLOCK_SIZE: usize = 4096;
@@ -121,12 +123,21 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn unlink(&self, path: &str) -> io::Result<()>;
+    /// Removes a directory; an error unless it is empty.
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Makes the directory's entries durable.
     fn sync_dir(&self, path: &str) -> io::Result<()>;
     /// Makes the queue of a shard. Called on the thread that will use it (a ring has one submitter).
     fn driver(&self) -> io::Result<Box<dyn Driver>>;
     /// What the machine offers.
     fn facts(&self) -> IoFacts;
+    /// How much of its files may be mapped; `None` if they cannot be.
+    fn mapping_budget(&self) -> Option<&Arc<budget::Budget>> {
+        None
+    }
 }
 
 /// An open file. Closed when the last `Arc` goes.
@@ -149,6 +160,16 @@ pub trait File: Send + Sync + fmt::Debug {
     fn seams(&self, range: Range<u64>) -> Vec<u64> {
         let _ = range;
         Vec::new()
+    }
+    /// Maps the first `len` bytes for reading, at least one; `None` where files cannot be mapped. Only for files that the engine
+    /// never changes again.
+    fn map(&self, len: usize, share: budget::Share) -> io::Result<Option<Mapping>> {
+        let _ = (len, share);
+        Ok(None)
+    }
+    /// What changes when somebody changes the file.
+    fn stamp(&self) -> io::Result<FileStamp> {
+        Ok(FileStamp { size: self.size()?, modified_ns: 0, inode: (0, 0) })
     }
     /// How the driver of the same disk knows this file. An error if it had to be opened again and could not be.
     fn handle(&self) -> io::Result<FileHandle>;

@@ -3,26 +3,30 @@
 //! [`EventReader`] is a cursor on it. A range, a scan and a subscription are that cursor with different ends, so that
 //! backfill and live cannot leave a gap.
 
+pub mod cursor;
+pub mod hold;
 pub mod offload;
 pub mod range;
 pub mod subscribe;
+pub mod time;
+pub mod verify;
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use self::hold::Hold;
 use self::offload::Offloaded;
+use self::subscribe::{Cursor, check_cursor};
 use crate::channel::Channel;
-use crate::error::ReadError;
-use crate::event::{EventTime, Payload, RedexEvent};
-use crate::follow::overlay::Overlay;
-use crate::ids::Seq;
-use crate::segment::record::RecordPlace;
+use crate::error::{ReadError, SubscribeError};
+use crate::event::RedexEvent;
+use crate::ids::{Epoch, Seq};
+use crate::segment::chunk::{EventChunk, event_in_page};
 use crate::tail::page::Page;
 
-type Fetched = (VecDeque<RedexEvent>, Result<Seq, ReadError>);
+type Fetched = Result<EventChunk, ReadError>;
 
 /// A cursor on a channel's events.
 #[derive(Debug)]
@@ -30,27 +34,79 @@ pub struct EventReader {
     channel: Arc<Channel>,
     next: Seq,
     page: Option<Arc<Page>>,
-    fetched: VecDeque<RedexEvent>,
+    /// What was read from disk, and how much of it was shown.
+    chunk: Option<(EventChunk, usize)>,
     failed: Option<ReadError>,
     fetching: Option<Offloaded<Fetched>>,
-    /// Truncations of a followed channel ([`crate::follow`]) that were there when this was fetched, and that were told.
-    fetched_at: u64,
-    told: u64,
+    /// How often the channel's suffix had been cut off when this was last looked at, and the epoch since then.
+    resets: u32,
+    epoch: Epoch,
+    /// Keeps retention from dropping what is ahead.
+    hold: Option<Hold>,
 }
 
 /// What one look at memory found.
-enum Look {
-    Event(RedexEvent),
+enum Look<T> {
+    Found(T),
     Failed(ReadError),
     OnDisk,
+    /// It was cut off.
+    Gone,
 }
 
 impl EventReader {
     /// A cursor that stands before `next`.
     pub fn new(channel: Arc<Channel>, next: Seq) -> Self {
-        let told = channel.overlay().map_or(0, Overlay::truncations);
-        let fetched = VecDeque::new();
-        Self { channel, next, page: None, fetched, failed: None, fetching: None, fetched_at: told, told }
+        // The count first: a cut that comes between is noticed, at worst twice.
+        let resets = channel.tail.resets();
+        let epoch = channel.epoch();
+        Self { channel, next, page: None, chunk: None, failed: None, fetching: None, resets, epoch, hold: None }
+    }
+
+    /// The same, and retention waits for it as long as the channel allows.
+    #[must_use]
+    pub fn holding(mut self) -> Self {
+        self.hold = Some(self.channel.holds.begin(self.next));
+        self
+    }
+
+    /// The epoch in which its position counts.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Whether the channel's suffix was cut off since the last look.
+    #[inline]
+    pub fn is_cut_off(&self) -> bool {
+        self.channel.tail.resets() != self.resets
+    }
+
+    /// Looks whether the channel's suffix was cut off, and takes this back with it: an error if it had events that are gone.
+    #[inline]
+    pub fn cut_off(&mut self) -> Option<ReadError> {
+        if self.is_cut_off() { self.take_back() } else { None }
+    }
+
+    #[cold]
+    fn take_back(&mut self) -> Option<ReadError> {
+        let cursor = Cursor { epoch: self.epoch.0, seq: self.next.0 };
+        let (next, hold) = (self.next, self.hold.take());
+        *self = Self { hold, ..Self::new(self.channel.clone(), next) };
+        match check_cursor(&self.channel, cursor) {
+            Err(SubscribeError::LostEvents { channel, from, to }) => {
+                self.advance_to(Seq(from));
+                Some(ReadError::CutOff { channel, from, to })
+            }
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn advance_to(&mut self, next: Seq) {
+        self.next = next;
+        if let Some(hold) = &self.hold {
+            hold.move_to(next);
+        }
     }
 
     /// The channel.
@@ -65,78 +121,66 @@ impl EventReader {
 
     /// Goes on elsewhere.
     pub fn seek(&mut self, next: Seq) {
-        // A loss that was not told yet is still to be.
-        let told = self.told;
-        *self = Self { told, ..Self::new(self.channel.clone(), next) };
+        let hold = self.hold.take();
+        *self = Self { hold, ..Self::new(self.channel.clone(), next) };
+        self.advance_to(next);
+    }
+
+    /// What is next was cut off or dropped meanwhile. Also where it is still in memory: what is there does not depend on that.
+    #[inline]
+    fn not_there(&mut self) -> Option<ReadError> {
+        if let Some(error) = self.cut_off() {
+            return Some(error);
+        }
+        let error = trimmed(&self.channel, self.next)?;
+        self.chunk = None;
+        Some(error)
     }
 
     /// The next event if it is in memory; `end` is above [`EventReader::next_seq`] and published.
-    fn look(&mut self) -> Look {
-        self.forget_truncated();
-        if let Some(event) = self.fetched.pop_front() {
-            debug_assert_eq!(event.seq, self.next.0);
-            self.next.0 += 1;
-            return Look::Event(event);
+    #[inline]
+    fn look(&mut self) -> Look<RedexEvent> {
+        if let Some(error) = self.not_there() {
+            return Look::Failed(error);
+        }
+        if let Some((chunk, shown)) = &mut self.chunk {
+            if *shown < chunk.len() {
+                let event = chunk.event(*shown);
+                debug_assert_eq!(event.seq, self.next.0);
+                *shown += 1;
+                self.advance_to(Seq(self.next.0 + 1));
+                return Look::Found(event);
+            }
+            self.end_chunk();
         }
         if let Some(error) = self.failed.take() {
             return Look::Failed(error);
         }
-        match self.next_in_page().or_else(|| self.next_in_overlay()) {
+        match self.next_in_page() {
             Some(event) => {
-                self.next.0 += 1;
-                Look::Event(event)
+                self.advance_to(Seq(self.next.0 + 1));
+                Look::Found(event)
             }
+            None if self.next >= self.channel.tail.published() => Look::Gone,
             None => Look::OnDisk,
         }
     }
 
-    /// Forgets what was fetched of a followed channel before its end went back: other events may lie there now.
+    /// All events of the chunk were shown; whether they were what was checked is known only now.
+    fn end_chunk(&mut self) {
+        let Some((chunk, _)) = self.chunk.take() else { return };
+        self.failed = self.failed.take().or_else(|| self.changed(&chunk));
+    }
+
+    /// The error of a chunk whose file was changed by another program while it was looked at.
+    pub fn changed(&self, chunk: &EventChunk) -> Option<ReadError> {
+        let file = chunk.changed_file()?;
+        Some(self.channel.persistence()?.on_disk.changed(&file))
+    }
+
+    /// Has the page of the next event at hand, if that is in memory.
     #[inline]
-    fn forget_truncated(&mut self) {
-        let Some(overlay) = self.channel.overlay() else { return };
-        let truncations = overlay.truncations();
-        if truncations != self.fetched_at {
-            self.fetched_at = truncations;
-            self.fetched.clear();
-            self.failed = None;
-        }
-    }
-
-    /// The next event of a followed channel, if what the journal says of it lies in memory.
-    fn next_in_overlay(&mut self) -> Option<RedexEvent> {
-        let overlay = self.channel.overlay()?;
-        overlay.read_memory(self.next, &mut self.fetched);
-        self.fetched.pop_front()
-    }
-
-    /// What a followed channel has lost of the events that were delivered: its new end and the old one. The cursor then stands at
-    /// the new end.
-    pub fn take_loss(&mut self) -> Option<(Seq, Seq)> {
-        let overlay = self.channel.overlay()?;
-        let truncations = overlay.truncations();
-        if truncations == self.told {
-            return None;
-        }
-        let end = overlay.truncated_since(self.told);
-        self.told = truncations;
-        let (end, next) = (end.filter(|end| *end < self.next)?, self.next);
-        self.seek(end);
-        Some((end, next))
-    }
-
-    /// Whether the end of a followed channel went back since a loss was looked for.
-    pub fn may_have_loss(&self) -> bool {
-        self.channel.overlay().is_some_and(|overlay| overlay.truncations() != self.told)
-    }
-
-    /// Where a read ends now: the end of a followed channel may have gone back since it began.
-    #[inline]
-    fn limit(&self, end: Seq) -> Seq {
-        if self.channel.overlay().is_some() { end.min(self.channel.tail.published()) } else { end }
-    }
-
-    #[inline]
-    fn next_in_page(&mut self) -> Option<RedexEvent> {
+    fn page(&mut self) -> Option<&Arc<Page>> {
         let in_page = |page: &Page| {
             let first = page.start().first_seq;
             // A page that is not closed is the last: everything published above its first slot lies in it.
@@ -145,44 +189,75 @@ impl EventReader {
         if !self.page.as_deref().is_some_and(in_page) {
             self.page = self.channel.tail.page_of(self.next);
         }
-        let page = self.page.as_ref()?;
-        let slot = (self.next.0 - page.start().first_seq.0) as usize;
-        let record = page.record(slot);
-        let payload = match record.place() {
-            RecordPlace::Inline { bytes, len } => Payload::inline(&bytes[..len]),
-            RecordPlace::Dat { .. } => {
-                let range = page.payload_range(&record).expect("a page has the payloads of its records");
-                if page.readers_should_copy() {
-                    Payload::shared(bytes::Bytes::copy_from_slice(page.published_bytes(range)))
-                } else {
-                    Payload::in_page(page.clone(), range)
-                }
-            }
+        // After a cut the page that would have it may not, any more.
+        let next = self.next.0;
+        self.page.as_ref().filter(|page| next < page.start().first_seq.0 + page.published_slots() as u64)
+    }
+
+    #[inline]
+    fn next_in_page(&mut self) -> Option<RedexEvent> {
+        let next = self.next;
+        let page = self.page()?;
+        Some(event_in_page(page, next.0, (next.0 - page.start().first_seq.0) as usize))
+    }
+
+    /// The events from the next one on that are at hand, below `end`, which is published.
+    fn look_chunk(&mut self, end: Seq) -> Look<EventChunk> {
+        if let Some(error) = self.not_there() {
+            return Look::Failed(error);
+        }
+        if let Some((chunk, shown)) = self.chunk.take_if(|(chunk, shown)| *shown < chunk.len()) {
+            let mut chunk = chunk;
+            chunk.skip(shown);
+            return Look::Found(self.pass(chunk, end));
+        }
+        self.end_chunk();
+        if let Some(error) = self.failed.take() {
+            return Look::Failed(error);
+        }
+        let next = self.next;
+        let Some(page) = self.page() else {
+            return if self.next >= self.channel.tail.published() { Look::Gone } else { Look::OnDisk };
         };
-        Some(RedexEvent { seq: self.next.0, payload, time: EventTime(record.time_us()) })
+        let in_page = page.start().first_seq.0 + page.published_slots() as u64;
+        let chunk = EventChunk::in_page(page.clone(), next, (end.0.min(in_page) - next.0) as usize);
+        Look::Found(self.pass(chunk, end))
+    }
+
+    fn pass(&mut self, mut chunk: EventChunk, end: Seq) -> EventChunk {
+        chunk.truncate((end.0 - self.next.0) as usize);
+        self.advance_to(Seq(chunk.end_seq()));
+        chunk
     }
 
     fn fetch(channel: &Channel, from: Seq, to: Seq) -> Fetched {
-        let mut events = VecDeque::new();
-        if let Some(overlay) = channel.overlay() {
-            let result = read_followed(channel, overlay, from, to, &mut events);
-            return (events, result);
-        }
-        // Index blocks may be on disk before the payloads of their last events, which are in pages.
-        let to = to.min(channel.tail.first_in_memory().max(Seq(from.0 + 1)));
-        let persistence = channel.persistence.as_ref().expect("events of a channel in memory are in its pages");
-        let result = persistence.on_disk.read(from, to, &mut events);
-        (events, result)
+        let persistence = channel.persistence().expect("events of a channel in memory are in its pages");
+        let fetched = match &persistence.overlay {
+            Some(overlay) => overlay.read(&persistence.on_disk, from, to),
+            None => {
+                // Index blocks may be on disk before the payloads of their last events, which are in pages.
+                let to = to.min(channel.tail.first_in_memory().max(Seq(from.0 + 1)));
+                persistence.on_disk.read(from, to)
+            }
+        };
+        // Files go when their events were dropped: then that is what is wrong.
+        fetched.map_err(|error| trimmed(channel, from).unwrap_or(error))
     }
 
-    fn take_fetched(&mut self, (events, result): Fetched) {
-        if self.channel.overlay().is_some_and(|overlay| overlay.truncations() != self.fetched_at) {
-            // It may be of before. What is there now is fetched again.
-            return;
-        }
+    fn take_fetched(&mut self, fetched: Fetched) {
         self.page = None;
-        self.fetched = events;
-        self.failed = result.err();
+        match fetched {
+            Ok(chunk) => self.chunk = Some((chunk, 0)),
+            Err(error) => self.failed = Some(error),
+        }
+    }
+
+    /// Has what comes next at hand, if another process writes the channel and the journal's part of it, in memory, has that.
+    fn take_overlay(&mut self) -> bool {
+        let chunk = self.channel.overlay().and_then(|overlay| overlay.chunk_in_memory(self.next));
+        let Some(chunk) = chunk else { return false };
+        self.take_fetched(Ok(chunk));
+        true
     }
 
     /// The next event below `end`, from memory only: `None` if it would have to be read from disk.
@@ -191,31 +266,66 @@ impl EventReader {
             return None;
         }
         match self.look() {
-            Look::Event(event) => Some(Ok(event)),
+            Look::Found(event) => Some(Ok(event)),
             Look::Failed(error) => Some(Err(error)),
-            Look::OnDisk => None,
+            Look::OnDisk if self.take_overlay() => self.try_next(end),
+            Look::OnDisk | Look::Gone => None,
         }
     }
 
     /// The next event below `end`, read on this thread if need be; `None` at the end.
+    #[inline]
     pub fn next_blocking(&mut self, end: Seq) -> Option<Result<RedexEvent, ReadError>> {
+        self.blocking(end, Self::look)
+    }
+
+    /// The next events below `end`, read on this thread if need be; `None` at the end.
+    pub fn next_chunk_blocking(&mut self, end: Seq) -> Option<Fetched> {
+        self.blocking(end, |reader| reader.look_chunk(end))
+    }
+
+    #[inline]
+    fn blocking<T>(&mut self, end: Seq, look: impl Fn(&mut Self) -> Look<T>) -> Option<Result<T, ReadError>> {
         self.fetching = None;
-        while self.next < self.limit(end) {
-            match self.look() {
-                Look::Event(event) => return Some(Ok(event)),
+        while self.next < end {
+            match look(self) {
+                Look::Found(found) => return Some(Ok(found)),
                 Look::Failed(error) => return Some(Err(error)),
+                Look::Gone => return None,
                 Look::OnDisk => {
                     let fetched = Self::fetch(&self.channel, self.next, end);
                     self.take_fetched(fetched);
                 }
             }
         }
-        None
+        self.at_end().map(Err)
+    }
+
+    /// What is left to say when all events were shown.
+    fn at_end(&mut self) -> Option<ReadError> {
+        if self.chunk.as_ref().is_some_and(|(chunk, shown)| *shown == chunk.len()) {
+            self.end_chunk();
+        }
+        self.failed.take()
     }
 
     /// The next event below `end`, read beside the executor if need be; `None` at the end.
     pub fn poll_next(&mut self, end: Seq, cx: &mut Context<'_>) -> Poll<Option<Result<RedexEvent, ReadError>>> {
-        while self.next < self.limit(end) {
+        self.poll(end, cx, Self::look)
+    }
+
+    /// The next events below `end`, read beside the executor if need be; `None` at the end.
+    pub fn poll_next_chunk(&mut self, end: Seq, cx: &mut Context<'_>) -> Poll<Option<Fetched>> {
+        self.poll(end, cx, |reader| reader.look_chunk(end))
+    }
+
+    fn poll<T>(
+        &mut self,
+        end: Seq,
+        cx: &mut Context<'_>,
+        look: impl Fn(&mut Self) -> Look<T>,
+    ) -> Poll<Option<Result<T, ReadError>>> {
+        while self.next < end {
             if let Some(fetching) = &mut self.fetching {
                 match Pin::new(fetching).poll(cx) {
                     Poll::Pending => return Poll::Pending,
@@ -225,31 +335,33 @@ impl EventReader {
                     }
                 }
             }
-            match self.look() {
-                Look::Event(event) => return Poll::Ready(Some(Ok(event))),
+            match look(self) {
+                Look::Found(found) => return Poll::Ready(Some(Ok(found))),
                 Look::Failed(error) => return Poll::Ready(Some(Err(error))),
+                Look::Gone => return Poll::Ready(None),
+                Look::OnDisk if self.take_overlay() => {}
                 Look::OnDisk => {
                     let (channel, from) = (self.channel.clone(), self.next);
-                    let persistence = channel.persistence.as_ref().expect("in memory, everything is in pages");
+                    let persistence = channel.persistence().expect("in memory, everything is in pages");
                     let offload = persistence.offload.clone();
                     self.fetching = Some(offload.run(move || Self::fetch(&channel, from, end)));
                 }
             }
         }
-        Poll::Ready(None)
+        Poll::Ready(self.at_end().map(Err))
     }
 }
 
-/// Reads events of a channel that another process writes.
-fn read_followed(
-    channel: &Channel,
-    overlay: &Overlay,
-    from: Seq,
-    to: Seq,
-    events: &mut VecDeque<RedexEvent>,
-) -> Result<Seq, ReadError> {
-    let persistence = channel.persistence.as_ref().expect("a followed channel has a store");
-    overlay.read(from, to, events, |to, events| persistence.on_disk.read(from, to, events))
+/// Events from `next` on were dropped, up to the head.
+#[inline]
+fn trimmed(channel: &Channel, next: Seq) -> Option<ReadError> {
+    let head = channel.head();
+    if next < head { Some(were_trimmed(channel, next, head)) } else { None }
+}
+
+#[cold]
+fn were_trimmed(channel: &Channel, from: Seq, to: Seq) -> ReadError {
+    ReadError::Trimmed { channel: channel.name.clone(), from: from.0, to: to.0 }
 }
 
 /// Where to go on after a read error, if something follows the damage that may be whole.
@@ -258,6 +370,8 @@ pub fn after_damage(error: &ReadError, at: Seq) -> Option<Seq> {
         ReadError::Index { to, .. } => Some(Seq(*to)),
         ReadError::Payload { seq, .. } | ReadError::Record { seq, .. } => Some(Seq(seq + 1)),
         ReadError::Missing { to, .. } => Some(Seq((*to).max(at.0 + 1))),
-        ReadError::Io { .. } | ReadError::BadRange { .. } => None,
+        ReadError::Trimmed { to, .. } => Some(Seq(*to)),
+        ReadError::CutOff { from, .. } => Some(Seq(*from)),
+        ReadError::Io { .. } | ReadError::BadRange { .. } | ReadError::BadTimeRange { .. } => None,
     }
 }

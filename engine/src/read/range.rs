@@ -11,15 +11,16 @@ use futures_core::Stream;
 use super::EventReader;
 use crate::channel::Channel;
 use crate::error::ReadError;
-use crate::event::RedexEvent;
+use crate::event::{EventRef, RedexEvent};
 use crate::ids::Seq;
+use crate::segment::chunk::EventChunk;
 
 /// The part of a range that is there: from the head, below what is published.
 fn clamp(channel: &Channel, range: Range<u64>) -> Result<Range<u64>, ReadError> {
     if range.start > range.end {
         return Err(ReadError::BadRange { channel: channel.name.clone(), start: range.start, end: range.end });
     }
-    let head = channel.head.load(std::sync::atomic::Ordering::Acquire);
+    let head = channel.head().0;
     let end = range.end.min(channel.tail.published().0);
     let start = range.start.max(head).min(end);
     Ok(start..end)
@@ -42,6 +43,8 @@ impl ReadRange {
             Err(error) => (0..0, Some(error)),
         };
         let reader = EventReader::new(channel.clone(), Seq(range.start));
+        // What nothing drops needs no hold, which costs as much as the rest of a read from memory.
+        let reader = if channel.config.is_limited() { reader.holding() } else { reader };
         Self { reader, end: Seq(range.end), events: Vec::new(), refused }
     }
 
@@ -51,9 +54,19 @@ impl ReadRange {
             return Err(error);
         }
         while let Some(event) = self.reader.next_blocking(self.end) {
-            self.events.push(event?);
+            self.take(event)?;
         }
         Ok(self.events)
+    }
+
+    /// What was dropped before the first event is not there, as if it had been at the call.
+    fn take(&mut self, event: Result<RedexEvent, ReadError>) -> Result<(), ReadError> {
+        match event {
+            Ok(event) => self.events.push(event),
+            Err(ReadError::Trimmed { to, .. }) if self.events.is_empty() => self.reader.seek(Seq(to)),
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 }
 
@@ -68,8 +81,11 @@ impl Future for ReadRange {
         loop {
             match this.reader.poll_next(this.end, cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(event))) => this.events.push(event),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(Some(event)) => {
+                    if let Err(error) = this.take(event) {
+                        return Poll::Ready(Err(error));
+                    }
+                }
                 Poll::Ready(None) => return Poll::Ready(Ok(std::mem::take(&mut this.events))),
             }
         }
@@ -83,7 +99,7 @@ pub struct ReadOne(ReadRange);
 
 impl ReadOne {
     pub(crate) fn new(channel: &Arc<Channel>, seq: u64) -> Self {
-        let head = channel.head.load(std::sync::atomic::Ordering::Acquire);
+        let head = channel.head().0;
         let end = if seq < head { seq } else { seq.saturating_add(1) };
         Self(ReadRange::new(channel, seq..end))
     }
@@ -118,7 +134,7 @@ impl Scan {
             Ok(range) => (range, None),
             Err(error) => (0..0, Some(error)),
         };
-        Self { reader: EventReader::new(channel.clone(), Seq(range.start)), end: Seq(range.end), refused }
+        Self { reader: EventReader::new(channel.clone(), Seq(range.start)).holding(), end: Seq(range.end), refused }
     }
 
     /// The next event, read on this thread; `None` at the end.
@@ -136,7 +152,51 @@ impl Scan {
         std::iter::from_fn(move || self.next_wait())
     }
 
-    fn end_after(&mut self, next: &Option<Result<RedexEvent, ReadError>>) {
+    /// The next events, read on this thread; `None` at the end. As [`Scan::next_chunk`] gives them.
+    pub fn next_chunk_wait(&mut self) -> Option<Result<EventChunk, ReadError>> {
+        if let Some(error) = self.refused.take() {
+            return Some(Err(error));
+        }
+        let next = self.reader.next_chunk_blocking(self.end);
+        self.end_after(&next);
+        next
+    }
+
+    /// The next events, to be looked at where they lie: several at once, at least one, `None` at the end. What lies before
+    /// damage comes first, then the error that names the place.
+    ///
+    /// The events were checked when the chunk was made. Whether another program has cut their file while they were looked at is
+    /// asked by [`Scan::check`], which [`Scan::for_each_ref`] does by itself.
+    pub fn next_chunk(&mut self) -> NextChunk<'_> {
+        NextChunk(self)
+    }
+
+    /// Whether the file of a chunk that was looked at is still what it was when the chunk was checked.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Io`] names the file that another program has changed: what the chunk showed may be wrong, read it again.
+    pub fn check(&self, chunk: &EventChunk) -> Result<(), ReadError> {
+        self.reader.changed(chunk).map_or(Ok(()), Err)
+    }
+
+    /// Shows every event to `visit`, borrowed from where it lies: the fastest way through a log. Resolves to how many.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), redex::RedexError> {
+    /// # let file = redex::Redex::in_memory().open_file("orders", redex::RedexFileConfig::default())?;
+    /// # file.append(b"an order").wait()?;
+    /// let mut bytes = 0;
+    /// let events = file.read_from(0).for_each_ref(|event| bytes += event.payload.len()).wait()?;
+    /// assert_eq!((events, bytes), (1, 8));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn for_each_ref<F: FnMut(EventRef<'_>)>(self, visit: F) -> ForEachRef<F> {
+        ForEachRef { scan: self, visit, count: 0 }
+    }
+
+    fn end_after<T>(&mut self, next: &Option<Result<T, ReadError>>) {
         if let Some(Err(_)) = next {
             self.end = self.reader.next_seq();
         }
@@ -154,5 +214,85 @@ impl Stream for Scan {
         let next = std::task::ready!(this.reader.poll_next(this.end, cx));
         this.end_after(&next);
         Poll::Ready(next)
+    }
+}
+
+/// The future of [`Scan::next_chunk`].
+#[derive(Debug)]
+#[must_use = "nothing is read before the future is polled or waited for"]
+pub struct NextChunk<'s>(&'s mut Scan);
+
+impl NextChunk<'_> {
+    /// Reads on this thread, without a runtime.
+    pub fn wait(self) -> Option<Result<EventChunk, ReadError>> {
+        self.0.next_chunk_wait()
+    }
+}
+
+impl Future for NextChunk<'_> {
+    type Output = Option<Result<EventChunk, ReadError>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let scan = &mut *self.get_mut().0;
+        if let Some(error) = scan.refused.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let next = std::task::ready!(scan.reader.poll_next_chunk(scan.end, cx));
+        scan.end_after(&next);
+        Poll::Ready(next)
+    }
+}
+
+/// The future of [`Scan::for_each_ref`].
+#[must_use = "nothing is read before the future is polled or waited for"]
+pub struct ForEachRef<F> {
+    scan: Scan,
+    visit: F,
+    count: u64,
+}
+
+impl<F> std::fmt::Debug for ForEachRef<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ForEachRef").field("scan", &self.scan).field("count", &self.count).finish_non_exhaustive()
+    }
+}
+
+impl<F: FnMut(EventRef<'_>)> ForEachRef<F> {
+    /// Reads on this thread, without a runtime.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong; the events in front of it were shown.
+    pub fn wait(mut self) -> Result<u64, ReadError> {
+        while let Some(chunk) = self.scan.next_chunk_wait() {
+            self.show(&chunk?)?;
+        }
+        Ok(self.count)
+    }
+
+    #[inline]
+    fn show(&mut self, chunk: &EventChunk) -> Result<(), ReadError> {
+        chunk.iter().for_each(&mut self.visit);
+        self.count += chunk.len() as u64;
+        self.scan.check(chunk)
+    }
+}
+
+impl<F: FnMut(EventRef<'_>) + Unpin> Future for ForEachRef<F> {
+    type Output = Result<u64, ReadError>;
+
+    /// Shows one chunk, and lets others go first before the next.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        match std::task::ready!(Pin::new(&mut this.scan.next_chunk()).poll(cx)) {
+            None => Poll::Ready(Ok(this.count)),
+            Some(chunk) => {
+                if let Err(error) = chunk.and_then(|chunk| this.show(&chunk)) {
+                    return Poll::Ready(Err(error));
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
     }
 }

@@ -6,11 +6,11 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
+use serde::{Deserialize, Serialize};
 
 use super::{EventReader, after_damage};
 use crate::append::wait::block_on;
@@ -24,7 +24,15 @@ use crate::tail::waiters::Registration;
 /// A position in a channel that survives crashes: the epoch that gave it, and the sequence.
 ///
 /// A sequence that a crash took back is given again, to another event; the epoch tells the two apart (design D11).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// To be kept by whoever consumes: by serde as a struct of its two fields, or as text, `epoch:seq`.
+///
+/// ```
+/// let cursor = redex::Cursor { epoch: 3, seq: 1000 };
+/// assert_eq!(cursor.to_string(), "3:1000");
+/// assert_eq!("3:1000".parse(), Ok(cursor));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Cursor {
     /// Epoch of the store in which the position was taken.
     pub epoch: u32,
@@ -60,10 +68,10 @@ pub enum TailEnd {
     /// The channel or the store was closed, and everything was delivered.
     #[error("the channel was closed")]
     Closed,
-    /// Events that the cursor has seen were lost in a crash. [`TailResults`] reports this first and goes on at `from`, the
+    /// Events that the cursor has seen were lost in a crash, or cut off. [`TailResults`] reports this first and goes on at `from`, the
     /// first position that survived: the events there are others than those that were seen.
     #[error(
-        "channel {channel}: events {from}..{to} that the cursor has seen were lost in a crash; the tail goes on at {from}"
+        "channel {channel}: events {from}..{to} that the cursor has seen were lost in a crash or cut off; the tail goes on at {from}"
     )]
     Lost {
         /// Which channel.
@@ -76,12 +84,36 @@ pub enum TailEnd {
     /// The subscription could not begin, for another reason than a loss: a cursor of another store.
     #[error(transparent)]
     Refused(SubscribeError),
+    /// The subscription was so far behind that the channel's limits dropped what comes next. [`TailResults`] reports this once
+    /// and goes on at `to`, the head.
+    #[error(
+        "channel {channel}: events {from}..{to} were dropped by retention before they were read; the tail goes on at {to}"
+    )]
+    Lagged {
+        /// Which channel.
+        channel: ChannelName,
+        /// First event that was to come.
+        from: u64,
+        /// First event that is there.
+        to: u64,
+    },
     /// Events could not be read. [`TailResults`] reports this and goes on where it can.
     #[error(transparent)]
-    Unreadable(#[from] ReadError),
+    Unreadable(ReadError),
     /// The shard failed; everything that is readable was delivered.
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
+}
+
+impl std::convert::From<ReadError> for TailEnd {
+    /// Events that retention dropped are [`TailEnd::Lagged`], those that were cut off [`TailEnd::Lost`].
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Trimmed { channel, from, to } => Self::Lagged { channel, from, to },
+            ReadError::CutOff { channel, from, to } => Self::Lost { channel, from, to },
+            other => Self::Unreadable(other),
+        }
+    }
 }
 
 impl std::convert::From<SubscribeError> for TailEnd {
@@ -126,9 +158,10 @@ fn start(channel: &Channel, from: From) -> Result<Seq, SubscribeError> {
 }
 
 /// A cursor of an epoch points at what that epoch appended: up to where the next one began.
-fn check_cursor(channel: &Channel, cursor: Cursor) -> Result<Seq, SubscribeError> {
-    if cursor.epoch > channel.epoch_now().0 {
-        let (epoch, present) = (cursor.epoch, channel.epoch_now().0);
+pub(super) fn check_cursor(channel: &Channel, cursor: Cursor) -> Result<Seq, SubscribeError> {
+    let present = channel.epoch().0;
+    if cursor.epoch > present {
+        let epoch = cursor.epoch;
         return Err(SubscribeError::UnknownEpoch { channel: channel.name.clone(), epoch, present });
     }
     let epochs = channel.epochs.lock().expect("no panic while the lock is held");
@@ -157,8 +190,7 @@ pub struct Tail {
 
 impl Tail {
     fn new(channel: &Arc<Channel>, generation: u32, from: Seq) -> Self {
-        let head = Seq(channel.head.load(Ordering::Acquire));
-        let reader = EventReader::new(channel.clone(), from.max(head));
+        let reader = EventReader::new(channel.clone(), from).holding();
         Self {
             reader,
             generation,
@@ -194,7 +226,7 @@ impl Tail {
     /// Where the subscription stands: the next event to deliver, with the store's epoch.
     #[must_use]
     pub fn cursor(&self) -> Cursor {
-        Cursor { epoch: self.reader.channel().epoch_now().0, seq: self.reader.next_seq().0 }
+        Cursor { epoch: self.reader.epoch().0, seq: self.reader.next_seq().0 }
     }
 
     fn mark(&self) -> Seq {
@@ -205,7 +237,7 @@ impl Tail {
     /// Whether no event will come any more, and why.
     fn over(&self) -> Option<TailEnd> {
         let channel = self.reader.channel();
-        let shard = channel.persistence.as_ref().map(|persistence| &persistence.shard);
+        let shard = channel.persistence().map(|persistence| &persistence.shard);
         if let Some(poisoned) = shard.and_then(|shard| shard.poisoned()) {
             return Some(TailEnd::Poisoned(poisoned.clone()));
         }
@@ -215,21 +247,11 @@ impl Tail {
         (closed && complete).then_some(TailEnd::Closed)
     }
 
-    /// What a channel that another process writes has lost of what was delivered, by a truncation.
-    fn lost(&mut self) -> Option<TailEnd> {
-        let (from, to) = self.reader.take_loss()?;
-        Some(TailEnd::Lost { channel: self.reader.channel().name.clone(), from: from.0, to: to.0 })
-    }
-
     /// The next event if it is there and in memory. Never blocks, never waits: for a thread that spins.
     ///
     /// An event that has left memory is not found this way; use the stream, or [`Tail::next_wait`].
     #[inline]
     pub fn try_next(&mut self) -> Option<RedexEvent> {
-        if let Some(end) = self.lost() {
-            self.ended = Some(end);
-            return None;
-        }
         let mark = self.mark();
         match self.reader.try_next(mark)? {
             Ok(event) => Some(event),
@@ -256,8 +278,8 @@ impl Tail {
             return None;
         }
         loop {
-            if let Some(end) = self.lost() {
-                return Some(Err(end));
+            if let Some(error) = self.reader.cut_off() {
+                return Some(Err(error.into()));
             }
             let mark = self.mark();
             if let Some(next) = self.reader.next_blocking(mark) {
@@ -282,8 +304,11 @@ impl Tail {
         // The end of a channel wakes those who wait for events, whichever mark they follow.
         channel.tail.wait_published(&mut self.published_registration, cx.waker());
         let over = self.over();
+        if self.reader.is_cut_off() {
+            return Poll::Ready(Ok(()));
+        }
         match over {
-            _ if self.mark() > next || self.reader.may_have_loss() => Poll::Ready(Ok(())),
+            _ if self.mark() > next => Poll::Ready(Ok(())),
             Some(end) => Poll::Ready(Err(end)),
             None => Poll::Pending,
         }
@@ -294,8 +319,8 @@ impl Tail {
             return Poll::Ready(None);
         }
         loop {
-            if let Some(end) = self.lost() {
-                return Poll::Ready(Some(Err(end)));
+            if let Some(error) = self.reader.cut_off() {
+                return Poll::Ready(Some(Err(error.into())));
             }
             let mark = self.mark();
             if let Some(next) = std::task::ready!(self.reader.poll_next(mark, cx)) {
@@ -385,7 +410,8 @@ impl TailResults {
         };
         let next = self.tail.reader.next_seq();
         let go_on = match &end {
-            TailEnd::Lost { .. } => Some(next),
+            TailEnd::Lost { from, .. } => Some(Seq(*from)),
+            TailEnd::Lagged { to, .. } => Some(Seq(*to)),
             TailEnd::Unreadable(error) => after_damage(error, next),
             TailEnd::Closed | TailEnd::Poisoned(_) | TailEnd::Refused(_) => None,
         };

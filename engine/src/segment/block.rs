@@ -172,7 +172,15 @@ pub fn decode_block(bytes: &[u8], place: BlockPlace, expected_base: Seq) -> Resu
     }
 }
 
-fn block_crc(bytes: &[u8], place: BlockPlace) -> u32 {
+/// The records of a block that [`decode_block`] has checked before, `count` of them at the most; none if it is no block.
+#[inline]
+#[must_use]
+pub fn records_of(bytes: &[u8], count: usize) -> &[IndexRecord] {
+    IndexBlock::ref_from_bytes(bytes).map_or(&[], |block| &block.records[..count.min(RECORDS_PER_BLOCK)])
+}
+
+/// Checksum of a block of an idx file, of whatever kind.
+pub(super) fn block_crc(bytes: &[u8], place: BlockPlace) -> u32 {
     let mut prefix = [0; 16];
     prefix[..8].copy_from_slice(&place.channel.0.to_le_bytes());
     prefix[8..].copy_from_slice(&place.segment_first.0.to_le_bytes());

@@ -7,7 +7,7 @@
 //! | bytes | field | meaning |
 //! |---|---|---|
 //! | 0..8 | `magic` | `REDEXSEG` |
-//! | 8..10 | `version` | 1 |
+//! | 8..10 | `version` | 1; 2 if time blocks lie in front of it, one for each sample |
 //! | 10..12 | `sample_count` | 0 to 192 |
 //! | 12..16 | `count` | records, `end_seq - first_seq` |
 //! | 16..24 | `channel` | |
@@ -35,6 +35,9 @@ pub const TIME_SAMPLES_MAX: usize = 192;
 
 /// Version of the footer's layout.
 pub const FOOTER_VERSION: u16 = 1;
+
+/// Version of the same layout in a file with [time blocks](super::time_block).
+pub const FOOTER_VERSION_TIME_BLOCKS: u16 = 2;
 
 const MAGIC: [u8; 8] = *b"REDEXSEG";
 
@@ -131,6 +134,12 @@ impl TimeIndex {
         later.checked_sub(1).map_or(0, |i| self.samples[i].block)
     }
 
+    /// Every how many blocks there is a sample.
+    #[must_use]
+    pub fn stride(&self) -> u32 {
+        1 << self.stride_log2
+    }
+
     fn mask(&self) -> u32 {
         (1 << self.stride_log2) - 1
     }
@@ -155,6 +164,9 @@ pub struct Footer {
     pub idx_hash: u32,
     /// Where to begin a search by time.
     pub time_index: TimeIndex,
+    /// Whether the file has a [time block](super::time_block) for each sample. Files of more than 192 index blocks have, unless
+    /// they were sealed by an earlier version of this software.
+    pub has_time_blocks: bool,
 }
 
 /// Why a block is not a footer.
@@ -179,7 +191,7 @@ pub enum FooterError {
         found: u32,
     },
     /// The footer is whole, but another software version's.
-    #[error("segment footer has version {version}, this software knows 1")]
+    #[error("segment footer has version {version}, this software knows 1 and 2")]
     Version {
         /// Version found.
         version: u16,
@@ -211,6 +223,20 @@ impl Footer {
         self.count().div_ceil(RECORDS_PER_BLOCK as u64)
     }
 
+    /// Where in its idx file the footer lies, bytes.
+    #[must_use]
+    pub fn footer_offset(&self) -> u64 {
+        let time_blocks = if self.has_time_blocks { self.time_index.samples().len() } else { 0 };
+        (self.block_count() + time_blocks as u64) * INDEX_BLOCK_SIZE as u64
+    }
+
+    /// Where in its idx file the time block of a sample lies, bytes; `None` if there is none.
+    #[must_use]
+    pub fn time_block_offset(&self, sample: usize) -> Option<u64> {
+        let is_there = self.has_time_blocks && sample < self.time_index.samples().len();
+        is_there.then(|| (self.block_count() + sample as u64) * INDEX_BLOCK_SIZE as u64)
+    }
+
     /// Fills `out` with the footer.
     ///
     /// # Panics
@@ -225,7 +251,7 @@ impl Footer {
         }
         let raw = RawFooter {
             magic: MAGIC,
-            version: U16::new(FOOTER_VERSION),
+            version: U16::new(if self.has_time_blocks { FOOTER_VERSION_TIME_BLOCKS } else { FOOTER_VERSION }),
             sample_count: U16::new(self.time_index.samples().len() as u16),
             count: U32::new(u32::try_from(self.count()).expect("a segment has at most 16 Mi records")),
             channel: U64::new(self.channel.0),
@@ -258,7 +284,7 @@ impl Footer {
         if expected != found {
             return Err(FooterError::Checksum { expected, found });
         }
-        if raw.version.get() != FOOTER_VERSION {
+        if !matches!(raw.version.get(), FOOTER_VERSION | FOOTER_VERSION_TIME_BLOCKS) {
             return Err(FooterError::Version { version: raw.version.get() });
         }
         raw.fields()
@@ -277,6 +303,10 @@ impl RawFooter {
         if self.reserved.iter().any(|&byte| byte != 0) {
             return Err(FooterError::Field { field: "reserved" });
         }
+        let (time_index, has_time_blocks) = (self.time_index()?, self.version.get() == FOOTER_VERSION_TIME_BLOCKS);
+        if has_time_blocks && time_index.stride() == 1 {
+            return Err(FooterError::Field { field: "version" });
+        }
         Ok(Footer {
             channel: ChannelId(self.channel.get()),
             first: Seq(first),
@@ -285,7 +315,8 @@ impl RawFooter {
             first_time_us: self.first_time_us.get(),
             last_time_us: self.last_time_us.get(),
             idx_hash: self.idx_hash.get(),
-            time_index: self.time_index()?,
+            time_index,
+            has_time_blocks,
         })
     }
 
@@ -327,6 +358,7 @@ mod tests {
             first_time_us: 100,
             last_time_us: 100 + u64::from(blocks),
             idx_hash: idx_hash_append(idx_hash_append(0, b"one"), b"two"),
+            has_time_blocks: blocks.is_multiple_of(2) && time_index.stride() > 1,
             time_index,
         }
     }
@@ -364,7 +396,7 @@ mod tests {
 
     #[test]
     fn contradicting_fields_are_refused() {
-        for (at, value) in [(8, 2), (10, 193), (12, 1), (60, 0xff), (72, 3), (84, 5), (4000, 1)] {
+        for (at, value) in [(8, 2), (8, 3), (10, 193), (12, 1), (60, 0xff), (72, 3), (84, 5), (4000, 1)] {
             let mut bytes = encoded(4);
             bytes[at] = value;
             if at == 60 {

@@ -12,11 +12,13 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use super::block::{BlockPlace, RECORDS_PER_BLOCK, decode_block};
+use super::chunk::{DatBytes, EventChunk};
+use super::footer::Footer;
 use super::path::{dat_path, idx_path};
 use super::record::{IndexRecord, RecordPlace};
+use super::warm::WarmPlace;
 use crate::channel_name::ChannelName;
 use crate::error::ReadError;
-use crate::event::{EventTime, Payload, RedexEvent};
 use crate::ids::{ChannelId, Seq};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode};
 
@@ -33,6 +35,34 @@ struct SegmentRef {
     end: Option<Seq>,
     idx: Option<Arc<dyn File>>,
     dat: Option<Arc<dyn File>>,
+    /// Where it is mapped, once it is sealed and was read.
+    warm: Option<Arc<WarmPlace>>,
+    /// Its footer, once it was looked for; `None` in it if there is none to be had.
+    footer: Option<Option<Arc<Footer>>>,
+    /// Time of its first event, once it was looked for in the segment without a footer.
+    first_time_us: Option<u64>,
+}
+
+/// What a search or a check needs of a segment.
+#[derive(Debug)]
+pub struct SegmentFiles {
+    /// First sequence.
+    pub first: Seq,
+    /// Whether no more events come.
+    pub is_sealed: bool,
+    /// Its idx.
+    pub idx: Arc<dyn File>,
+    /// See [`SegmentRef::footer`].
+    pub footer: Option<Option<Arc<Footer>>>,
+    /// See [`SegmentRef::first_time_us`].
+    pub first_time_us: Option<u64>,
+}
+
+impl SegmentRef {
+    /// One whose files nobody has opened.
+    fn new(first: Seq, end: Option<Seq>) -> Self {
+        Self { first, end, idx: None, dat: None, warm: None, footer: None, first_time_us: None }
+    }
 }
 
 /// What is on disk only in part; see the module's text.
@@ -61,21 +91,14 @@ pub struct OnDisk {
 
 /// What one step of a read goes by.
 struct Plan {
+    /// Where the segment is mapped, if it is sealed.
+    warm: Option<Arc<WarmPlace>>,
     segment_first: Seq,
     idx: Option<Arc<dyn File>>,
     dat: Option<Arc<dyn File>>,
     records: Vec<IndexRecord>,
     to: Seq,
     dat_tail: (u32, Arc<Vec<u8>>),
-}
-
-/// Payload bytes of the first records of a plan.
-struct DatBytes {
-    /// How many records.
-    count: usize,
-    /// Where in dat the bytes begin.
-    base: u32,
-    bytes: bytes::Bytes,
 }
 
 impl OnDisk {
@@ -90,8 +113,7 @@ impl OnDisk {
         records: &[IndexRecord],
         dat_tail: (u32, Vec<u8>),
     ) -> Self {
-        let segments =
-            segments.iter().map(|(first, end)| SegmentRef { first: *first, end: *end, idx: None, dat: None }).collect();
+        let segments = segments.iter().map(|(first, end)| SegmentRef::new(*first, *end)).collect();
         let stub = Stub {
             base,
             records: records.iter().copied().collect(),
@@ -114,7 +136,7 @@ impl OnDisk {
     pub fn add_segment(&self, first: Seq) {
         let mut inner = self.lock();
         assert!(inner.segments.last().is_none_or(|last| last.first < first), "segments come in order");
-        inner.segments.push(SegmentRef { first, end: None, idx: None, dat: None });
+        inner.segments.push(SegmentRef::new(first, None));
     }
 
     /// No more events come to the segment that began with `first`.
@@ -123,6 +145,56 @@ impl OnDisk {
         if let Some(segment) = inner.segments.iter_mut().find(|segment| segment.first == first) {
             segment.end = Some(end);
         }
+    }
+
+    /// Segments that begin below `first` are gone.
+    pub fn drop_below(&self, first: Seq) {
+        let mut inner = self.lock();
+        inner.segments.retain(|segment| segment.first >= first);
+    }
+
+    /// The events from `end` on are gone, all of which lay in sealed segments; a new one begins there.
+    pub fn cut_off(&self, end: Seq) {
+        let mut inner = self.lock();
+        inner.segments.retain_mut(|segment| {
+            segment.end = segment.end.map(|before| before.min(end));
+            segment.first < end
+        });
+        inner.segments.push(SegmentRef::new(end, None));
+        inner.stub = Stub { base: end, ..Stub::default() };
+    }
+
+    /// Events from `end` on are not to be looked for here; those below stay where they are.
+    pub fn end_at(&self, end: Seq) {
+        let mut inner = self.lock();
+        let Inner { segments, stub } = &mut *inner;
+        let last = segments.last().map(|segment| segment.first);
+        segments.retain_mut(|segment| {
+            segment.end = segment.end.map(|before| before.min(end));
+            segment.first < end
+        });
+        if segments.last().map(|segment| segment.first) == last {
+            stub.records.truncate(usize::try_from(end.0.saturating_sub(stub.base.0)).unwrap_or(usize::MAX));
+        } else {
+            *stub = Stub { base: end, ..Stub::default() };
+        }
+    }
+
+    /// First sequence and end of each segment.
+    pub fn bounds(&self) -> Vec<(Seq, Seq)> {
+        let inner = self.lock();
+        let next = inner.segments.iter().skip(1).map(|segment| segment.first).chain([Seq(u64::MAX)]);
+        inner.segments.iter().zip(next).map(|(segment, next)| (segment.first, segment.end.unwrap_or(next))).collect()
+    }
+
+    /// Record of an event.
+    pub fn record(&self, seq: Seq) -> Result<IndexRecord, ReadError> {
+        let mut plan = self.plan(seq, Seq(seq.0 + 1))?;
+        if plan.records.is_empty() {
+            self.read_records(seq, &mut plan)?;
+        }
+        self.check_records(&mut plan.records, seq)?;
+        Ok(plan.records[0])
     }
 
     /// Adds the records of a page that is about to leave memory, `first` being the sequence of the first.
@@ -169,18 +241,40 @@ impl OnDisk {
         self.lock().stub.dat = Arc::default();
     }
 
-    /// Reads events of `from..to`, as many as one step takes; at least one. Returns the next sequence.
-    pub fn read(&self, from: Seq, to: Seq, out: &mut VecDeque<RedexEvent>) -> Result<Seq, ReadError> {
+    /// Reads events of `from..to`, as many as one step takes; at least one.
+    pub fn read(&self, from: Seq, to: Seq) -> Result<EventChunk, ReadError> {
         assert!(from < to, "the caller reads something");
-        let mut plan = self.plan(from, to)?;
+        let plan = self.plan(from, to)?;
+        match self.read_warm(from, &plan) {
+            Some(chunk) => Ok(chunk),
+            None => self.read_plan(from, plan),
+        }
+    }
+
+    /// As [`OnDisk::read`], past the page cache and what is remembered as checked.
+    pub fn read_checked(&self, from: Seq, to: Seq) -> Result<EventChunk, ReadError> {
+        assert!(from < to, "the caller reads something");
+        self.read_plan(from, self.plan(from, to)?)
+    }
+
+    fn read_plan(&self, from: Seq, mut plan: Plan) -> Result<EventChunk, ReadError> {
         if plan.records.is_empty() {
             self.read_records(from, &mut plan)?;
         }
         self.check_records(&mut plan.records, from)?;
         let count = records_within(&plan.records, DAT_BYTES_PER_READ);
-        let dat = self.read_dat(&plan, from, count)?;
-        let shown = self.emit(&plan, from, &dat, out)?;
-        Ok(Seq(from.0 + shown as u64))
+        let (count, dat) = self.read_dat(&plan, from, count)?;
+        plan.records.truncate(count);
+        let whole = self.check_payloads(&plan, from, &dat)?;
+        plan.records.truncate(whole);
+        Ok(EventChunk::read(from, plan.records, dat))
+    }
+
+    /// Reads from the mapping of a sealed segment; `None` if it has to be read by plain calls.
+    fn read_warm(&self, from: Seq, plan: &Plan) -> Option<EventChunk> {
+        let (warm, idx) = (plan.warm.as_ref()?, plan.idx.as_ref()?);
+        let place = BlockPlace { channel: self.channel, segment_first: plan.segment_first };
+        warm.read(self.disk.mapping_budget()?, place, (idx, plan.dat.as_ref()), (from, plan.to))
     }
 
     /// Keeps the records in front of the first that is damaged: their events are shown first, and the next step reports it.
@@ -233,7 +327,11 @@ impl OnDisk {
                 Err(error) => return Err(self.io(&dat_path, 0, error)),
             };
         }
+        if segment.end.is_some() && segment.warm.is_none() && self.disk.mapping_budget().is_some() {
+            segment.warm = Some(Arc::default());
+        }
         Ok(Plan {
+            warm: segment.warm.clone().filter(|_| segment.end.is_some() && records.is_empty()),
             segment_first: segment.first,
             idx: segment.idx.clone(),
             dat: segment.dat.clone(),
@@ -243,11 +341,107 @@ impl OnDisk {
         })
     }
 
+    /// First sequence and end of the segments that begin below `limit`; none of them ends above it.
+    pub fn segment_ranges(&self, limit: Seq) -> Vec<(Seq, Seq)> {
+        let inner = self.lock();
+        let firsts = inner.segments.iter().map(|segment| segment.first).skip(1).chain([Seq(u64::MAX)]);
+        let ranges = inner.segments.iter().zip(firsts);
+        let range = |(segment, next): (&SegmentRef, Seq)| (segment.first, segment.end.unwrap_or(next).min(limit));
+        ranges.map(range).take_while(|(first, _)| *first < limit).filter(|(first, end)| first < end).collect()
+    }
+
+    /// First sequence and end of the sealed segments.
+    pub fn sealed_segments(&self) -> Vec<(Seq, Seq)> {
+        self.lock().segments.iter().filter_map(|segment| Some((segment.first, segment.end?))).collect()
+    }
+
+    /// Path of the idx file of the segment that begins with `first`.
+    pub fn idx_path(&self, first: Seq) -> String {
+        idx_path(self.channel, first)
+    }
+
+    /// In which idx file the record of an event lies, and where its block begins.
+    pub fn block_place(&self, seq: Seq) -> (String, u64) {
+        let inner = self.lock();
+        let index = inner.segments.partition_point(|segment| segment.first <= seq);
+        let first = index.checked_sub(1).map_or(Seq(0), |index| inner.segments[index].first);
+        let block = (seq.0 - first.0) / RECORDS_PER_BLOCK as u64;
+        (self.idx_path(first), block * BLOCK_SIZE as u64)
+    }
+
+    /// First sequence of the index block behind that of an event.
+    pub fn next_block(&self, seq: Seq) -> Seq {
+        let inner = self.lock();
+        let index = inner.segments.partition_point(|segment| segment.first <= seq);
+        let first = index.checked_sub(1).map_or(Seq(0), |index| inner.segments[index].first);
+        Seq(first.0 + ((seq.0 - first.0) / RECORDS_PER_BLOCK as u64 + 1) * RECORDS_PER_BLOCK as u64)
+    }
+
+    /// Size of the dat file of a segment; 0 if it has none.
+    pub fn dat_len(&self, first: Seq) -> Result<u64, ReadError> {
+        let path = dat_path(self.channel, first);
+        let size = self.disk.open_segment(&path, OpenMode::Read).and_then(|file| file.size());
+        match size {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            size => size.map_err(|error| self.io(&path, 0, error)),
+        }
+    }
+
+    /// The files of the segment that begins with `first`, opened.
+    pub fn segment_files(&self, first: Seq) -> Result<SegmentFiles, ReadError> {
+        let mut inner = self.lock();
+        let segment = inner.segments.iter_mut().find(|segment| segment.first == first);
+        let Some(segment) = segment else { return Err(self.missing(first, first, first)) };
+        let idx = match &segment.idx {
+            Some(idx) => idx.clone(),
+            None => segment.idx.insert(self.open(&idx_path(self.channel, first))?).clone(),
+        };
+        let (is_sealed, footer) = (segment.end.is_some(), segment.footer.clone());
+        Ok(SegmentFiles { first, is_sealed, idx, footer, first_time_us: segment.first_time_us })
+    }
+
+    /// Keeps a segment's footer for the next search.
+    pub fn keep_footer(&self, first: Seq, footer: Option<Arc<Footer>>) {
+        let mut inner = self.lock();
+        if let Some(segment) = inner.segments.iter_mut().find(|segment| segment.first == first) {
+            segment.footer = Some(footer);
+        }
+    }
+
+    /// Keeps the time of a segment's first event for the next search.
+    pub fn keep_first_time(&self, first: Seq, time_us: u64) {
+        let mut inner = self.lock();
+        if let Some(segment) = inner.segments.iter_mut().find(|segment| segment.first == first) {
+            segment.first_time_us = Some(time_us);
+        }
+    }
+
+    /// The channel's name.
+    pub fn name(&self) -> &ChannelName {
+        &self.name
+    }
+
+    /// What the blocks of a segment say of their place.
+    pub fn place(&self, segment_first: Seq) -> BlockPlace {
+        BlockPlace { channel: self.channel, segment_first }
+    }
+
+    /// The first event in the stub at or after a time, if an earlier one is there too; else the first in the stub, if any.
+    pub fn seek_stub(&self, time_us: u64) -> Result<Seq, Option<Seq>> {
+        let inner = self.lock();
+        let Stub { base, records, .. } = &inner.stub;
+        match records.partition_point(|record| record.time_us() < time_us) {
+            0 => Err((!records.is_empty()).then_some(*base)),
+            before => Ok(Seq(base.0 + before as u64)),
+        }
+    }
+
     fn open(&self, path: &str) -> Result<Arc<dyn File>, ReadError> {
         self.disk.open_segment(path, OpenMode::Read).map_err(|error| self.io(path, 0, error))
     }
 
-    fn io(&self, path: &str, offset: u64, error: io::Error) -> ReadError {
+    /// The error of a call that the system refused.
+    pub fn io(&self, path: &str, offset: u64, error: io::Error) -> ReadError {
         ReadError::Io { channel: self.name.clone(), file: path.to_owned(), offset, source: Arc::new(error) }
     }
 
@@ -302,9 +496,10 @@ impl OnDisk {
     }
 
     /// Reads the payload bytes of the first `count` records in one go; where dat ends early, of those in front of its end.
-    fn read_dat(&self, plan: &Plan, from: Seq, count: usize) -> Result<DatBytes, ReadError> {
+    /// Says of how many.
+    fn read_dat(&self, plan: &Plan, from: Seq, count: usize) -> Result<(usize, DatBytes), ReadError> {
         let Some((start, end)) = dat_range(&plan.records[..count]) else {
-            return Ok(DatBytes { count, base: 0, bytes: bytes::Bytes::new() });
+            return Ok((count, DatBytes { base: 0, bytes: bytes::Bytes::new() }));
         };
         let path = dat_path(self.channel, plan.segment_first);
         let (tail_offset, tail) = &plan.dat_tail;
@@ -341,40 +536,37 @@ impl OnDisk {
             let to = from.0 + missing.max(1) as u64;
             return Err(ReadError::Missing { channel: self.name.clone(), file: path, offset: have, from: from.0, to });
         }
-        Ok(DatBytes { count, base: first_block, bytes: bytes::Bytes::from_owner(buf) })
+        Ok((count, DatBytes { base: first_block, bytes: bytes::Bytes::from_owner(buf) }))
     }
 
-    /// Checks payloads and makes events of them, up to the first that is damaged. Says how many.
-    fn emit(
-        &self,
-        plan: &Plan,
-        from: Seq,
-        DatBytes { count, base, bytes }: &DatBytes,
-        out: &mut VecDeque<RedexEvent>,
-    ) -> Result<usize, ReadError> {
-        let count = *count;
-        for (i, record) in plan.records[..count].iter().enumerate() {
-            let seq = from.0 + i as u64;
-            let payload = match record.place() {
-                RecordPlace::Inline { bytes, len } => Payload::inline(&bytes[..len]),
-                RecordPlace::Dat { offset, len } => {
-                    let at = (offset - base) as usize;
-                    let payload = bytes.slice(at..at + len as usize);
-                    if !record.verify_payload(&payload) {
-                        if i > 0 {
-                            // What lies before the damage is shown first; the next step reports it.
-                            return Ok(i);
-                        }
-                        let file = dat_path(self.channel, plan.segment_first);
-                        let channel = self.name.clone();
-                        return Err(ReadError::Payload { channel, seq, file, offset: offset.into(), len });
-                    }
-                    Payload::shared(payload)
-                }
-            };
-            out.push_back(RedexEvent { seq, payload, time: EventTime(record.time_us()) });
+    /// Checks payloads, up to the first that is damaged. Says how many.
+    fn check_payloads(&self, plan: &Plan, from: Seq, dat: &DatBytes) -> Result<usize, ReadError> {
+        for (i, record) in plan.records.iter().enumerate() {
+            let RecordPlace::Dat { offset, len } = record.place() else { continue };
+            let at = (offset - dat.base) as usize;
+            if record.verify_payload(&dat.bytes[at..at + len as usize]) {
+                continue;
+            }
+            if i > 0 {
+                // What lies before the damage is shown first; the next step reports it.
+                return Ok(i);
+            }
+            let file = dat_path(self.channel, plan.segment_first);
+            return Err(ReadError::Payload {
+                channel: self.name.clone(),
+                seq: from.0,
+                file,
+                offset: offset.into(),
+                len,
+            });
         }
-        Ok(count)
+        Ok(plan.records.len())
+    }
+
+    /// The error of a file that was changed by another program while its events were looked at.
+    pub fn changed(&self, file: &str) -> ReadError {
+        let why = "the file was changed by another program while its events were read; read them again";
+        self.io(file, 0, io::Error::new(io::ErrorKind::InvalidData, why))
     }
 }
 
@@ -470,16 +662,17 @@ mod tests {
         let (mut next, end) = (Seq(0), Seq(COUNT as u64));
         let (mut named, mut errors) = (Vec::new(), Vec::new());
         while next < end {
-            let mut out = VecDeque::new();
-            let result = on_disk.read(next, end, &mut out);
-            for event in &out {
-                assert_eq!((event.seq, event.payload.to_vec()), (next.0, payload(next.0 as usize)));
-                next.0 += 1;
-            }
-            match result {
-                Ok(to) => assert_eq!(to, next, "what is passed was delivered"),
+            match on_disk.read(next, end) {
+                Ok(chunk) => {
+                    assert_eq!((chunk.first_seq(), chunk.is_empty()), (next.0, false), "at least one event");
+                    for (i, event) in chunk.iter().enumerate() {
+                        assert_eq!((event.seq, event.payload), (next.0, &payload(next.0 as usize)[..]));
+                        assert_eq!(chunk.event(i), event.to_event());
+                        next.0 += 1;
+                    }
+                    assert_eq!(chunk.end_seq(), next.0, "what is passed was delivered");
+                }
                 Err(error) => {
-                    assert!(out.is_empty(), "what is in front of the damage comes first");
                     let to = after_damage(&error, next).expect("something follows");
                     assert!(next < to && to <= end, "{error}");
                     named.extend(next.0..to.0);

@@ -184,6 +184,13 @@ impl IndexRecord {
         }
     }
 
+    /// The payload, if it lies in the record.
+    #[inline]
+    #[must_use]
+    pub fn inline_payload(&self) -> Option<&[u8]> {
+        self.inline_len().map(|len| &self.as_bytes()[..len])
+    }
+
     /// Payload length as stored, bytes.
     #[inline]
     #[must_use]

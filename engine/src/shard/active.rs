@@ -10,14 +10,15 @@ use std::io;
 use std::sync::Arc;
 
 use super::handle::Slot;
+use super::retention::RetentionState;
 use crate::channel::Channel;
 use crate::ids::{Lsn, Seq};
 use crate::io::{BLOCK_SIZE, File};
 use crate::read::offload::Offloaded;
 use crate::segment::block::RECORDS_PER_BLOCK;
-use crate::segment::footer::TimeIndex;
+use crate::segment::time_block::BlockTimes;
 use crate::store::checkpoint::SegmentState;
-use crate::tail::page::Page;
+use crate::tail::page::{Page, PageStart};
 
 /// A position in a channel: an event's sequence, and where the bytes before it end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,8 +97,8 @@ pub struct ActiveSegment {
     pub dat_dirty: bool,
     /// Running hash over the index blocks that were composed.
     pub idx_hash: u32,
-    /// Samples of block times, for the footer.
-    pub times: TimeIndex,
+    /// When its index blocks begin, for the end of the file.
+    pub times: BlockTimes,
     /// Whether `times` has all blocks since the segment began.
     pub times_complete: bool,
     /// Bytes of dat, once the segment is complete.
@@ -117,7 +118,7 @@ impl ActiveSegment {
             idx_dirty: false,
             dat_dirty: false,
             idx_hash: 0,
-            times: TimeIndex::new(),
+            times: BlockTimes::default(),
             times_complete: true,
             dat_size: None,
         }
@@ -207,6 +208,10 @@ pub struct Active {
     pub changed: bool,
     /// The unfinished block of dat of a reopened channel, as long as it is not on disk.
     pub recovered_tail: Vec<u8>,
+    /// What its limits go by.
+    pub retention: RetentionState,
+    /// Events of a batch over several channels, which go into one commit: the first and the end.
+    pub group: Option<(Seq, Seq)>,
     /// Time of the last event whose record is in an index block on disk; at first, of the last event at all.
     pub last_time_us: u64,
 }
@@ -244,8 +249,20 @@ impl Active {
             segments: Vec::new(),
             changed: false,
             recovered_tail: Vec::new(),
+            retention: RetentionState::default(),
+            group: None,
             last_time_us: 0,
         }
+    }
+
+    /// A channel that was in memory before: its events lie in pages, from this one on, which begins a segment.
+    pub fn begin_at(&mut self, page: PageStart) {
+        assert!(page.first_seq == page.segment_first && page.dat_start == 0, "the first page begins a segment");
+        self.at.page_no = page.page_no;
+        self.at.bytes_total = page.byte_base;
+        self.written = self.at;
+        self.dat_page = page.page_no;
+        self.destaged_total = page.byte_base;
     }
 
     /// The page of the next event to commit, if there is one.

@@ -107,6 +107,10 @@ struct Run {
     lsn: Lsn,
     segment: SegmentNo,
     snapshots: Vec<Snapshot>,
+    /// Deleted channels.
+    tombstones: Vec<ChannelState>,
+    /// What was dead at the beginning: gone before the end.
+    dead: u64,
     /// Snapshots below have been destaged.
     destaged: usize,
     to_flush: Vec<Arc<dyn File>>,
@@ -195,7 +199,7 @@ impl Shard {
         let last = self.closing && self.nothing_left_to_commit() && !self.checkpoint.is_final(end);
         // A roll that waits for a segment holds a checkpoint up only once it is under way.
         let rolling = self.journal.is_rolling() && !self.journal.waits_to_roll();
-        if !(due || last || self.wants_recycling()) || rolling {
+        if !(due || last || self.wants_recycling()) || rolling || self.errands.holds_checkpoints_up() {
             return false;
         }
         self.checkpoint.closing_begun = last;
@@ -219,6 +223,8 @@ impl Shard {
             lsn,
             segment: self.journal.segment_of(lsn),
             snapshots,
+            tombstones: std::mem::take(&mut self.tombstones),
+            dead: self.reclaim.handed_over(),
             destaged: 0,
             to_flush: Vec::new(),
             flushes: 0,
@@ -274,7 +280,7 @@ impl Shard {
         match active.channel.tail.page_of(Seq(last)) {
             Some(page) => page.record((last - page.start().first_seq.0) as usize).time_us(),
             None => {
-                let persistence = active.channel.persistence.as_ref().expect("a shard's channels are persistent");
+                let persistence = active.channel.persistence().expect("a shard's channels are persistent");
                 persistence.on_disk.stub_record(Seq(last)).map_or(active.last_time_us, |record| record.time_us())
             }
         }
@@ -331,6 +337,8 @@ impl Shard {
             let active = self.active[snapshot.slot as usize].as_ref().expect("changed channels are open");
             run.states.push(state_of(active, snapshot, run.lsn));
         }
+        let lsn = run.lsn.0;
+        run.states.extend(std::mem::take(&mut run.tombstones).into_iter().map(|state| ChannelState { lsn, ..state }));
     }
 
     fn step_writing(&mut self, mut run: Box<Run>) -> Result<bool, Poisoned> {
@@ -412,6 +420,7 @@ impl Shard {
         for (state, offset) in run.states.iter_mut().chain(run.moved.iter_mut().map(|(state, _)| state)).zip(offsets) {
             state.tail.offset = base + offset;
         }
+        // Deleted channels come last, and have none.
         let fresh = run.states.iter().zip(run.snapshots.iter().map(|snapshot| &snapshot.tail));
         for (state, tail) in fresh.chain(run.moved.iter().map(|(state, tail)| (state, tail))) {
             if !state.tail.is_empty() {
@@ -462,6 +471,10 @@ impl Shard {
 
     /// Commits the entry that names the files, once the journal has room for it.
     fn step_ready(&mut self, run: Box<Run>) -> Result<bool, Poisoned> {
+        if !self.reclaim.is_done(run.dead) {
+            self.checkpoint.stage = Stage::Ready(run);
+            return Ok(false);
+        }
         let size = commit_size_checkpoint(run.files_after.len()) as u64;
         let left = self.journal.bytes_left();
         let waits_to_roll = self.journal.waits_to_roll();
@@ -568,13 +581,15 @@ fn state_of(active: &Active, snapshot: &Snapshot, lsn: Lsn) -> ChannelState {
         }
     }
     let channel = &active.channel;
+    // It may have moved since.
+    let head = channel.head().0.min(end);
     let epochs = channel.epochs.lock().expect("no panic while the lock is held");
     ChannelState {
-        id: channel.id.0,
+        id: channel.id().0,
         name: channel.name.as_str().to_owned(),
-        config: channel.config.encode(),
+        config: channel.config.get().encode(),
         lsn: lsn.0,
-        head: channel.head.load(std::sync::atomic::Ordering::Acquire),
+        head,
         end,
         last_time_us: snapshot.last_time_us,
         deleted: false,

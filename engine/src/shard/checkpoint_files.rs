@@ -147,7 +147,19 @@ impl CheckpointFiles {
         let live = channels.len();
         let dropped = self.files.extract_if(.., |file| file.live == 0).map(|file| file.number).collect();
         self.files.push(CheckpointFile { number, channels, live, stays: false });
+        self.forget_tombstones(known);
         dropped
+    }
+
+    /// A deleted channel is remembered as long as an older file may have an entry of it: none is older than the oldest.
+    fn forget_tombstones(&mut self, known: &mut Known) {
+        let Some(oldest) = self.files.first_mut() else { return };
+        for channel in &oldest.channels {
+            if known.get(channel).is_some_and(|located| located.file == oldest.number && located.state.deleted) {
+                known.remove(channel);
+                oldest.live -= 1;
+            }
+        }
     }
 }
 

@@ -21,11 +21,12 @@ use zerocopy::IntoBytes;
 use super::Shard;
 use super::active::{DestageTurn, Position};
 use super::handle::Slot;
+use super::notes::{Note, NoteKind};
 use super::ops::{Extent, Purpose};
 use super::plan::{Plan, Planned};
 use super::stats::add;
 use crate::error::Poisoned;
-use crate::ids::{CheckpointNo, Lsn, SegmentNo, Seq};
+use crate::ids::{CheckpointNo, Epoch, Lsn, SegmentNo, Seq};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Durability, File, IoBuf, Operation};
 use crate::journal::format::{COMMIT_HEADER_SIZE, CommitFields, EventsFields, MetaWriter, finish_commit};
 
@@ -93,6 +94,7 @@ pub enum ControlEntry {
 struct Content<'a> {
     plan: &'a Plan,
     created: &'a [Slot],
+    notes: &'a [Note],
     control: &'a ControlEntry,
 }
 
@@ -110,6 +112,10 @@ pub struct Commit {
     ops_left: usize,
     /// Where each channel stands after it.
     marks: Vec<(Slot, Position)>,
+    /// What it notes of channels.
+    notes: Vec<Note>,
+    /// Its header tells that commits below are durable.
+    witnesses: Lsn,
     /// Extents: channel, end of the blocks in their page, and whether the page ends there.
     extents: Vec<(Slot, usize, bool)>,
     bytes: u64,
@@ -131,6 +137,8 @@ pub struct Commits {
     pub written: Lsn,
     /// What the newest header said about `durable`.
     pub witnessed: Lsn,
+    /// The same, of headers that are durable themselves.
+    pub witnessed_durably: Lsn,
     /// Dat files with extents that no flush has covered.
     pub unflushed_extents: Vec<Arc<dyn File>>,
     unflushed_bytes: u64,
@@ -145,6 +153,18 @@ pub struct Commits {
     /// Every commit of this run and where it leaves its channels: what the simulator compares with.
     #[cfg(feature = "sim")]
     pub log: Vec<(Lsn, Vec<(Slot, Seq)>)>,
+}
+
+/// What the simulated disk counts a commit with these notes as.
+#[cfg(any(test, feature = "sim"))]
+fn step_kind_of(notes: &[Note]) -> Option<crate::io::sim::StepKind> {
+    use crate::io::sim::StepKind;
+    notes.iter().find_map(|note| match note.kind {
+        NoteKind::Configured(_) => None,
+        NoteKind::Trimmed(_) => Some(StepKind::Trim),
+        NoteKind::CutOff(_) => Some(StepKind::CutOff),
+        NoteKind::Deleted => Some(StepKind::Delete),
+    })
 }
 
 #[cfg(any(test, feature = "sim"))]
@@ -169,6 +189,7 @@ impl Commits {
             durable: next,
             written: next,
             witnessed: next,
+            witnessed_durably: next,
             unflushed_extents: Vec::new(),
             unflushed_bytes: 0,
             refused_extents: Vec::new(),
@@ -233,12 +254,13 @@ impl Shard {
             return Ok(false);
         }
         let due = self.timers.write_behind_due(self.now_us);
-        let events = !self.queue.is_empty() && (self.commit_now || due);
+        let has_some = !self.queue.is_empty() || !self.notes.is_empty() || self.groups.wants_commit();
+        let events = has_some && (self.commit_now || due);
         if !events && !self.flush_backlog && !self.flush_now {
             self.commit_now = false;
             return Ok(false);
         }
-        if self.queue.is_empty() && !self.commits.has_backlog() {
+        if !has_some && !self.commits.has_backlog() {
             // Nothing to flush; above all no reason to roll, behind the last checkpoint of a close. What is deferred comes
             // back, and is flushed then.
             (self.commit_now, self.flush_backlog) = (false, false);
@@ -266,10 +288,14 @@ impl Shard {
         let segment_bytes = self.journal.segment_bytes();
         let is_largest = room >= largest_room(segment_bytes, self.journal_reserve());
         plan.reset(room, extent_bytes(self.options.extent_bytes, segment_bytes), is_largest);
-        let mut wanted = self.flush_now || self.flush_backlog;
+        let notes = self.plan_notes(&mut plan);
+        let alone = notes.iter().any(|note| matches!(note.kind, NoteKind::CutOff(_)));
+        let mut wanted = self.flush_now || self.flush_backlog || !notes.is_empty();
         let mut marks = self.commits.spare_marks.pop().unwrap_or_default();
-        let mut no_room = false;
-        for _ in 0..self.queue.len() {
+        let mut no_room = !self.notes.is_empty();
+        let mut group = if alone { None } else { self.plan_group(&mut plan, &mut marks) };
+        wanted |= group.is_some();
+        for _ in 0..if alone { 0 } else { self.queue.len() } {
             self.expect_plan();
             let slot = self.queue.pop_front().expect("as many as counted");
             let active = self.active[slot as usize].as_mut().expect("queued channels are open");
@@ -302,7 +328,14 @@ impl Shard {
                 }
             }
         }
-        let nothing = plan.pieces.is_empty() && created.is_empty();
+        if group.is_none() && !alone {
+            group = self.plan_group(&mut plan, &mut marks);
+            wanted |= group.is_some();
+        }
+        // It comes first in the next one, which has more room.
+        no_room |= plan.group_lacks_room;
+        no_room |= alone && !self.queue.is_empty();
+        let nothing = plan.pieces.is_empty() && created.is_empty() && notes.is_empty();
         let flush_only = nothing && wanted && self.commits.has_backlog();
         let begun = if nothing && !flush_only {
             marks.clear();
@@ -314,8 +347,14 @@ impl Shard {
             false
         } else {
             let means = self.means(wanted);
-            let content = Content { plan: &plan, created: &created, control: &ControlEntry::Witness };
+            let content = Content { plan: &plan, created: &created, notes: &notes, control: &ControlEntry::Witness };
             self.submit_commit(Kind::Events, means, &content, marks);
+            let submitted = self.commits.pending.back_mut().expect("just submitted");
+            submitted.notes = notes;
+            let lsn = submitted.lsn;
+            if let Some(group) = group {
+                self.group_committed(&group, lsn);
+            }
             if !no_room && self.deferred == 0 {
                 let commit = self.commits.pending.back_mut().expect("just submitted");
                 commit.covers_us = Some((self.now_us, self.gathered_wall_us));
@@ -359,13 +398,13 @@ impl Shard {
         let plan = Plan::default();
         let marks = self.commits.spare_marks.pop().unwrap_or_default();
         let means = self.commits.means(durable);
-        let content = Content { plan: &plan, created: &[], control: entry };
+        let content = Content { plan: &plan, created: &[], notes: &[], control: entry };
         self.submit_commit(kind, means, &content, marks);
     }
 
     fn submit_commit(&mut self, kind: Kind, means: Means, content: &Content<'_>, marks: Vec<(Slot, Position)>) {
         #[cfg(any(test, feature = "sim"))]
-        let _label = crate::io::sim::StepLabel::begin(kind.step_kind());
+        let _label = crate::io::sim::StepLabel::begin(kind.step_kind().or(step_kind_of(content.notes)));
         #[cfg(feature = "sim")]
         self.commits
             .log
@@ -381,12 +420,14 @@ impl Shard {
             applied: false,
             ops_left: 1,
             marks,
+            notes: Vec::new(),
+            witnesses: self.commits.durable,
             extents: Vec::new(),
             bytes: 0,
             submitted_ns: self.now_ns(),
             covers_us: None,
         };
-        self.promise(&commit, content.created);
+        self.promise(&commit, content);
         let durability = if means == Means::DurableWrites { Durability::Durable } else { Durability::Written };
         self.submit_extents(&mut commit, plan, durability);
         let mut buf = self.commits.buffer();
@@ -406,9 +447,10 @@ impl Shard {
     }
 
     /// Notes which events this commit will make durable.
-    fn promise(&mut self, commit: &Commit, created: &[Slot]) {
+    fn promise(&mut self, commit: &Commit, content: &Content<'_>) {
         let marks = commit.marks.iter().map(|(slot, position)| (slot, Some(position)));
-        for (slot, position) in marks.chain(created.iter().map(|slot| (slot, None))) {
+        let others = content.created.iter().chain(content.notes.iter().map(|note| &note.slot));
+        for (slot, position) in marks.chain(others.map(|slot| (slot, None))) {
             let active = self.active[*slot as usize].as_mut().expect("committed channels are open");
             active.lsn = Lsn(commit.lsn.0 + 1);
             if !std::mem::replace(&mut active.changed, true) {
@@ -471,7 +513,10 @@ impl Shard {
         let mut meta = MetaWriter::new(&mut buf[COMMIT_HEADER_SIZE..]);
         for slot in content.created {
             let channel = &self.active[*slot as usize].as_ref().expect("told channels are open").channel;
-            meta.channel_created(channel.id, channel.name.as_str(), &channel.config.encode()).expect(FITS);
+            meta.channel_created(channel.id(), channel.name.as_str(), &channel.config.get().encode()).expect(FITS);
+        }
+        for note in content.notes {
+            self.write_note(note, &mut meta);
         }
         match content.control {
             ControlEntry::Witness => {}
@@ -486,7 +531,7 @@ impl Shard {
             let active = self.active[piece.slot as usize].as_ref().expect("committed channels are open");
             let extent = piece.extent.as_ref().map_or((0, 0), |e| (start.dat_start + e.start as u32, e.len() as u32));
             let fields = EventsFields {
-                channel: active.channel.id,
+                channel: active.channel.id(),
                 first: Seq(start.first_seq.0 + piece.slots.start as u64),
                 segment_first: start.segment_first,
                 dat_offset: start.dat_start + piece.inline.start as u32,
@@ -510,13 +555,19 @@ impl Shard {
         let fields = CommitFields {
             lsn,
             durable_lsn: self.commits.durable,
-            epoch: self.journal.header().epoch,
+            epoch: self.epoch_of(content.notes),
             offset: self.journal.offset() as u32,
             meta_len: meta_len as u32,
             payload_len: (at - COMMIT_HEADER_SIZE - meta_len) as u32,
             entry_count,
         };
         (finish_commit(&mut buf[..], self.journal.context(), &fields), inline)
+    }
+
+    /// A cut is committed in the epoch that was raised for it, everything else in that of the run.
+    fn epoch_of(&self, notes: &[Note]) -> Epoch {
+        let cuts = notes.iter().any(|note| matches!(note.kind, NoteKind::CutOff(_)));
+        if cuts { self.cut_epoch } else { self.journal.header().epoch }
     }
 
     fn count_commit(&mut self, commit: &Commit, plan: &Plan, len: usize, inline: usize) {
@@ -617,6 +668,7 @@ impl Shard {
                 if self.has_to_destage(active) {
                     self.queue_destage(*slot);
                 }
+                self.look_at_retention(*slot);
             }
             self.commits.pending[index].marks = marks;
             self.commits.written = Lsn(lsn.0 + 1);
@@ -661,8 +713,9 @@ impl Shard {
     /// Moves the durable marks and wakes those who wait, in order.
     fn acknowledge(&mut self) {
         while self.commits.pending.front().is_some_and(|commit| commit.stage == Stage::Durable && commit.applied) {
-            let commit = self.commits.pending.pop_front().expect("there is a front");
+            let mut commit = self.commits.pending.pop_front().expect("there is a front");
             self.commits.durable = Lsn(commit.lsn.0 + 1);
+            self.commits.witnessed_durably = self.commits.witnessed_durably.max(commit.witnesses);
             if commit.means == Means::Unflushed {
                 self.commits.unflushed_bytes = self.commits.unflushed_bytes.saturating_sub(commit.bytes);
             } else if commit.kind == Kind::Events {
@@ -670,6 +723,7 @@ impl Shard {
                 let mut histograms = self.handle.stats.histograms.lock().expect("no panic while the lock is held");
                 histograms.latency_ns.saturating_record(elapsed.max(1));
             }
+            let notes = commit.take_notes();
             let mut marks = commit.marks;
             for (slot, position) in &marks {
                 let active = self.active[*slot as usize].as_ref().expect("committed channels are open");
@@ -683,6 +737,9 @@ impl Shard {
                 self.timers.note_policy(&active.channel, self.now_us);
             }
             self.commits.spare_marks.push(marks);
+            // Whoever waits for these finds the marks moved.
+            self.notes_durable(notes, commit.lsn);
+            self.groups.durable(self.commits.durable);
             match commit.kind {
                 Kind::Roll => self.rolled(),
                 Kind::Checkpoint => self.checkpoint_committed(),
@@ -690,6 +747,18 @@ impl Shard {
                 Kind::Idle => {}
             }
         }
+    }
+}
+
+impl Commit {
+    /// Takes its notes.
+    fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// The channels that it is about.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.marks.iter().map(|(slot, _)| *slot).chain(self.notes.iter().map(|note| note.slot))
     }
 }
 
@@ -706,7 +775,7 @@ pub fn extent_bytes(set: usize, segment_bytes: u64) -> usize {
 
 /// Notes that the commit tells of a new channel. `false` if there is no room.
 fn tell(active: &mut super::active::Active, created: &mut Vec<Slot>, plan: &mut Plan) -> bool {
-    let size = CREATED_ENTRY_EXTRA + active.channel.name.as_str().len() + active.channel.config.encode().len();
+    let size = CREATED_ENTRY_EXTRA + active.channel.name.as_str().len() + active.channel.config.get().encode().len();
     if plan.room < size {
         return false;
     }

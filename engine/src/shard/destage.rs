@@ -75,7 +75,7 @@ impl Shard {
             let slot = self.destage_queue.pop().expect("as many as counted");
             self.active[slot as usize].as_mut().expect("the channel is open").destage_turn = None;
             let mut active = self.active[slot as usize].take().expect("the channel is open");
-            let id = active.channel.id;
+            let id = active.channel.id();
             let result = self.destage_channel(&mut active);
             self.active[slot as usize] = Some(active);
             match result {
@@ -187,7 +187,7 @@ impl Shard {
         if !active.recovered_tail.is_empty() {
             // The block that was unfinished at the reopen is whole on disk now.
             active.recovered_tail = Vec::new();
-            let persistence = active.channel.persistence.as_ref().expect("a shard's channels are persistent");
+            let persistence = active.channel.persistence().expect("a shard's channels are persistent");
             persistence.on_disk.drop_dat_tail();
         }
         self.queue_destage(slot);
@@ -254,7 +254,7 @@ impl Shard {
         let blocks = (end - offset) as usize / BLOCK_SIZE;
         let count = blocks * RECORDS_PER_BLOCK;
         let records = self.records(active, active.idx_next, count);
-        let place = BlockPlace { channel: active.channel.id, segment_first: first };
+        let place = BlockPlace { channel: active.channel.id(), segment_first: first };
         let mut buf = self.idx_buffers.pop().unwrap_or_else(|| AlignedBuf::new(IDX_BLOCKS * BLOCK_SIZE));
         for (i, records) in records.chunks_exact(RECORDS_PER_BLOCK).enumerate() {
             let base = Seq(active.idx_next.0 + (i * RECORDS_PER_BLOCK) as u64);
@@ -280,7 +280,9 @@ impl Shard {
             let first_block = (active.idx_next.0 - active.segment.first.0) as usize / RECORDS_PER_BLOCK;
             for (i, block) in buf[..blocks * BLOCK_SIZE].chunks_exact(BLOCK_SIZE).enumerate() {
                 active.segment.idx_hash = idx_hash_append(active.segment.idx_hash, block);
-                active.segment.times.push((first_block + i) as u32, record_time_us(block, 0));
+                if active.segment.times_complete {
+                    active.segment.times.push((first_block + i) as u32, record_time_us(block, 0));
+                }
             }
             active.last_time_us = record_time_us(&buf[(blocks - 1) * BLOCK_SIZE..], RECORDS_PER_BLOCK - 1);
             self.idx_buffers.push(buf);
@@ -290,7 +292,7 @@ impl Shard {
         active.segment.idx_dirty = true;
         active.idx_next = end;
         active.idx_done = end;
-        let persistence = active.channel.persistence.as_ref().expect("a shard's channels are persistent");
+        let persistence = active.channel.persistence().expect("a shard's channels are persistent");
         persistence.on_disk.trim_stub(end);
         self.queue_destage(slot);
     }
@@ -309,7 +311,7 @@ impl Shard {
     pub(super) fn records(&mut self, active: &Active, from: Seq, count: usize) -> Vec<IndexRecord> {
         let mut records = std::mem::take(&mut self.record_scratch);
         records.clear();
-        let persistence = active.channel.persistence.as_ref().expect("a shard's channels are persistent");
+        let persistence = active.channel.persistence().expect("a shard's channels are persistent");
         let mut seq = from;
         let end = Seq(from.0 + count as u64);
         if seq < active.stubbed {
@@ -332,7 +334,7 @@ impl Shard {
         loop {
             let (dat_page, written) = (active.dat_page, active.written);
             let (stubbed, idx_done) = (active.stubbed, active.idx_done);
-            let on_disk = &active.channel.persistence.as_ref().expect("a shard's channels are persistent").on_disk;
+            let on_disk = &active.channel.persistence().expect("a shard's channels are persistent").on_disk;
             let mut page_end = stubbed;
             let gone = active.channel.tail.unchain_front(|page| {
                 let start = page.start();
@@ -361,7 +363,8 @@ impl Shard {
     pub(super) fn open_dat(&mut self, active: &mut Active, end: u64) -> io::Result<Arc<dyn File>> {
         self.open_files(active)?;
         let file = active.segment.dat.clone().expect("just opened");
-        allocate_ahead(&*file, &mut active.segment.dat_space, end)?;
+        let (dat_bytes, _) = active.channel.tail.segment_sizes();
+        allocate_ahead(&*file, &mut active.segment.dat_space, end, dat_bytes)?;
         Ok(file)
     }
 
@@ -369,7 +372,9 @@ impl Shard {
     pub(super) fn open_idx(&mut self, active: &mut Active, end: u64) -> io::Result<Arc<dyn File>> {
         self.open_files(active)?;
         let file = active.segment.idx.clone().expect("just opened");
-        allocate_ahead(&*file, &mut active.segment.idx_space, end)?;
+        let (_, records) = active.channel.tail.segment_sizes();
+        let idx_bytes = (records.div_ceil(RECORDS_PER_BLOCK as u64) + 2) * BLOCK_SIZE as u64;
+        allocate_ahead(&*file, &mut active.segment.idx_space, end, idx_bytes)?;
         Ok(file)
     }
 
@@ -379,12 +384,16 @@ impl Shard {
         if active.segment.dat.is_some() {
             return Ok(());
         }
+        if self.reclaim.waits_for(active.channel.id(), active.segment.first) || self.holds_to_limit(active) {
+            // An older pair of this name, or what the limit has dropped, goes first.
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let mut opening = active.segment.opening.take().unwrap_or_else(|| {
             let meta = Meta {
                 uuid: self.journal.header().uuid,
-                id: active.channel.id,
+                id: active.channel.id(),
                 name: active.channel.name.as_str().to_owned(),
-                created: active.channel.id.epoch(),
+                created: active.channel.id().epoch(),
                 created_us: self.clock.wall_us(),
             };
             let (disk, first) = (self.disk.clone(), active.segment.first);
@@ -493,13 +502,13 @@ fn write_meta(disk: &dyn Disk, meta: &Meta, path: &str) -> io::Result<()> {
     file.flush()
 }
 
-/// Sees to it that the space reaches `end`, in steps that grow with the file.
-fn allocate_ahead(file: &dyn File, space: &mut Space, end: u64) -> io::Result<()> {
+/// Sees to it that the space reaches `end`, in steps that grow with the file, but not beyond what a segment has.
+fn allocate_ahead(file: &dyn File, space: &mut Space, end: u64, most: u64) -> io::Result<()> {
     if end <= space.end {
         return Ok(());
     }
     let step = space.end.clamp(ALLOCATE_FIRST, ALLOCATE_STEP_MAX);
-    let wanted = (space.end + step).max(end).next_multiple_of(BLOCK_SIZE as u64);
+    let wanted = (space.end + step).min(most).max(end).next_multiple_of(BLOCK_SIZE as u64);
     file.allocate(wanted).map_err(located(file.path()))?;
     space.grow(wanted, file.seams(space.end..wanted));
     Ok(())

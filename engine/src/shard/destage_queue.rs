@@ -43,6 +43,12 @@ impl DestageQueue {
         }
     }
 
+    /// Takes a channel out, which is gone.
+    pub fn remove(&mut self, slot: Slot) {
+        self.first.retain(|other| *other != slot);
+        self.in_order.retain(|other| *other != slot);
+    }
+
     /// Takes the next one.
     pub fn pop(&mut self) -> Option<Slot> {
         self.taken = self.taken.wrapping_add(1);

@@ -4,23 +4,30 @@
 //! opened, the store closes) by a queue. Everything else about a shard belongs to its thread alone.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use crossbeam_queue::SegQueue;
 
 use super::active::{Active, ActiveSegment};
 use super::checkpoint::Known;
+use super::errands::ErrandKind;
+use super::groups::GroupRequest;
+use super::retention::RetentionState;
 use super::stats::ShardStats;
 use crate::append::backlog::relieve;
 use crate::channel::Channel;
+use crate::channel_name::ChannelName;
 use crate::clock::Clock;
 use crate::error::Poisoned;
-use crate::ids::{Lsn, Seq, ShardId};
+use crate::ids::{ChannelId, Lsn, Seq, ShardId};
 use crate::io::Doorbell;
+use crate::request::Request;
 use crate::segment::block::RECORDS_PER_BLOCK;
 use crate::store::checkpoint::{ChannelState, SegmentState};
+use crate::store::roots::Roots;
 use crate::store::superblock::CleanEnd;
+use crate::tail::page::PageStart;
 use crate::tail::waiters::Waiters;
 
 /// Index of an open channel in its shard's table.
@@ -31,6 +38,33 @@ pub type Slot = u32;
 pub enum Control {
     /// A channel was opened for the first time since the store was.
     Open(Box<Opened>),
+    /// The head of a channel is to move.
+    Trim {
+        /// Whose.
+        slot: Slot,
+        /// To this event.
+        to: Seq,
+        /// Who wants to know.
+        request: Request,
+    },
+    /// Settings of a channel were changed.
+    Configured {
+        /// Whose.
+        slot: Slot,
+        /// Who wants to know when that is durable.
+        request: Request,
+    },
+    /// A change for which a channel has to be at rest.
+    Errand {
+        /// Which channel.
+        slot: Slot,
+        /// Which change.
+        kind: ErrandKind,
+        /// Who wants to know.
+        request: Request,
+    },
+    /// A batch over several channels, lined up in each.
+    Group(Box<GroupRequest>),
     /// Flush everything, take a checkpoint, and stop.
     Close,
 }
@@ -48,6 +82,8 @@ pub struct Opened {
     pub tail_bytes: Vec<u8>,
     /// Whether the journal has yet to be told of it.
     pub created: bool,
+    /// Its first page, if it comes with some: it was in memory before.
+    pub page: Option<PageStart>,
 }
 
 impl Opened {
@@ -64,8 +100,12 @@ impl Opened {
             active.segments.push(SegmentState { first: first.0, end: first.0, dat_size: 0, sealed: false });
         }
         active.untold = self.created;
+        if let Some(page) = self.page {
+            active.begin_at(page);
+        }
         active.recovered_tail = self.tail_bytes;
         active.last_time_us = self.state.last_time_us;
+        active.retention = RetentionState::new(Seq(self.state.head), &active.segments, active.at.bytes_total);
         active
     }
 }
@@ -154,7 +194,14 @@ pub struct ShardHandle {
     gives_up: AtomicBool,
     closed: AtomicBool,
     /// Channels, so that a failure reaches those who wait for them.
-    channels: Mutex<Vec<Arc<Channel>>>,
+    channels: Mutex<Vec<Option<Arc<Channel>>>>,
+    /// Channels that were deleted and that the store still lists.
+    deleted: Mutex<Vec<ChannelId>>,
+    /// What all shards stand on.
+    roots: OnceLock<Arc<Roots>>,
+    /// Held while a batch lines up in its channels.
+    group_order: Mutex<()>,
+    journal_segment_bytes: AtomicUsize,
     /// Channels with appends that wait for room.
     backlogged: SegQueue<Slot>,
     /// Those who wait for the close.
@@ -182,6 +229,10 @@ impl ShardHandle {
             gives_up: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             channels: Mutex::new(Vec::new()),
+            deleted: Mutex::new(Vec::new()),
+            roots: OnceLock::new(),
+            group_order: Mutex::new(()),
+            journal_segment_bytes: AtomicUsize::new(usize::MAX),
             backlogged: SegQueue::new(),
             close_waiters: Waiters::default(),
             stats: ShardStats::default(),
@@ -255,8 +306,51 @@ impl ShardHandle {
         let mut channels = self.channels.lock().expect("no panic while the lock is held");
         let slot = Slot::try_from(channels.len()).expect("fewer than 2^32 channels are open");
         let channel = make(slot);
-        channels.push(channel.clone());
+        channels.push(Some(channel.clone()));
         channel
+    }
+
+    /// Says what all shards stand on.
+    pub fn set_roots(&self, roots: Arc<Roots>) {
+        assert!(self.roots.set(roots).is_ok(), "a store has one root");
+    }
+
+    /// What all shards stand on.
+    pub fn roots(&self) -> Arc<Roots> {
+        self.roots.get().expect("set when the store is opened").clone()
+    }
+
+    /// Batches line up in their channels one after the other.
+    pub fn order_of_groups(&self) -> MutexGuard<'_, ()> {
+        self.group_order.lock().expect("no panic while the lock is held")
+    }
+
+    /// Size of a journal segment, bytes.
+    pub fn journal_segment_bytes(&self) -> usize {
+        self.journal_segment_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Says how large a journal segment is.
+    pub fn set_journal_segment_bytes(&self, bytes: usize) {
+        self.journal_segment_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Name of a channel that has a slot, for messages.
+    pub fn channel_name(&self, slot: Slot) -> ChannelName {
+        let channels = self.channels.lock().expect("no panic while the lock is held");
+        let channel = channels.get(slot as usize).and_then(Option::as_ref);
+        channel.map_or_else(|| ChannelName::new("(deleted)").expect("a plain name"), |channel| channel.name.clone())
+    }
+
+    /// A channel was deleted, durably.
+    pub fn deleted(&self, slot: Slot, id: ChannelId) {
+        self.channels.lock().expect("no panic while the lock is held")[slot as usize] = None;
+        self.deleted.lock().expect("no panic while the lock is held").push(id);
+    }
+
+    /// Takes the channels that were deleted.
+    pub fn take_deleted(&self) -> Vec<ChannelId> {
+        std::mem::take(&mut *self.deleted.lock().expect("no panic while the lock is held"))
     }
 
     /// Forgets the channels of a shard that has ended: they know their shard, so neither would ever be freed.
@@ -349,7 +443,7 @@ impl ShardHandle {
     /// Refuses appends, and tells the shard to end. What waits for room is published before its channel is closed: the shard
     /// does that.
     pub fn begin_close(&self) {
-        for channel in &*self.channels.lock().expect("no panic while the lock is held") {
+        for channel in self.channels.lock().expect("no panic while the lock is held").iter().flatten() {
             if channel.backlog.close() {
                 channel.tail.close();
             }
@@ -369,7 +463,8 @@ impl ShardHandle {
     }
 
     fn wake_everybody(&self) {
-        let channels: Vec<_> = self.channels.lock().expect("no panic while the lock is held").clone();
+        let channels: Vec<_> =
+            self.channels.lock().expect("no panic while the lock is held").iter().flatten().cloned().collect();
         for channel in channels {
             channel.tail.close();
             channel.durable_waiters.wake_all();

@@ -20,9 +20,14 @@ pub mod checkpoint_moves;
 pub mod commit;
 pub mod destage;
 pub mod destage_queue;
+pub mod errands;
+pub mod groups;
 pub mod handle;
+pub mod notes;
 pub mod ops;
 pub mod plan;
+pub mod reclaim;
+pub mod retention;
 pub mod roll;
 pub mod run;
 pub mod seal;
@@ -39,14 +44,19 @@ use self::checkpoint::Checkpoint;
 use self::checkpoint_files::CheckpointFiles;
 use self::commit::{Commits, ControlEntry, Kind};
 use self::destage_queue::DestageQueue;
+use self::errands::Errands;
+use self::groups::Groups;
 use self::handle::{Control, ShardHandle, Slot};
+use self::notes::{Note, NoteKind};
 use self::ops::{Ops, Purpose};
+use self::reclaim::Reclaim;
+use self::retention::AgeLook;
 use self::roll::{ErrandDone, Making};
 use self::timers::Timers;
 use crate::append::backlog::relieve;
 use crate::clock::Clock;
-use crate::error::Poisoned;
-use crate::ids::Lsn;
+use crate::error::{ChangeError, Poisoned};
+use crate::ids::{Epoch, Lsn};
 use crate::io::located::split;
 use crate::io::{AlignedBuf, Completion, Disk, Doorbell, Driver, File, IoFacts};
 use crate::journal::journal_dir;
@@ -56,6 +66,7 @@ use crate::options::Options;
 use crate::random::Random;
 use crate::read::offload::{Offload, Offloaded};
 use crate::segment::record::IndexRecord;
+use crate::store::checkpoint::ChannelState;
 use crate::store::superblock::CleanEnd;
 use crate::tail::page::prefetch;
 use crate::tail::pool::PagePool;
@@ -132,6 +143,19 @@ pub struct Shard {
     /// Channels with commits since the last checkpoint.
     changed: Vec<Slot>,
     commits: Commits,
+    /// What the next commit says of channels beside events.
+    notes: VecDeque<Note>,
+    /// The epoch of the cut that is under way.
+    cut_epoch: Epoch,
+    errands: Errands,
+    groups: Groups,
+    reclaim: Reclaim,
+    /// Deleted channels that no checkpoint tells of yet.
+    tombstones: Vec<ChannelState>,
+    /// Channels with a limit of age, those that are due for a look, and the look under way.
+    aging: Vec<Slot>,
+    to_look_at: Vec<Slot>,
+    age_look: Option<AgeLook>,
     journal: Journal,
     pool: SegmentPool,
     making: Option<Making>,
@@ -195,6 +219,7 @@ impl Shard {
         *seed.handle.stats.io.lock().expect("no panic while the lock is held") =
             IoFacts { ring: driver.ring(), ..seed.disk.facts() };
         let now_us = seed.clock.steady_us();
+        seed.handle.set_journal_segment_bytes(seed.options.journal_segment_bytes as usize);
         seed.handle.unwritten.set_age_max_us(2 * write_behind_us(&seed.options));
         let errand_waker = Waker::from(Arc::new(ErrandDone(seed.handle.clone())));
         Ok(Self {
@@ -218,6 +243,15 @@ impl Shard {
             backlogs_tried_at: 0,
             changed: Vec::new(),
             commits: Commits::new(seed.next_lsn),
+            notes: VecDeque::new(),
+            cut_epoch: Epoch(0),
+            errands: Errands::default(),
+            groups: Groups::default(),
+            reclaim: Reclaim::default(),
+            tombstones: Vec::new(),
+            aging: Vec::new(),
+            to_look_at: Vec::new(),
+            age_look: None,
             journal: seed.journal,
             pool: seed.pool,
             making: None,
@@ -272,12 +306,13 @@ impl Shard {
         self.fire_timers()?;
         let gathered = self.gather();
         self.roll()?;
+        let errands = self.step_errands()? | self.step_groups();
         let committed = self.commit()?;
         self.relieve_memory();
         let more_to_destage = self.destage()?;
         let checkpointed = self.step_checkpoint()?;
         self.keep_spares()?;
-        let recycled = self.recycle()?;
+        let recycled = self.recycle()? | self.reclaim()? | self.step_ages() | errands;
         self.arm_idle();
         self.watch_age();
         let relieved = self.relieve_backlogs();
@@ -286,7 +321,8 @@ impl Shard {
         if self.closing && self.try_end()? {
             return Ok(Turn::Ended);
         }
-        let ready = self.commit_now && !self.queue.is_empty() && self.can_commit();
+        let to_commit = !self.queue.is_empty() || !self.notes.is_empty();
+        let ready = self.commit_now && to_commit && self.can_commit();
         let worked = ready || reaped || received || gathered || committed || checkpointed || recycled || relieved;
         let worked = worked || more_to_destage;
         Ok(if worked { Turn::Worked } else { Turn::Idle { until_us: self.next_timer() } })
@@ -398,10 +434,27 @@ impl Shard {
             any = true;
             match control {
                 Control::Open(opened) => self.open_channel(*opened),
+                Control::Trim { slot, request, .. } if self.refuses(slot) => request.decide(Err(self.refusal(slot))),
+                Control::Trim { slot, to, request } => self.trim_for(slot, to, request),
+                Control::Configured { slot, request } if self.refuses(slot) => request.decide(Err(self.refusal(slot))),
+                Control::Configured { slot, request } => self.note(slot, NoteKind::Configured(request)),
+                Control::Errand { slot, request, .. } if self.refuses(slot) => request.decide(Err(self.refusal(slot))),
+                Control::Errand { slot, kind, request } => self.errands.push(slot, kind, request),
+                Control::Group(group) if self.closing => Groups::refuse(&group),
+                Control::Group(group) => self.groups.push(*group),
                 Control::Close => self.close_channels(),
             }
         }
         any
+    }
+
+    /// Whether changes of a channel come too late.
+    fn refuses(&self, slot: Slot) -> bool {
+        self.closing || self.active.get(slot as usize).is_none_or(Option::is_none)
+    }
+
+    fn refusal(&self, slot: Slot) -> ChangeError {
+        ChangeError::Closed { channel: self.handle.channel_name(slot) }
     }
 
     /// From now on appends are refused; those that wait for room come first.
@@ -434,9 +487,11 @@ impl Shard {
         let mut any = false;
         while let Some(slot) = self.handle.pop_files_ready() {
             any = true;
-            match self.active[slot as usize].as_ref().is_some_and(|active| active.deferred) {
-                true => self.queue_destage_at(slot, DestageTurn::First),
-                false => self.queue_destage(slot),
+            match self.active[slot as usize].as_ref().map(|active| active.deferred) {
+                Some(true) => self.queue_destage_at(slot, DestageTurn::First),
+                Some(false) => self.queue_destage(slot),
+                // Deleted meanwhile.
+                None => {}
             }
         }
         // The list is left alone until there is a commit to make of it: a look at each event would take its channel's
@@ -485,12 +540,13 @@ impl Shard {
         if self.active.get(slot as usize).is_none_or(Option::is_none) {
             self.receive();
         }
-        let active = self.active[slot as usize].as_mut().expect("a dirty channel was opened");
+        // A channel that was deleted stays on the list until it is looked at.
+        let Some(active) = self.active.get_mut(slot as usize).and_then(Option::as_mut) else { return };
         active.channel.tail.clear_dirty();
-        if let Some(period) = active.channel.config.fsync_policy().period() {
+        if let Some(period_us) = active.channel.config.period_us() {
             let since = active.channel.see_unflushed();
             if since != 0 {
-                self.timers.arm_flush(since, period, self.clock.wall_us(), self.now_us);
+                self.timers.arm_flush(since, period_us, self.clock.wall_us(), self.now_us);
             }
         }
         let published = active.channel.tail.published();
@@ -588,7 +644,7 @@ impl Shard {
     /// The next moment at which there is something to do without anything else happening.
     fn next_timer(&self) -> Option<u64> {
         // A deferred channel is in no queue: its events wait for its dat file, not for a moment.
-        let waiting = !self.queue.is_empty() || self.handle.has_dirty();
+        let waiting = !self.queue.is_empty() || !self.notes.is_empty() || self.handle.has_dirty();
         let held_back_at = self
             .handle
             .unwritten
@@ -602,6 +658,7 @@ impl Shard {
     fn fire_timers(&mut self) -> Result<(), Poisoned> {
         let due = |at: Option<u64>| at.is_some_and(|at| at <= self.now_us);
         let (flush, idle) = (due(self.timers.flush_at), due(self.timers.idle_at));
+        let ages = due(self.timers.ages_at);
         let (retry, retry_spare) = (due(self.timers.space_retry_at), due(self.timers.spare_retry_at));
         if flush {
             self.timers.flush_at = None;
@@ -610,6 +667,10 @@ impl Shard {
         if idle {
             self.timers.idle_at = None;
             self.leave_witness()?;
+        }
+        if ages {
+            self.timers.ages_at = None;
+            self.ages_due();
         }
         if retry {
             self.timers.space_retry_at = None;
@@ -662,6 +723,8 @@ impl Shard {
     /// Whether everything that was published is durable.
     fn nothing_left_to_commit(&self) -> bool {
         let quiet = self.queue.is_empty() && !self.handle.has_dirty() && !self.handle.has_control();
+        let quiet = quiet && self.notes.is_empty() && self.errands.is_empty() && self.reclaim.is_empty();
+        let quiet = quiet && self.groups.is_empty();
         // A producer may still be copying what it reserved before the close.
         let settled = || self.active.iter().flatten().all(|active| is_settled(&active.channel));
         quiet && !self.commits.needs_flush() && self.deferred == 0 && settled()
@@ -679,7 +742,7 @@ impl Shard {
             self.flush_now = true;
             return Ok(false);
         }
-        let errands = self.making.is_some() || self.recycling.is_some();
+        let errands = self.making.is_some() || self.recycling.is_some() || self.age_look.is_some();
         let quiet = self.ops.in_flight() == 0 && self.commits.pending.is_empty() && !errands;
         let rolling = self.journal.is_rolling() && !self.journal.waits_to_roll();
         if !quiet || rolling || !is_final {

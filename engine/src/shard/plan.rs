@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::active::{Active, Position, Sealing};
+use crate::ids::Seq;
 use crate::io::BLOCK_SIZE;
 use crate::journal::format::entry_size_events;
 use crate::tail::page::Page;
@@ -58,6 +59,8 @@ pub struct Plan {
     pub room: usize,
     /// Bytes from which a page's new blocks go by extent.
     pub extent_bytes: usize,
+    /// Whether a batch over several channels found too little room.
+    pub group_lacks_room: bool,
     /// Whether no commit could have more room than this one had at first: then a batch that does not fit is split.
     pub is_largest: bool,
 }
@@ -67,6 +70,7 @@ impl Plan {
     pub fn reset(&mut self, room: usize, extent_bytes: usize, is_largest: bool) {
         self.pieces.clear();
         self.is_largest = is_largest;
+        self.group_lacks_room = false;
         self.room = room;
         self.extent_bytes = extent_bytes;
     }
@@ -83,6 +87,9 @@ impl Plan {
             let published = (active.channel.tail.published().0.saturating_sub(page.start().first_seq.0)) as usize;
             let page_end = page.end();
             let to = page_end.map_or(published, |end| published.min(end.slots as usize));
+            // A batch over several channels goes into a commit as a whole, or stays in front of it.
+            let before = active.group.map(|(first, _)| first.0.saturating_sub(page.start().first_seq.0) as usize);
+            let to = before.map_or(to, |before| to.min(before.max(active.at.slot)));
             if to <= active.at.slot {
                 if page_end.is_some_and(|end| end.slots as usize == active.at.slot) {
                     active.at = Position { page_no: active.at.page_no + 1, slot: 0, byte: 0, ..active.at };
@@ -118,6 +125,54 @@ impl Plan {
                 return Planned::All;
             }
         }
+    }
+
+    /// Where the events up to `end`, which a batch over several channels has, lie, all in one page: `None` if they are not
+    /// the next ones there.
+    fn group_page(active: &mut Active, end: Seq) -> Option<Arc<Page>> {
+        loop {
+            let page = active.look_up_page()?;
+            if active.at.slot == 0 {
+                active.at.byte = page.start().prefix as usize;
+            }
+            if page.end().is_none_or(|page_end| page_end.slots as usize > active.at.slot) {
+                let slots = (end.0 - page.start().first_seq.0) as usize;
+                return page.ready(slots - 1).map(|_| page);
+            }
+            active.at = Position { page_no: active.at.page_no + 1, slot: 0, byte: 0, ..active.at };
+        }
+    }
+
+    /// What the events up to `end` take of a commit.
+    pub fn size_of_group(active: &mut Active, end: Seq) -> Option<usize> {
+        let page = Self::group_page(active, end)?;
+        let slots = (end.0 - page.start().first_seq.0) as usize;
+        let bytes = page.ready(slots - 1).expect("looked at before") as usize - active.at.byte;
+        Some(entry_size_events(slots - active.at.slot) + bytes)
+    }
+
+    /// Adds the events up to `end`, for which there is room.
+    pub fn add_group(&mut self, active: &mut Active, end: Seq) {
+        let page = Self::group_page(active, end).expect("looked at before");
+        let slots = (end.0 - page.start().first_seq.0) as usize;
+        let byte = page.ready(slots - 1).expect("looked at before") as usize;
+        let piece = Piece {
+            slot: active.slot,
+            page: page.clone(),
+            slots: active.at.slot..slots,
+            inline: active.at.byte..byte,
+            extent: None,
+            completes_page: false,
+            dat_bytes: byte - active.at.byte,
+        };
+        active.at.bytes_total += (byte - active.at.byte) as u64;
+        active.at.byte = byte;
+        active.at.seq = end;
+        active.at.slot = slots;
+        active.at.segment_first = page.start().segment_first;
+        self.room -= piece.size();
+        self.is_largest = false;
+        self.pieces.push(piece);
     }
 
     /// The last slot at or below `to` that no batch spans. A batch is in one commit, so that a crash keeps all of it or
@@ -199,7 +254,7 @@ mod tests {
     /// One event, a batch of three, one of two: slots 0, 1 to 3, 4 and 5.
     #[test]
     fn a_commit_ends_between_batches() {
-        let limits = TailLimits { segment_bytes: 1 << 20, bounded: true };
+        let limits = TailLimits { segment_bytes: 1 << 20, segment_records: 16 << 20, bounded: true };
         let tail = Tail::new(TailStart::default(), limits, PagePool::new(1 << 20, 1 << 20));
         tail.append(b"alone", 0).unwrap();
         tail.append_batch(&[b"one of three"; 3], 0).unwrap();

@@ -16,8 +16,9 @@ use crate::ids::{ChannelId, Seq};
 use crate::io::located::located;
 use crate::io::{AlignedBuf, BLOCK_SIZE, Durability, File, IoBuf, Operation};
 use crate::segment::block::{BlockPlace, RECORDS_PER_BLOCK, decode_block, encode_block};
-use crate::segment::footer::{Footer, TimeIndex, idx_hash_append};
+use crate::segment::footer::{Footer, idx_hash_append};
 use crate::segment::record::IndexRecord;
+use crate::segment::time_block::BlockTimes;
 use crate::store::checkpoint::SegmentState;
 
 /// Index bytes read at once when the footer's sums have to be made from the file.
@@ -26,7 +27,7 @@ const READ_BYTES: usize = 1 << 20;
 /// The last part of an idx file.
 #[derive(Debug)]
 pub struct IdxEnd {
-    /// The last, short block (if any) and the footer.
+    /// The last, short block and the time blocks (if any), and the footer.
     pub buf: AlignedBuf,
     /// Bytes of it.
     pub len: usize,
@@ -39,8 +40,8 @@ pub struct IdxEnd {
 pub struct IdxSums {
     /// Running hash.
     pub hash: u32,
-    /// Samples of times.
-    pub times: TimeIndex,
+    /// When the blocks begin.
+    pub times: BlockTimes,
 }
 
 impl IdxSums {
@@ -80,7 +81,8 @@ pub fn idx_end(
     assert!(records.len() < RECORDS_PER_BLOCK, "whole blocks are written before");
     let place = BlockPlace { channel, segment_first: first };
     let whole = (end.0 - first.0) as usize / RECORDS_PER_BLOCK;
-    let mut buf = AlignedBuf::new(2 * BLOCK_SIZE);
+    let time_blocks = BlockTimes::block_count_of(whole + usize::from(!records.is_empty()));
+    let mut buf = AlignedBuf::new((time_blocks + 2) * BLOCK_SIZE);
     let mut len = 0;
     if let Some(first_record) = records.first() {
         let base = Seq(end.0 - records.len() as u64);
@@ -89,15 +91,19 @@ pub fn idx_end(
         sums.times.push(whole as u32, first_record.time_us());
         len = BLOCK_SIZE;
     }
+    let times_len = time_blocks * BLOCK_SIZE;
+    sums.times.encode(&mut buf[len..len + times_len], place);
+    len += times_len;
     let footer = Footer {
         channel,
         first,
         end,
         dat_size: u64::from(dat_size),
-        first_time_us: sums.times.samples().first().map_or(0, |sample| sample.first_time_us),
+        first_time_us: sums.times.index().samples().first().map_or(0, |sample| sample.first_time_us),
         last_time_us: records.last().map_or(last_time_us, IndexRecord::time_us),
         idx_hash: sums.hash,
-        time_index: sums.times,
+        time_index: sums.times.index().clone(),
+        has_time_blocks: time_blocks > 0,
     };
     footer.encode(&mut buf[len..len + BLOCK_SIZE]);
     len += BLOCK_SIZE;
@@ -121,9 +127,10 @@ impl Shard {
         }
         let first = active.segment.first;
         let whole = (end.0 - first.0) as usize / RECORDS_PER_BLOCK;
-        let file = self.open_idx(active, ((whole + 2) * BLOCK_SIZE) as u64)?;
+        let time_blocks = BlockTimes::block_count_of(whole + 1);
+        let file = self.open_idx(active, ((whole + 2 + time_blocks) * BLOCK_SIZE) as u64)?;
         self.write_recovered_tail(active)?;
-        let place = BlockPlace { channel: active.channel.id, segment_first: first };
+        let place = BlockPlace { channel: active.channel.id(), segment_first: first };
         let sums = match active.segment.times_complete {
             true => IdxSums { hash: active.segment.idx_hash, times: std::mem::take(&mut active.segment.times) },
             false => IdxSums::read(&*file, place, whole).map_err(located(file.path()))?,
@@ -134,7 +141,7 @@ impl Shard {
             false => 0,
         };
         let dat_size = active.segment.dat_size.unwrap_or(0);
-        let idx_end = idx_end(active.channel.id, (first, end), dat_size, sums, &records, last_time_us);
+        let idx_end = idx_end(active.channel.id(), (first, end), dat_size, sums, &records, last_time_us);
         active.last_time_us = records.last().map_or(last_time_us, IndexRecord::time_us);
         self.record_scratch = records;
         let idx_size = idx_end.offset + idx_end.len as u64;
@@ -172,7 +179,7 @@ impl Shard {
         add(&self.handle.stats.seal_bytes, BLOCK_SIZE as u64);
         active.segment.dat_dirty = true;
         active.recovered_tail = Vec::new();
-        let persistence = active.channel.persistence.as_ref().expect("a shard's channels are persistent");
+        let persistence = active.channel.persistence().expect("a shard's channels are persistent");
         persistence.on_disk.drop_dat_tail();
         Ok(())
     }
@@ -222,12 +229,13 @@ impl Shard {
         let dat_size = active.segment.dat_size.unwrap_or(0);
         let page = active.channel.tail.page(active.dat_page).expect("the next segment's first page is not written yet");
         let next = page.start().segment_first;
-        let on_disk = &active.channel.persistence.as_ref().expect("a shard's channels are persistent").on_disk;
+        let on_disk = &active.channel.persistence().expect("a shard's channels are persistent").on_disk;
         let sealed = SegmentState { first: first.0, end: end.0, dat_size, sealed: true };
         match active.segments.last_mut().filter(|segment| segment.first == first.0) {
             Some(segment) => *segment = sealed,
             None => active.segments.push(sealed),
         }
+        active.retention.sealed(&sealed, page.start().byte_base);
         on_disk.end_segment(first, end);
         on_disk.add_segment(next);
         on_disk.trim_stub(end);
@@ -237,8 +245,10 @@ impl Shard {
         active.idx_done = next;
         active.sealing = Sealing::No;
         add(&self.handle.stats.seals, 1);
-        tracing::debug!(channel = %active.channel.id, segment = %first, end = %end, dat_size, "segment sealed");
+        tracing::debug!(channel = %active.channel.id(), segment = %first, end = %end, dat_size, "segment sealed");
         self.queue_destage(slot);
         self.undefer(slot);
+        self.bury_below_head(slot);
+        self.look_at_retention(slot);
     }
 }

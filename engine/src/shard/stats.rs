@@ -129,6 +129,8 @@ counters! {
     seals,
     /// Journal segments recycled.
     recycled,
+    /// Pairs of segment files, and directories of deleted channels, removed.
+    removed,
 }
 
 impl Stats {

@@ -1,7 +1,5 @@
 //! What a shard does when nobody asks: moments on the steady clock, microseconds.
 
-use std::time::Duration;
-
 use crate::channel::Channel;
 
 /// See each field. A moment that is `None` will not come.
@@ -13,6 +11,8 @@ pub struct Timers {
     pub flush_at: Option<u64>,
     /// A witness is left.
     pub idle_at: Option<u64>,
+    /// The ages of events are looked at.
+    pub ages_at: Option<u64>,
     /// What found no room on disk is tried again.
     pub space_retry_at: Option<u64>,
     /// The same for a spare journal segment, the largest piece: what is smaller may find room meanwhile.
@@ -27,14 +27,14 @@ impl Timers {
 
     /// The next moment. What waits to be written waits for the commit that is under way, if there is one.
     pub fn next(&self, can_commit: bool) -> Option<u64> {
-        let retries = [self.space_retry_at, self.spare_retry_at];
+        let retries = [self.space_retry_at, self.spare_retry_at, self.ages_at];
         let others = [self.write_behind_at.filter(|_| can_commit), self.flush_at, self.idle_at];
         others.into_iter().chain(retries).flatten().min()
     }
 
     /// Makes sure that a channel whose policy has a period is flushed in time.
     pub fn note_policy(&mut self, channel: &Channel, now_us: u64) {
-        let Some(period) = channel.config.fsync_policy().period() else { return };
+        let Some(period_us) = channel.config.period_us() else { return };
         let durable = channel.durable();
         if durable == channel.tail.published() {
             channel.set_unflushed_since(0);
@@ -44,14 +44,14 @@ impl Timers {
         let page = channel.tail.page_of(durable);
         let since = page.map_or(0, |page| page.record((durable.0 - page.start().first_seq.0) as usize).time_us());
         channel.set_unflushed_since(since);
-        self.arm_flush(since, period, channel.clock.wall_us(), now_us);
+        self.arm_flush(since, period_us, channel.clock.wall_us(), now_us);
     }
 
-    /// Flushes `period` after `since_us` of the wall clock.
-    pub fn arm_flush(&mut self, since_us: u64, period: Duration, wall_us: u64, now_us: u64) {
+    /// Flushes so long after `since_us` of the wall clock.
+    pub fn arm_flush(&mut self, since_us: u64, period_us: u64, wall_us: u64, now_us: u64) {
         let age = wall_us.saturating_sub(since_us);
         // At half the period, so that the flush is over before an append would have to wait for it.
-        let left = (period.as_micros() as u64 / 2).saturating_sub(age);
+        let left = (period_us / 2).saturating_sub(age);
         let at = now_us + left;
         self.flush_at = Some(self.flush_at.map_or(at, |before| before.min(at)));
     }

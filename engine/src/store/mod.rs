@@ -6,6 +6,7 @@
 
 pub mod checkpoint;
 pub mod envelope;
+pub mod fates;
 pub mod lock;
 #[cfg(test)]
 pub mod memory_disk;
@@ -13,6 +14,7 @@ pub mod meta;
 pub mod open;
 pub mod recover;
 pub mod replay;
+pub mod roots;
 pub mod superblock;
 
 pub use open::Store;

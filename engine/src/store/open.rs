@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 
-use super::checkpoint::{ChannelState, Tail as Unfinished};
+use super::checkpoint::{ChannelState, SegmentState, Tail as Unfinished};
 use super::lock::StoreLock;
 use super::meta::Meta;
 use super::recover::{Restored, find, restore};
-use super::superblock::{STORE_FILE_SIZE, SUPERBLOCK_SIZE, ShardRoot, Superblock};
+use super::roots::{Roots, write_copies, write_superblock};
+use super::superblock::{STORE_FILE_SIZE, STORE_PATH, ShardRoot, Superblock};
 use crate::channel::{Channel, ChannelParts, Persistence};
 use crate::channel_name::ChannelName;
 use crate::clock::Clock;
@@ -21,27 +22,28 @@ use crate::error::{CloseError, OpenError, OpenFileError, path_beneath};
 use crate::ids::{ChannelId, Epoch, Lsn, SegmentNo, Seq, ShardId, StoreUuid};
 use crate::io::posix::PosixDisk;
 use crate::io::uring::UringDisk;
-use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode, probe};
+use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, OpenMode, probe};
 use crate::journal::{journal_dir, spare_dir};
 use crate::options::{Backend, Options};
 use crate::random::Random;
 use crate::read::offload::Offload;
 use crate::redex::ChannelInfo;
+use crate::request::Request;
 use crate::segment::block::RECORDS_PER_BLOCK;
 use crate::segment::path::{CHANNELS_DIR, meta_path};
 use crate::segment::read::OnDisk;
 use crate::shard::ShardSeed;
 use crate::shard::checkpoint::{CHECKPOINT_DIR, Located, checkpoint_dir, load_located_tail};
 use crate::shard::handle::{Control, Opened, ShardHandle, active_segment};
+use crate::shard::reclaim::{remove_channel, remove_other_segments};
 use crate::shard::roll::SPARES_KEPT;
 use crate::shard::run::run;
 use crate::shard::stats::Stats;
 use crate::tail::pool::PagePool;
-use crate::tail::{Tail, TailLimits, TailStart};
+use crate::tail::{Tail, TailStart};
 
 /// Threads that make files: they mostly wait for flushes, which the file system merges.
 const FILE_MAKERS: usize = 4;
-const STORE_PATH: &str = "STORE";
 /// Its name while it is made.
 const STORE_NEW_PATH: &str = "STORE.new";
 
@@ -72,7 +74,7 @@ pub struct Store {
     shards: Vec<Arc<ShardHandle>>,
     names: Mutex<HashMap<ChannelName, (ShardId, ChannelId)>>,
     created: AtomicU32,
-    superblock: Mutex<Superblock>,
+    roots: Arc<Roots>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     lock: Mutex<Option<StoreLock>>,
     ended: Mutex<Option<Result<(), CloseError>>>,
@@ -150,13 +152,15 @@ impl Store {
             }
             seeds.push(seed(&environment, options, id, shard));
         }
+        let roots = Arc::new(Roots::new(disk.clone(), superblock));
+        seeds.iter().for_each(|seed| seed.handle.set_roots(roots.clone()));
         tracing::info!(%uuid, epoch = %epoch, shards = seeds.len(), channels = names.len(), "store opened");
         let store = Self {
             epoch,
             shards: seeds.iter().map(|seed| seed.handle.clone()).collect(),
             names: Mutex::new(names),
             created: AtomicU32::new(0),
-            superblock: Mutex::new(superblock),
+            roots,
             threads: Mutex::new(Vec::new()),
             lock: Mutex::new(None),
             ended: Mutex::new(None),
@@ -183,8 +187,16 @@ impl Store {
         Ok(())
     }
 
+    /// The names of the channels, those that were deleted left out.
     fn names(&self) -> MutexGuard<'_, HashMap<ChannelName, (ShardId, ChannelId)>> {
-        self.names.lock().expect("no panic while the lock is held")
+        let mut names = self.names.lock().expect("no panic while the lock is held");
+        for shard in &self.shards {
+            let deleted = shard.take_deleted();
+            if !deleted.is_empty() {
+                names.retain(|_, (_, id)| !deleted.contains(id));
+            }
+        }
+        names
     }
 
     /// Whether a channel of this name lies in the store.
@@ -227,7 +239,7 @@ impl Store {
         options: &Options,
     ) -> Result<Arc<Channel>, OpenFileError> {
         let present = self.names().get(name).copied();
-        let (shard, id) = present.unwrap_or_else(|| self.place_new(name));
+        let (shard, id) = present.unwrap_or_else(|| self.place_new(name, &config));
         let handle = &self.shards[usize::from(shard.0)];
         if let Some(poisoned) = handle.poisoned() {
             return Err(poisoned.clone().into());
@@ -243,13 +255,16 @@ impl Store {
         check_stored(name, &state, &config)?;
         if state.has_blocks() {
             self.check_meta(name, id)?;
+            self.remove_leftovers(&state);
         }
         let created = present.is_none();
+        let differs = !created && state.config != config.encode();
         let channel = handle.register(|slot| {
             let persistence = Persistence {
                 shard: handle.clone(),
                 slot,
-                on_disk: on_disk(self.environment.disk.clone(), name, &state, &tail),
+                id,
+                on_disk: self.on_disk(name, &state, &tail),
                 offload: self.environment.offload.clone(),
                 overlay: None,
             };
@@ -260,16 +275,90 @@ impl Store {
             channel.tail.close();
             return Err(poisoned.clone().into());
         }
-        let slot = channel.persistence.as_ref().expect("made with it").slot;
-        let opened = Opened { channel: channel.clone(), slot, state, tail_bytes: tail.bytes, created };
+        let slot = channel.persistence().expect("made with it").slot;
+        let opened = Opened { channel: channel.clone(), slot, state, tail_bytes: tail.bytes, created, page: None };
         handle.send(Control::Open(Box::new(opened)));
+        if differs {
+            // What was set anew is stored. Nobody waits for it.
+            handle.send(Control::Configured { slot, request: Request::new() });
+        }
         self.names().insert(name.clone(), (shard, id));
         Ok(channel)
     }
 
-    /// A channel's shard is decided by its name once, then stored.
-    fn place_new(&self, name: &ChannelName) -> (ShardId, ChannelId) {
-        let shard = crc32c::crc32c(name.as_str().as_bytes()) as usize % self.shards.len();
+    /// Makes a channel in memory a persistent one, in place. What it has is the shard's to write from now on.
+    pub fn adopt(&self, channel: &Arc<Channel>, config: RedexFileConfig) -> Result<(), OpenFileError> {
+        let name = &channel.name;
+        if self.contains(name) {
+            let (present, wanted) = ("false, in memory, beside another one in the store".to_owned(), "true".to_owned());
+            return Err(OpenFileError::ConfigConflict {
+                channel: name.clone(),
+                setting: "persistent",
+                present,
+                wanted,
+            });
+        }
+        let (shard, id) = self.place_new(name, &config);
+        let handle = &self.shards[usize::from(shard.0)];
+        if let Some(poisoned) = handle.poisoned() {
+            return Err(poisoned.clone().into());
+        }
+        if handle.is_closed() {
+            return Err(OpenFileError::Closed);
+        }
+        // Nothing is dropped in memory from here on.
+        let _turn = channel.begin_retaining();
+        let epoch = if channel.epoch() < self.epoch {
+            self.epoch
+        } else {
+            // Its suffix was cut off more often than the store was opened.
+            let raised = self.roots.raise_epoch_above(channel.epoch());
+            raised.map_err(|source| OpenFileError::Store(Arc::new(io_error("write", STORE_PATH)(source))))?
+        };
+        let page = channel.tail.front();
+        let first = page.map_or_else(|| channel.tail.published(), |page| page.first_seq);
+        let segment = SegmentState { first: first.0, end: first.0, dat_size: 0, sealed: false };
+        let head = channel.head().0.min(first.0);
+        let state = ChannelState { head, end: first.0, segments: vec![segment], ..new_state(id, name, &config) };
+        channel.config.change(|present| *present = config.clone());
+        channel.tail.set_limits(config.tail_limits(true));
+        let channel = handle.register(|slot| {
+            let persistence = Persistence {
+                shard: handle.clone(),
+                slot,
+                id,
+                on_disk: self.on_disk(name, &state, &Unfinished::default()),
+                offload: self.environment.offload.clone(),
+                overlay: None,
+            };
+            channel.bind(persistence, (first, page.map_or(0, |page| page.byte_base)), epoch);
+            channel.clone()
+        });
+        let slot = channel.persistence().expect("just bound").slot;
+        let (state, tail_bytes) = (Arc::new(state), Vec::new());
+        let opened = Opened { channel: channel.clone(), slot, state, tail_bytes, created: true, page };
+        handle.send(Control::Open(Box::new(opened)));
+        channel.tail.bind_to_shard();
+        handle.push_dirty(slot, &self.environment.clock);
+        handle.ring();
+        self.names().insert(name.clone(), (shard, id));
+        Ok(())
+    }
+
+    /// Opens a channel that lies in the store, as it was last configured.
+    pub fn open_as_stored(&self, name: &ChannelName, options: &Options) -> Result<Arc<Channel>, OpenFileError> {
+        let (shard, id) = *self.names().get(name).expect("the caller has looked");
+        let known = self.shards[usize::from(shard.0)].known().get(&id).cloned();
+        let stored = known.map(|located| RedexFileConfig::decode(&located.state.config));
+        let config = stored.ok_or(OpenFileError::Closed)?;
+        let config = config.ok_or_else(|| OpenFileError::UnknownConfig { channel: name.clone() })?;
+        self.open_channel(name, config, options)
+    }
+
+    /// A channel's shard is decided once, by its name or its affinity, then stored.
+    fn place_new(&self, name: &ChannelName, config: &RedexFileConfig) -> (ShardId, ChannelId) {
+        let key = config.affinity().unwrap_or(name.as_str());
+        let shard = crc32c::crc32c(key.as_bytes()) as usize % self.shards.len();
         let id = ChannelId::new(self.epoch, self.created.fetch_add(1, Ordering::Relaxed));
         (ShardId(shard as u16), id)
     }
@@ -290,16 +379,29 @@ impl Store {
         Ok((located.state.clone(), tail))
     }
 
+    /// Removes segment files that the channel does not have any more: a crash came before they went.
+    fn remove_leftovers(&self, state: &ChannelState) {
+        let (disk, id) = (&*self.environment.disk, ChannelId(state.id));
+        let known: Vec<u64> = state.segments.iter().map(|segment| segment.first).collect();
+        if let Err(error) = remove_other_segments(disk, id, &known) {
+            tracing::warn!(channel = %id, %error, "files that nobody needs any more stay");
+        }
+    }
+
     /// Checks META of a channel that has segment files.
     fn check_meta(&self, name: &ChannelName, id: ChannelId) -> Result<(), OpenFileError> {
         let path = meta_path(id);
-        let uuid = self.superblock.lock().expect("no panic while the lock is held").uuid;
+        let uuid = self.roots.superblock().uuid;
         Meta::check(&*self.environment.disk, &path, uuid, id, name.as_str()).map_err(|source| OpenFileError::Meta {
             channel: name.clone(),
             path: path_beneath(&self.environment.base, Path::new(&path)),
             offset: 0,
             source,
         })
+    }
+
+    fn on_disk(&self, name: &ChannelName, state: &ChannelState, tail: &Unfinished) -> OnDisk {
+        on_disk(self.environment.disk.clone(), name, state, tail)
     }
 
     fn channel(
@@ -319,10 +421,9 @@ impl Store {
             dat_tail: unfinished.bytes.clone(),
             last_time_us: state.last_time_us,
         };
-        let limits = TailLimits { segment_bytes: config.segment_bytes() as u32, bounded: true };
+        let limits = config.tail_limits(true);
         Channel::new(ChannelParts {
             name: name.clone(),
-            id: ChannelId(state.id),
             config,
             tail: Tail::new(start, limits, self.environment.pages.clone()),
             epochs: state.epochs.iter().map(|(epoch, first)| (Epoch(*epoch), Seq(*first))).collect(),
@@ -385,7 +486,7 @@ impl Store {
     }
 
     fn write_clean_end(&self) -> Result<(), CloseError> {
-        let mut superblock = self.superblock.lock().expect("no panic while the lock is held");
+        let mut superblock = self.roots.superblock();
         for (root, shard) in superblock.shards.iter_mut().zip(&self.shards) {
             if let Some(poisoned) = shard.poisoned() {
                 return Err(poisoned.clone().into());
@@ -441,10 +542,12 @@ fn open_disk(base: &Path, options: &Options) -> Result<(Arc<dyn Disk>, StoreLock
     };
     if uring {
         let disk = UringDisk::open(base, options.durable_write).map_err(io_error("open", base))?;
+        let disk = disk.with_mapped_bytes_max(options.mapped_bytes_max);
         let lock = take_lock(base, disk.posix())?;
         Ok((Arc::new(disk), lock))
     } else {
         let disk = PosixDisk::open(base, options.durable_write).map_err(io_error("open", base))?;
+        let disk = disk.with_mapped_bytes_max(options.mapped_bytes_max);
         let lock = take_lock(base, &disk)?;
         Ok((Arc::new(disk), lock))
     }
@@ -486,21 +589,6 @@ pub fn read_superblock(disk: &dyn Disk) -> Result<Option<Superblock>, OpenError>
     }
     let superblock = Superblock::decode(&buf[..read]);
     superblock.map(Some).map_err(|error| OpenError::Superblock { path: STORE_PATH.into(), error })
-}
-
-fn write_superblock(disk: &dyn Disk, superblock: &Superblock) -> io::Result<()> {
-    write_copies(&*disk.open(STORE_PATH, OpenMode::Write)?, superblock)
-}
-
-/// Writes both copies, one after the other: at any moment one is whole.
-fn write_copies(file: &dyn File, superblock: &Superblock) -> io::Result<()> {
-    let mut buf = AlignedBuf::new(SUPERBLOCK_SIZE);
-    superblock.encode(&mut buf[..SUPERBLOCK_SIZE]).map_err(io::Error::other)?;
-    for copy in 0..2 {
-        file.write_at(&buf[..SUPERBLOCK_SIZE], copy * SUPERBLOCK_SIZE as u64)?;
-        file.flush()?;
-    }
-    Ok(())
 }
 
 /// Makes the directories and STORE of a new store.
@@ -571,6 +659,10 @@ fn clean_up(disk: &dyn Disk, shard: ShardId, restored: &mut Restored) -> io::Res
     for name in std::mem::take(&mut restored.leftovers) {
         restored.pool.recycle(&name, SPARES_KEPT)?;
     }
+    for located in restored.known.values().filter(|located| located.state.deleted) {
+        // Its deletion counts; a crash may have come before its files went.
+        remove_channel(disk, ChannelId(located.state.id))?;
+    }
     let dir = checkpoint_dir(shard);
     let unused = std::mem::take(&mut restored.unused_checkpoints);
     for name in &unused {
@@ -621,7 +713,7 @@ mod tests {
 
     use super::*;
     use crate::io::posix::tests::temp_dir;
-    use crate::io::{DirEntry, Driver, IoFacts};
+    use crate::io::{DirEntry, Driver, File, IoFacts};
 
     /// A disk on which only so many shards get a queue.
     #[derive(Debug)]

@@ -14,10 +14,11 @@ use std::io;
 use std::sync::Arc;
 
 use super::checkpoint::{ChannelState, CheckpointEncoder, Tail, is_of_other_store, load_states};
+use super::fates::Fates;
 use super::replay::Replay;
 use super::superblock::{CleanEnd, ShardRoot};
 use crate::error::OpenError;
-use crate::ids::{ChannelId, CheckpointNo, Epoch, Lsn, SegmentNo, ShardId, StoreUuid};
+use crate::ids::{ChannelId, CheckpointNo, Epoch, Lsn, SegmentNo, Seq, ShardId, StoreUuid};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode};
 use crate::journal::format::{
     COMMIT_HEADER_SIZE, CheckpointEntry, CommitFields, CommitHeader, Entry, EventsEntry, HeaderError, MetaWriter,
@@ -35,6 +36,7 @@ use crate::shard::checkpoint::{
 };
 use crate::shard::checkpoint_files::{CheckpointFile, CheckpointFiles};
 use crate::shard::checkpoint_moves::move_along;
+use crate::shard::handle::active_segment;
 
 /// What was found of a shard. Nothing was changed yet.
 #[derive(Debug)]
@@ -371,51 +373,69 @@ pub fn restore(
     })
 }
 
+/// The channel that an entry is about.
+fn channel_of(entry: &Entry<'_>) -> Option<ChannelId> {
+    match entry {
+        Entry::Events(events) => Some(events.fields.channel),
+        Entry::ChannelCreated { channel, .. }
+        | Entry::ChannelConfigured { channel, .. }
+        | Entry::ChannelDeleted { channel }
+        | Entry::HeadTrimmed { channel, .. }
+        | Entry::SuffixTruncated { channel, .. } => Some(*channel),
+        Entry::Checkpoint(_) | Entry::Roll { .. } => None,
+    }
+}
+
+/// What the commits say becomes of the channels' segments.
+fn find_fates(commits: &[ScannedCommit], known: &Known) -> Fates {
+    let mut fates = Fates::default();
+    for commit in commits {
+        for entry in commit.entries() {
+            let (entry, _) = entry.expect("a scanned commit's entries all decode");
+            let Some(channel) = channel_of(&entry) else { continue };
+            let state = known.get(&channel).map(|located| &located.state);
+            if !fates.knows(channel) {
+                fates.begin(channel, state.map_or(Seq(0), |state| active_segment(state).0));
+            }
+            if state.is_none_or(|state| commit.lsn.0 >= state.lsn) {
+                fates.take(channel, &entry);
+            }
+        }
+    }
+    fates
+}
+
 /// Replays the commits into the channels' segments. All of it is flushed when this returns.
 fn replay(disk: &dyn Disk, uuid: StoreUuid, found: &mut Found) -> Result<Vec<(ChannelState, Tail)>, OpenError> {
     let mut replays: HashMap<ChannelId, Replay<'_>> = HashMap::new();
     let mut order = Vec::new();
     let commits = std::mem::take(&mut found.commits);
+    let fates = find_fates(&commits, &found.known);
     for commit in &commits {
         for entry in commit.entries() {
             let (entry, inline) = entry.expect("a scanned commit's entries all decode");
-            let channel = match &entry {
-                Entry::Events(events) => events.fields.channel,
-                Entry::ChannelCreated { channel, name, config } => {
-                    let state = ChannelState {
-                        id: channel.0,
-                        name: (*name).to_owned(),
-                        config: config.to_vec(),
-                        ..ChannelState::default()
-                    };
-                    if !found.known.contains_key(channel) && !replays.contains_key(channel) {
-                        replays.insert(*channel, Replay::new(disk, uuid, state, Tail::default()));
-                        order.push(*channel);
-                    }
-                    continue;
-                }
-                Entry::Checkpoint(_) | Entry::Roll { .. } => continue,
-                _ => {
-                    let place = segment_path(found.shard, commit.segment);
-                    let channel = format!("(commit {} in {place} at byte {})", commit.lsn, commit.offset);
-                    return Err(OpenError::Inconsistent { channel, why: "an entry of this kind is of newer software" });
-                }
-            };
+            let Some(channel) = channel_of(&entry) else { continue };
             if let std::collections::hash_map::Entry::Vacant(vacant) = replays.entry(channel) {
-                let located = found.known.get(&channel).ok_or_else(|| OpenError::Inconsistent {
-                    channel: channel.to_string(),
-                    why: "the journal has events of it, but nothing says that it was created",
-                })?;
-                let tail = load_located_tail(disk, found.shard, located)
-                    .map_err(|error| OpenError::Checkpoint { shard: found.shard, error })?;
-                vacant.insert(Replay::new(disk, uuid, ChannelState::clone(&located.state), tail));
+                let (state, tail) = match (&entry, found.known.get(&channel)) {
+                    (_, Some(located)) => {
+                        (ChannelState::clone(&located.state), tail_of(disk, found.shard, located, &fates)?)
+                    }
+                    (Entry::ChannelCreated { name, config, .. }, None) => {
+                        (created(channel, name, config), Tail::default())
+                    }
+                    (_, None) => {
+                        let why = "the journal has events of it, but nothing says that it was created";
+                        let place = segment_path(found.shard, commit.segment);
+                        let channel = format!("{channel} (commit {} in {place} at byte {})", commit.lsn, commit.offset);
+                        return Err(OpenError::Inconsistent { channel, why });
+                    }
+                };
+                vacant.insert(Replay::new(disk, uuid, state, tail, fates.of(channel)));
                 order.push(channel);
             }
             let replay = replays.get_mut(&channel).expect("just inserted");
-            if commit.lsn >= replay.lsn()
-                && let Entry::Events(events) = &entry
-            {
-                replay.events(events, inline, commit.epoch)?;
+            if commit.lsn >= replay.lsn() {
+                replay_entry(replay, &entry, inline, commit.epoch)?;
             }
         }
     }
@@ -424,6 +444,30 @@ fn replay(disk: &dyn Disk, uuid: StoreUuid, found: &mut Found) -> Result<Vec<(Ch
         done.push(replays.remove(&channel).expect("in the order once").finish()?);
     }
     Ok(done)
+}
+
+/// What fills no block of a channel, unless it belongs to a segment that is gone.
+fn tail_of(disk: &dyn Disk, shard: ShardId, located: &Located, fates: &Fates) -> Result<Tail, OpenError> {
+    if fates.of(ChannelId(located.state.id)).front() == Some(&true) {
+        return Ok(Tail::default());
+    }
+    load_located_tail(disk, shard, located).map_err(|error| OpenError::Checkpoint { shard, error })
+}
+
+fn created(channel: ChannelId, name: &str, config: &[u8]) -> ChannelState {
+    ChannelState { id: channel.0, name: name.to_owned(), config: config.to_vec(), ..ChannelState::default() }
+}
+
+fn replay_entry(replay: &mut Replay<'_>, entry: &Entry<'_>, inline: &[u8], epoch: Epoch) -> Result<(), OpenError> {
+    match entry {
+        Entry::Events(events) => return replay.events(events, inline, epoch),
+        Entry::ChannelConfigured { config, .. } => replay.configure(config),
+        Entry::ChannelDeleted { .. } => replay.delete(),
+        Entry::HeadTrimmed { head, .. } => replay.trim(*head),
+        Entry::SuffixTruncated { end, .. } => return replay.cut_off(*end, epoch),
+        Entry::ChannelCreated { .. } | Entry::Checkpoint(_) | Entry::Roll { .. } => {}
+    }
+    Ok(())
 }
 
 /// Writes these channels' entries to a checkpoint file, durably. All that was committed is in them.

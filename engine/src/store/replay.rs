@@ -4,6 +4,7 @@
 //! replay that was cut off, changes nothing. Blocks are written as they fill; what fills none stays in memory and goes into
 //! the checkpoint that recovery takes.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
@@ -31,6 +32,10 @@ pub struct Replay<'d> {
     state: ChannelState,
     /// Whether META was made. If the channel had blocks before, it was: damage there is told when the channel is opened.
     has_meta: bool,
+    /// Whether each segment that follows is gone at the end of the journal, and whether the present one is: then nothing of it
+    /// is read or written.
+    fates: VecDeque<bool>,
+    gone: bool,
     segment_first: Seq,
     /// Records from `records_base` on, which begins an index block.
     records: Vec<IndexRecord>,
@@ -44,11 +49,18 @@ pub struct Replay<'d> {
 
 impl<'d> Replay<'d> {
     /// Goes on where the channel's newest checkpoint entry stands.
-    pub fn new(disk: &'d dyn Disk, uuid: StoreUuid, mut state: ChannelState, tail: Tail) -> Self {
+    pub fn new(
+        disk: &'d dyn Disk,
+        uuid: StoreUuid,
+        mut state: ChannelState,
+        tail: Tail,
+        mut fates: VecDeque<bool>,
+    ) -> Self {
         let (segment_first, dat_size) = active_segment(&state);
         let has_meta = state.has_blocks();
         let sealed = state.segments.last().is_none_or(|segment| segment.sealed);
-        let tail = if sealed { Tail::default() } else { tail };
+        let gone = fates.pop_front().unwrap_or(false);
+        let tail = if sealed || gone { Tail::default() } else { tail };
         if sealed {
             let first = segment_first.0;
             state.segments.push(SegmentState { first, end: first, dat_size: 0, sealed: false });
@@ -57,6 +69,8 @@ impl<'d> Replay<'d> {
             disk,
             uuid,
             has_meta,
+            fates,
+            gone,
             segment_first,
             records_base: Seq(state.end - tail.records.len() as u64),
             records: tail.records,
@@ -76,6 +90,9 @@ impl<'d> Replay<'d> {
     /// Takes the events of one entry of a commit.
     pub fn events(&mut self, entry: &EventsEntry<'_>, inline: &[u8], epoch: Epoch) -> Result<(), OpenError> {
         let fields = &entry.fields;
+        if self.begins_later(entry) {
+            self.begin_at(fields.first);
+        }
         if fields.segment_first != self.segment_first {
             if fields.segment_first != fields.first || fields.first.0 != self.state.end {
                 return Err(self.inconsistent("a segment of the journal does not begin where the one before ends"));
@@ -89,6 +106,11 @@ impl<'d> Replay<'d> {
         if self.state.epochs.last().is_none_or(|(last, _)| *last < epoch.0) {
             self.state.epochs.push((epoch.0, fields.first.0));
         }
+        self.state.end += entry.records.len() as u64;
+        self.state.last_time_us = entry.records.last().map_or(self.state.last_time_us, IndexRecord::time_us);
+        if self.gone {
+            return Ok(());
+        }
         if fields.extent_len > 0 {
             let extent =
                 u64::from(fields.extent_offset)..u64::from(fields.extent_offset) + u64::from(fields.extent_len);
@@ -98,12 +120,23 @@ impl<'d> Replay<'d> {
             self.inline(u64::from(fields.dat_offset), inline)?;
         }
         self.records.extend_from_slice(entry.records);
-        self.state.end += entry.records.len() as u64;
-        self.state.last_time_us = entry.records.last().map_or(self.state.last_time_us, IndexRecord::time_us);
         if self.bytes.len() >= PENDING_BYTES_MAX || self.records.len() >= 64 * RECORDS_PER_BLOCK {
             self.io("write", Self::write_whole_blocks)?;
         }
         Ok(())
+    }
+
+    /// A channel that was in memory before it was created may begin behind what it had dropped there.
+    fn begins_later(&self, entry: &EventsEntry<'_>) -> bool {
+        let fields = &entry.fields;
+        let is_new = self.state.end == 0 && self.state.epochs.is_empty() && self.state.lsn == 0;
+        is_new && fields.first.0 > 0 && fields.first == fields.segment_first
+    }
+
+    fn begin_at(&mut self, first: Seq) {
+        self.state.segments.clear();
+        (self.state.head, self.state.end) = (first.0, first.0);
+        self.begin_segment(first);
     }
 
     fn bytes_end(&self) -> u64 {
@@ -159,13 +192,65 @@ impl<'d> Replay<'d> {
         Ok(())
     }
 
+    /// The head lies here.
+    pub fn trim(&mut self, head: Seq) {
+        self.state.head = self.state.head.max(head.0);
+        self.drop_below_head();
+    }
+
+    fn drop_below_head(&mut self) {
+        let head = self.state.head;
+        self.state.segments.retain(|segment| !segment.sealed || segment.end > head);
+    }
+
+    /// The channel has these settings.
+    pub fn configure(&mut self, config: &[u8]) {
+        self.state.config = config.to_vec();
+    }
+
+    /// The channel is gone. Its files go once the store is open.
+    pub fn delete(&mut self) {
+        self.state.deleted = true;
+        self.gone = true;
+        self.forget_unwritten();
+    }
+
+    fn forget_unwritten(&mut self) {
+        self.records.clear();
+        self.bytes.clear();
+        self.idx = None;
+        self.dat = None;
+    }
+
+    /// The events from `end` on are gone, in this epoch. The shard has sealed the segment before, so it is done again.
+    pub fn cut_off(&mut self, end: Seq, epoch: Epoch) -> Result<(), OpenError> {
+        if end.0 > self.state.end {
+            return Err(self.inconsistent("the journal cuts off what is not there"));
+        }
+        if !self.gone && self.segment_first.0 < self.state.end && self.segment_first < end {
+            self.io("seal", Self::seal)?;
+        }
+        let state = &mut self.state;
+        state.segments.retain_mut(|segment| {
+            segment.end = segment.end.min(end.0);
+            segment.first < end.0
+        });
+        (state.end, state.head) = (end.0, state.head.min(end.0));
+        while state.epochs.last().is_some_and(|(_, first)| *first >= end.0) {
+            state.epochs.pop();
+        }
+        state.epochs.push((epoch.0, end.0));
+        self.begin_segment(end);
+        Ok(())
+    }
+
     fn begin_segment(&mut self, first: Seq) {
+        self.gone = self.fates.pop_front().unwrap_or(false);
+        self.forget_unwritten();
         self.state.segments.push(SegmentState { first: first.0, end: first.0, dat_size: 0, sealed: false });
         self.segment_first = first;
         self.records_base = first;
         self.bytes_base = 0;
-        self.idx = None;
-        self.dat = None;
     }
 
     fn write_whole_blocks(&mut self) -> io::Result<()> {
@@ -215,6 +300,11 @@ impl<'d> Replay<'d> {
 
     /// Ends the segment as the shard would have.
     fn seal(&mut self) -> io::Result<()> {
+        if self.gone {
+            let first = self.segment_first.0;
+            self.state.segments.retain(|segment| segment.first != first);
+            return Ok(());
+        }
         let dat_size = u32::try_from(self.bytes_end()).expect("offsets have 32 bits");
         self.bytes.resize(self.bytes.len().next_multiple_of(BLOCK_SIZE), 0);
         self.write_whole_blocks()?;
@@ -237,6 +327,7 @@ impl<'d> Replay<'d> {
         self.flush()?;
         let segment = self.state.segments.last_mut().expect("there is an active segment");
         *segment = SegmentState { first: self.segment_first.0, end: end.0, dat_size, sealed: true };
+        self.drop_below_head();
         Ok(())
     }
 
@@ -283,6 +374,13 @@ impl<'d> Replay<'d> {
 
     /// Writes and flushes what fills whole blocks. Returns the entry for the checkpoint, and what fills no block.
     pub fn finish(mut self) -> Result<(ChannelState, Tail), OpenError> {
+        if self.state.deleted {
+            let ChannelState { id, name, config, .. } = self.state;
+            return Ok((ChannelState { id, name, config, deleted: true, ..ChannelState::default() }, Tail::default()));
+        }
+        if self.gone {
+            return Err(self.inconsistent("the journal drops the segment in which it goes on"));
+        }
         self.io("write", |replay| {
             replay.write_whole_blocks()?;
             replay.flush()

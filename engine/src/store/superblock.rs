@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::envelope::{self, ENVELOPE_SIZE, EnvelopeError};
 use crate::ids::{Epoch, Lsn, SegmentNo, StoreUuid};
 
+/// Path of the file, beneath the base directory.
+pub const STORE_PATH: &str = "STORE";
+
 /// Size of one copy, bytes.
 pub const SUPERBLOCK_SIZE: usize = 4096;
 

@@ -8,6 +8,12 @@ impl Tail {
     /// Says that events below can be read, elsewhere than in pages. Only for a tail that nobody appends to; the caller wakes
     /// those who wait.
     pub fn follow_to(&self, end: Seq) {
-        self.published.store(end.0, Ordering::Release);
+        self.published.seq.store(end.0, Ordering::Release);
+    }
+
+    /// Has readers look anew in which epoch they stand, and whether they have seen what is gone: [`Tail::resets`]. The caller
+    /// has changed the channel's epochs, and moved the mark if it moves back; it wakes those who wait.
+    pub fn follow_epochs(&self) {
+        self.published.resets.fetch_add(1, Ordering::AcqRel);
     }
 }

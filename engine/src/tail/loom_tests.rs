@@ -8,7 +8,11 @@ use super::*;
 
 fn tail() -> Arc<Tail> {
     let pool = PagePool::new(64 << 20, 1 << 20);
-    Arc::new(Tail::new(TailStart::default(), TailLimits { segment_bytes: 1 << 30, bounded: true }, pool))
+    Arc::new(Tail::new(
+        TailStart::default(),
+        TailLimits { segment_bytes: 1 << 30, segment_records: 16 << 20, bounded: true },
+        pool,
+    ))
 }
 
 fn inline(tail: &Tail, seq: u64) -> u8 {

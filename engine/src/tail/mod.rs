@@ -25,6 +25,7 @@ pub mod waiters;
 
 #[cfg(all(test, redex_loom))]
 mod loom_tests;
+mod suffix;
 #[cfg(all(test, not(redex_loom)))]
 mod tests;
 
@@ -40,7 +41,7 @@ use self::waiters::{Registration, Waiters};
 use crate::ids::Seq;
 use crate::io::BLOCK_SIZE;
 use crate::segment::record::{INLINE_SIZE_MAX, IndexRecord};
-use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Mutex, UnsafeCell};
 
 /// Pages of a channel that may wait to be written; more and appends have to wait.
@@ -53,8 +54,6 @@ pub const PAGE_BYTES_MAX: usize = (1 << BYTES_BITS) - BLOCK_SIZE;
 const PAGE_FILLED_FAST_US: u64 = 8_000;
 /// One that lasts longer is followed by a smaller one.
 const PAGE_FILLED_SLOWLY_US: u64 = 100_000;
-/// Records of a segment at the most (design section 3).
-const SEGMENT_RECORDS_MAX: u64 = 16 << 20;
 
 const BYTES_BITS: u32 = 27;
 const COUNT_BITS: u32 = 20;
@@ -62,6 +61,8 @@ const CLASS_BITS: u32 = 4;
 const PAGE_BITS: u32 = 64 - BYTES_BITS - COUNT_BITS - CLASS_BITS;
 /// A page made for its first content: full from the start.
 const CLASS_EXACT: u64 = 13;
+/// Appends have to wait.
+const CLASS_PAUSED: u64 = 12;
 /// No page yet.
 const CLASS_NONE: u64 = 14;
 /// No more appends.
@@ -115,6 +116,8 @@ impl Word {
 pub enum Refusal {
     /// Too many pages wait to be written, or the pool's budget is used up. Try again when some were.
     Full,
+    /// The next event would not have the expected sequence, but this one.
+    OtherSeq(Seq),
     /// The channel was closed, or its shard has failed.
     Closed,
 }
@@ -161,11 +164,38 @@ pub struct TailStart {
 pub struct TailLimits {
     /// Bytes of dat after which a new segment begins.
     pub segment_bytes: u32,
+    /// Records after which a new segment begins.
+    pub segment_records: u64,
     /// Whether pages leave the chain once written (a persistent channel), or stay for good (in memory).
     pub bounded: bool,
 }
 
+/// [`TailLimits`], which may change; nothing else is ordered by them.
+struct LiveLimits {
+    segment_bytes: AtomicU32,
+    segment_records: AtomicU64,
+    bounded: AtomicBool,
+}
+
+impl From<TailLimits> for LiveLimits {
+    fn from(limits: TailLimits) -> Self {
+        Self {
+            segment_bytes: AtomicU32::new(limits.segment_bytes),
+            segment_records: AtomicU64::new(limits.segment_records),
+            bounded: AtomicBool::new(limits.bounded),
+        }
+    }
+}
+
+impl LiveLimits {
+    #[inline]
+    fn bounded(&self) -> bool {
+        self.bounded.load(Ordering::Relaxed)
+    }
+}
+
 struct Growth {
+    /// Where the first page begins. Its tail goes into that page.
     origin: TailStart,
     /// When the newest page was made.
     grown_at_us: u64,
@@ -191,14 +221,22 @@ struct Publication {
 pub struct Tail {
     word: CachePadded<AtomicU64>,
     publication: CachePadded<Publication>,
-    published: CachePadded<AtomicU64>,
+    published: CachePadded<Published>,
     ring: CachePadded<[AtomicPtr<Page>; RING_PAGES as usize]>,
     /// On a line of its own, like what is above: the shard takes this lock while producers publish.
     chain: CachePadded<Mutex<VecDeque<Arc<Page>>>>,
     grow: Mutex<Growth>,
     readers: Waiters,
     pool: Arc<PagePool>,
-    limits: TailLimits,
+    limits: LiveLimits,
+}
+
+/// What readers look at.
+struct Published {
+    /// Events below can be read.
+    seq: AtomicU64,
+    /// How often a suffix was cut off; see [`Tail::resets`].
+    resets: AtomicU32,
 }
 
 // SAFETY: `publisher` is touched only by the one that set LOCK, and the pages that it and `ring` point to are in `chain`
@@ -239,28 +277,35 @@ impl Tail {
                     time_us: start.last_time_us,
                 }),
             }),
-            published: CachePadded::new(AtomicU64::new(start.next.0)),
+            published: CachePadded::new(Published { seq: AtomicU64::new(start.next.0), resets: AtomicU32::new(0) }),
             ring: CachePadded::new(std::array::from_fn(|_| AtomicPtr::new(null_mut()))),
             chain: CachePadded::new(Mutex::new(VecDeque::new())),
             grow: Mutex::new(Growth { origin: start, grown_at_us: 0 }),
             readers: Waiters::default(),
             pool,
-            limits,
+            limits: limits.into(),
         }
     }
 
     /// Events below this can be read.
     #[inline]
     pub fn published(&self) -> Seq {
-        Seq(self.published.load(Ordering::Acquire))
+        Seq(self.published.seq.load(Ordering::Acquire))
     }
 
-    /// Appends one event; a payload of up to [`INLINE_SIZE_MAX`] bytes goes into its record.
-    #[inline]
+    /// As [`Tail::append_at`], at any sequence.
+    #[cfg(test)]
     pub fn append(&self, payload: &[u8], time_us: u64) -> Result<Reserved, Refused> {
+        self.append_at(payload, time_us, None)
+    }
+
+    /// Appends one event, if it gets the `expected` sequence; a payload of up to [`INLINE_SIZE_MAX`] bytes goes into its
+    /// record.
+    #[inline]
+    pub fn append_at(&self, payload: &[u8], time_us: u64, expected: Option<Seq>) -> Result<Reserved, Refused> {
         if payload.len() <= INLINE_SIZE_MAX {
             let record = IndexRecord::inline(payload, time_us);
-            return self.append_with(1, 0, time_us, |page, slot, offset| {
+            return self.append_with((1, 0), time_us, expected, |page, slot, offset| {
                 // SAFETY: `append_with` hands each reservation to one closure.
                 unsafe { page.fill(slot, offset, &[], record) };
                 page.expect_more(slot, offset, 0);
@@ -268,7 +313,7 @@ impl Tail {
             });
         }
         let crc = crc32c::crc32c(payload);
-        self.append_with(1, payload.len(), time_us, |page, slot, offset| {
+        self.append_with((1, payload.len()), time_us, expected, |page, slot, offset| {
             let dat_offset = page.start().dat_start + offset as u32;
             let record = IndexRecord::in_dat(dat_offset, payload.len() as u32, crc, time_us);
             // SAFETY: as above.
@@ -278,10 +323,22 @@ impl Tail {
         })
     }
 
-    /// Appends several events with consecutive sequences, in one page, visible together.
+    /// As [`Tail::append_batch_at`], at any sequence.
+    #[cfg(test)]
+    pub fn append_batch<P: AsRef<[u8]>>(&self, payloads: &[P], time_us: u64) -> Result<Reserved, Refused> {
+        self.append_batch_at(payloads, time_us, None)
+    }
+
+    /// Appends several events with consecutive sequences, in one page, visible together, if the first gets the `expected`
+    /// sequence.
     ///
     /// The caller keeps to [`PAGE_EVENTS_MAX`] and [`PAGE_BYTES_MAX`], and gives at least one.
-    pub fn append_batch<P: AsRef<[u8]>>(&self, payloads: &[P], time_us: u64) -> Result<Reserved, Refused> {
+    pub fn append_batch_at<P: AsRef<[u8]>>(
+        &self,
+        payloads: &[P],
+        time_us: u64,
+        expected: Option<Seq>,
+    ) -> Result<Reserved, Refused> {
         let dat_len = |payload: &P| match payload.as_ref().len() {
             len if len <= INLINE_SIZE_MAX => 0,
             len => len,
@@ -291,7 +348,7 @@ impl Tail {
             !payloads.is_empty() && payloads.len() <= PAGE_EVENTS_MAX && bytes <= PAGE_BYTES_MAX,
             "checked by the caller"
         );
-        self.append_with(payloads.len(), bytes, time_us, |page, slot, offset| {
+        self.append_with((payloads.len(), bytes), time_us, expected, |page, slot, offset| {
             let mut at = offset;
             for (i, payload) in payloads.iter().enumerate() {
                 let payload = payload.as_ref();
@@ -316,26 +373,33 @@ impl Tail {
         })
     }
 
-    /// Reserves `count` slots and `bytes` bytes in one page, lets `fill` fill and mark them, and publishes.
+    /// Reserves `count` slots and `bytes` bytes in one page, if the first gets the `expected` sequence, lets `fill` fill
+    /// and mark them, and publishes.
     #[inline]
     fn append_with(
         &self,
-        count: usize,
-        bytes: usize,
+        (count, bytes): (usize, usize),
         time_us: u64,
+        expected: Option<Seq>,
         fill: impl FnOnce(&Page, usize, usize),
     ) -> Result<Reserved, Refused> {
         let mut word = Word(self.word.load(Ordering::Relaxed));
         let mut newly_dirty = false;
         let at = loop {
             if !word.fits(count, bytes) {
-                let grown = self.grow(count, bytes, time_us).map_err(|refusal| Refused { refusal, newly_dirty });
+                let grown = self.grow(count, bytes, time_us, expected);
+                let grown = grown.map_err(|refusal| Refused { refusal, newly_dirty });
                 let (at, dirty) = grown?;
                 newly_dirty |= dirty;
                 if let Some(at) = at {
                     break at;
                 }
                 word = Word(self.word.load(Ordering::Relaxed));
+                continue;
+            }
+            if let Some(expected) = expected
+                && !self.is_next(expected, &mut word, newly_dirty)?
+            {
                 continue;
             }
             let next = word.with(count, bytes);
@@ -363,11 +427,19 @@ impl Tail {
     /// Adds a page with room for so much. For content that fits no class the page is made full, and the place in it
     /// is returned; with it, what [`Tail::publish`] said.
     #[cold]
-    fn grow(&self, count: usize, bytes: usize, time_us: u64) -> Result<(Option<Word>, bool), Refusal> {
+    fn grow(
+        &self,
+        count: usize,
+        bytes: usize,
+        time_us: u64,
+        expected: Option<Seq>,
+    ) -> Result<(Option<Word>, bool), Refusal> {
         let mut growth = self.grow.lock().expect("no panic while the lock is held");
         let word = Word(self.word.load(Ordering::Acquire));
-        if word.class() == CLASS_CLOSED {
-            return Err(Refusal::Closed);
+        match word.class() {
+            CLASS_CLOSED => return Err(Refusal::Closed),
+            CLASS_PAUSED => return Err(Refusal::Full),
+            _ => {}
         }
         if word.fits(count, bytes) {
             return Ok((None, false));
@@ -403,6 +475,14 @@ impl Tail {
                 Some(page) => (self.start_after(page, old, size), &[][..]),
                 None => self.first_start(&growth.origin, &prefix, size),
             };
+            if let Some(expected) = expected.filter(|expected| *expected != start.first_seq) {
+                // Below what is reserved, or the event before has yet to come.
+                debug_assert!(expected != start.first_seq);
+                if current.is_none() {
+                    growth.origin.dat_tail = prefix.to_vec();
+                }
+                return Err(Refusal::OtherSeq(start.first_seq));
+            }
             Arc::get_mut(&mut page).expect("not shared yet").place(start, prefix);
             let at = start.prefix as u64;
             let next = match size {
@@ -429,7 +509,7 @@ impl Tail {
 
     /// Whether another page may be added.
     fn check_room(&self, chain: &VecDeque<Arc<Page>>, page_no: u64) -> Result<(), Refusal> {
-        let full = self.limits.bounded && chain.len() as u64 >= RING_PAGES;
+        let full = self.limits.bounded() && chain.len() as u64 >= RING_PAGES;
         // The ring's slot may be used again only when the publisher has left the page that stood there.
         let slot_in_use =
             page_no >= RING_PAGES && self.publication.page_no.load(Ordering::Acquire) <= page_no - RING_PAGES;
@@ -456,7 +536,8 @@ impl Tail {
             _ => class.min(1),
         };
         // Small segments want small pages, since a page lies in one segment.
-        let fitting = pool::CLASS_BYTES.iter().rposition(|size| *size * 4 <= self.limits.segment_bytes as usize);
+        let segment_bytes = self.limits.segment_bytes.load(Ordering::Relaxed) as usize;
+        let fitting = pool::CLASS_BYTES.iter().rposition(|size| *size * 4 <= segment_bytes);
         let class = class.min(fitting.unwrap_or(0) as u8);
         PageSize::for_content(bytes, count, class)
     }
@@ -500,7 +581,8 @@ impl Tail {
         let begun = start.dat_start > 0 || start.first_seq > start.segment_first;
         let bytes = u64::from(start.dat_start) + size.bytes() as u64;
         let records = start.first_seq.0 - start.segment_first.0 + size.slots() as u64;
-        begun && (bytes > u64::from(self.limits.segment_bytes) || records > SEGMENT_RECORDS_MAX)
+        let bytes_max = u64::from(self.limits.segment_bytes.load(Ordering::Relaxed));
+        begun && (bytes > bytes_max || records > self.limits.segment_records.load(Ordering::Relaxed))
     }
 
     /// Publishes what is ready, or leaves a note for the one who is at it. Says whether the channel was put on the
@@ -510,9 +592,10 @@ impl Tail {
         let mut newly_dirty = false;
         while self.lock_or_note() {
             self.publish_ready();
-            let after = if self.limits.bounded { DIRTY } else { 0 };
+            let bounded = self.limits.bounded();
+            let after = if bounded { DIRTY } else { 0 };
             let before = self.publication.state.swap(after, Ordering::AcqRel);
-            newly_dirty |= self.limits.bounded && before & DIRTY == 0;
+            newly_dirty |= bounded && before & DIRTY == 0;
             if before & READERS != 0 {
                 self.readers.wake_all();
             }
@@ -568,7 +651,7 @@ impl Tail {
                 publisher.slot = 0;
                 self.publication.page_no.store(next, Ordering::Release);
             }
-            self.published.store(publisher.seq, Ordering::Release);
+            self.published.seq.store(publisher.seq, Ordering::Release);
         });
     }
 
@@ -644,6 +727,27 @@ impl Tail {
         let after = chain.partition_point(|page| page.start().first_seq <= seq);
         // An empty page shares its first sequence with the next one, which is found first.
         after.checked_sub(1).map(|i| chain[i].clone())
+    }
+
+    /// The first event in memory at or after a time, if an earlier one is in memory too; else the first in memory, or the next
+    /// event's sequence if there is none.
+    pub fn seek_time(&self, time_us: u64) -> Result<Seq, Seq> {
+        let chain = self.chain.lock().expect("no panic while the lock is held");
+        let first = chain.front().map_or_else(|| self.published(), |page| page.start().first_seq);
+        // A page without published events begins where the next one does.
+        let begins_before = |at: usize| {
+            let page = chain.range(at..).find(|page| page.published_slots() > 0);
+            page.is_some_and(|page| page.record(0).time_us() < time_us)
+        };
+        let (mut from, mut to) = (0, chain.len());
+        while from < to {
+            let middle = from.midpoint(to);
+            if begins_before(middle) { from = middle + 1 } else { to = middle }
+        }
+        let page = from.checked_sub(1).map(|last| chain[last].clone()).ok_or(first)?;
+        drop(chain);
+        let records = page.records(0..page.published_slots());
+        Ok(Seq(page.start().first_seq.0 + records.partition_point(|record| record.time_us() < time_us) as u64))
     }
 
     /// Sequence of the first event in memory; the next event's if there is none.

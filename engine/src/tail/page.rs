@@ -264,19 +264,37 @@ impl Page {
 
     /// The records of published slots, in order. Panics if some are not published.
     #[cfg(not(redex_loom))]
-    pub fn with_records<R>(&self, slots: std::ops::Range<usize>, look: impl FnOnce(&[IndexRecord]) -> R) -> R {
+    pub fn records(&self, slots: std::ops::Range<usize>) -> &[IndexRecord] {
         let published = (self.state.published.load(Ordering::Acquire) >> 32) as usize;
         assert!(slots.start <= slots.end && slots.end <= published, "the slots are published");
         let first: *const UnsafeCell<IndexRecord> = self.memory.records[slots.clone()].as_ptr();
         // SAFETY: the cell is transparent over the record; published records are never written again, and the load
         // above saw what was written.
-        look(unsafe { std::slice::from_raw_parts(first.cast::<IndexRecord>(), slots.len()) })
+        unsafe { std::slice::from_raw_parts(first.cast::<IndexRecord>(), slots.len()) }
     }
 
-    /// As above, a record at a time, so that loom sees each access.
+    /// As above, a record at a time, so that loom sees each access. A model is short: what it copies stays.
     #[cfg(redex_loom)]
+    pub fn records(&self, slots: std::ops::Range<usize>) -> &[IndexRecord] {
+        Box::leak(slots.map(|slot| self.record(slot)).collect())
+    }
+
+    /// Shows the records of published slots. Panics if some are not published.
     pub fn with_records<R>(&self, slots: std::ops::Range<usize>, look: impl FnOnce(&[IndexRecord]) -> R) -> R {
-        look(&slots.map(|slot| self.record(slot)).collect::<Vec<_>>())
+        look(self.records(slots))
+    }
+
+    /// Slots that are published.
+    #[inline]
+    pub fn published_slots(&self) -> usize {
+        (self.state.published.load(Ordering::Acquire) >> 32) as usize
+    }
+
+    /// All bytes below the published mark.
+    #[inline]
+    pub fn all_published_bytes(&self) -> &[u8] {
+        let published = self.state.published.load(Ordering::Acquire) as u32 as usize;
+        self.published_bytes(0..published)
     }
 
     /// Bytes of the page below the published mark. Panics if some are not.

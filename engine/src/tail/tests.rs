@@ -7,7 +7,7 @@ use super::*;
 fn tail(bounded: bool, segment_bytes: u32) -> Tail {
     let budget = if bounded { 64 << 20 } else { usize::MAX / 2 };
     let pool = PagePool::new(budget, 1 << 20);
-    Tail::new(TailStart::default(), TailLimits { segment_bytes, bounded }, pool)
+    Tail::new(TailStart::default(), TailLimits { segment_bytes, segment_records: 16 << 20, bounded }, pool)
 }
 
 fn read(tail: &Tail, seq: u64) -> (Vec<u8>, u64) {
@@ -95,7 +95,7 @@ fn a_reopened_tail_begins_with_the_unfinished_block() {
     let start =
         TailStart { next: Seq(10), segment_first: Seq(0), dat_size: 5000, dat_tail: vec![9; 904], last_time_us: 70 };
     let pool = PagePool::new(1 << 20, 0);
-    let tail = Tail::new(start, TailLimits { segment_bytes: 1 << 30, bounded: true }, pool);
+    let tail = Tail::new(start, TailLimits { segment_bytes: 1 << 30, segment_records: 16 << 20, bounded: true }, pool);
     assert_eq!(tail.append(&[1; 100], 5).unwrap().first, Seq(10));
     let page = tail.page(0).unwrap();
     assert_eq!((page.start().dat_start, page.start().prefix), (4096, 904));

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::descriptors::Reopened;
 use super::syscall;
-use crate::io::{BLOCK_SIZE, File, FileHandle};
+use crate::io::{BLOCK_SIZE, File, FileHandle, FileStamp, Mapping, budget};
 
 /// A file, closed with the last reference.
 #[derive(Debug)]
@@ -121,6 +121,14 @@ impl File for PosixFile {
     fn seams(&self, range: Range<u64>) -> Vec<u64> {
         // Not every file system tells, and nothing depends on it but speed.
         self.file().and_then(|file| syscall::extent_starts(file.as_fd(), range)).unwrap_or_default()
+    }
+
+    fn map(&self, len: usize, share: budget::Share) -> io::Result<Option<Mapping>> {
+        Mapping::new(&*self.file()?, len, share).map(Some)
+    }
+
+    fn stamp(&self) -> io::Result<FileStamp> {
+        FileStamp::of(&*self.file()?)
     }
 
     fn handle(&self) -> io::Result<FileHandle> {

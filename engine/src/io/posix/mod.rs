@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::probe::{self, DurableWrite};
-use super::{DirEntry, Disk, Driver, File, IoFacts, OpenMode};
+use super::{DirEntry, Disk, Driver, File, IoFacts, OpenMode, budget};
 use descriptors::Descriptors;
 use driver::PosixDriver;
 use file::PosixFile;
@@ -78,6 +78,7 @@ pub struct PosixDisk {
     durable_write: DurableWrite,
     closed_files: Arc<AtomicU64>,
     lock: Mutex<Weak<fs::File>>,
+    mappings: Arc<budget::Budget>,
 }
 
 impl PosixDisk {
@@ -113,6 +114,7 @@ impl PosixDisk {
             durable_write,
             closed_files: Arc::default(),
             lock: Mutex::default(),
+            mappings: budget::Budget::new(0),
         })
     }
 
@@ -131,7 +133,15 @@ impl PosixDisk {
             durable_write: DurableWrite::WriteThenFlush,
             closed_files: Arc::default(),
             lock: Mutex::default(),
+            mappings: budget::Budget::new(0),
         })
+    }
+
+    /// The same, with so many bytes of sealed files mapped at the most; none unless set.
+    #[must_use]
+    pub fn with_mapped_bytes_max(mut self, bytes: u64) -> Self {
+        self.mappings = budget::Budget::new(bytes);
+        self
     }
 
     /// The base directory, for `*at` calls.
@@ -206,6 +216,10 @@ impl Disk for PosixDisk {
         self.descriptors.with_room(|| self.opener.tree.unlink(path))
     }
 
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        self.descriptors.with_room(|| self.opener.tree.remove_dir(path))
+    }
+
     fn sync_dir(&self, path: &str) -> io::Result<()> {
         fs::File::from(self.descriptors.with_room(|| self.opener.tree.open_dir(path))?).sync_all()
     }
@@ -220,6 +234,10 @@ impl Disk for PosixDisk {
             (facts.direct, facts.buffered_reason) = (false, REFUSED_LATER);
         }
         facts
+    }
+
+    fn mapping_budget(&self) -> Option<&Arc<budget::Budget>> {
+        Some(&self.mappings)
     }
 }
 

@@ -96,6 +96,12 @@ pub(crate) fn unlink_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     again(|| check(unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), 0) }).map(drop))
 }
 
+/// unlinkat, of an empty directory.
+pub(crate) fn remove_dir_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    // SAFETY: `name` is a C string that outlives the call.
+    again(|| check(unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), libc::AT_REMOVEDIR) }).map(drop))
+}
+
 /// Makes sure that the first `size` bytes have space, and the file that size.
 pub(crate) fn allocate(fd: BorrowedFd<'_>, size: u64) -> io::Result<()> {
     let size = libc::off64_t::try_from(size).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;

@@ -84,6 +84,11 @@ impl Tree {
         syscall::unlink_at(dir.as_fd(), &name)
     }
 
+    pub(super) fn remove_dir(&self, path: &str) -> io::Result<()> {
+        let (dir, name) = self.parent(path)?;
+        syscall::remove_dir_at(dir.as_fd(), &name)
+    }
+
     /// The directory that holds a path's last part, and that part.
     fn parent(&self, path: &str) -> io::Result<(OwnedFd, CString)> {
         check_path(path)?;

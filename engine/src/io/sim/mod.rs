@@ -236,6 +236,10 @@ impl Disk for SimDisk {
         self.lock().unlink(path)
     }
 
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        self.lock().remove_dir(path)
+    }
+
     fn sync_dir(&self, path: &str) -> io::Result<()> {
         self.lock().sync_dir(path)
     }

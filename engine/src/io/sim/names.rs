@@ -163,6 +163,21 @@ impl Names {
         Ok(file)
     }
 
+    /// Checks that a directory may be removed.
+    pub(super) fn check_removable(&self, path: &str) -> io::Result<u64> {
+        let dir = self.find_dir(path)?;
+        if dir == ROOT || !self.dirs[&dir].live.is_empty() { Err(os_error(libc::ENOTEMPTY)) } else { Ok(dir) }
+    }
+
+    /// Removes the name of an empty directory.
+    pub(super) fn remove_dir(&mut self, order: u64, path: &str) -> io::Result<()> {
+        let node = Node::Dir(self.check_removable(path)?);
+        let (dir, name) = self.place(path)?;
+        self.entries(dir).remove(name);
+        self.changes.push(Change { order, dir, kind: Kind::Unlink(name.to_owned()), node });
+        Ok(())
+    }
+
     /// Checks that a file may be renamed; the file that will be replaced, if any.
     pub(super) fn check_rename(&self, from: &str, to: &str) -> io::Result<(u64, Option<u64>)> {
         let file = self.find_file(from)?;

@@ -24,6 +24,14 @@ pub enum StepKind {
     Roll,
     /// Sealing a segment: cutting a channel's file to its size.
     Seal,
+    /// The commit that moves a head; by label only.
+    Trim,
+    /// The commit that cuts a suffix off; by label only.
+    CutOff,
+    /// The commit that deletes a channel; by label only.
+    Delete,
+    /// Removing a channel's file or directory.
+    Remove,
     /// Giving up, or preparing, a journal segment; removing a checkpoint file.
     Recycle,
     /// A rename that is neither roll nor recycle.
@@ -32,13 +40,13 @@ pub enum StepKind {
     DirSync,
     /// Anything done by a recovery; by label only.
     Recovery,
-    /// All else: `STORE`, `META`, making directories, removing a channel's files.
+    /// All else: `STORE`, `META`, making directories.
     Other,
 }
 
 impl StepKind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::JournalWrite,
         Self::Flush,
         Self::Extent,
@@ -47,6 +55,10 @@ impl StepKind {
         Self::CheckpointEntry,
         Self::Roll,
         Self::Seal,
+        Self::Trim,
+        Self::CutOff,
+        Self::Delete,
+        Self::Remove,
         Self::Recycle,
         Self::Rename,
         Self::DirSync,
@@ -66,6 +78,10 @@ impl StepKind {
             Self::CheckpointEntry => "checkpoint entry",
             Self::Roll => "roll",
             Self::Seal => "seal",
+            Self::Trim => "trim",
+            Self::CutOff => "cut off",
+            Self::Delete => "delete",
+            Self::Remove => "remove",
             Self::Recycle => "recycle",
             Self::Rename => "rename",
             Self::DirSync => "dir sync",
@@ -92,6 +108,7 @@ impl StepKind {
                 _ => Self::Rename,
             },
             Action::Unlink if matches!(place, Place::Journal | Place::Spare | Place::Checkpoint) => Self::Recycle,
+            Action::Unlink if path.starts_with("channels/") => Self::Remove,
             Action::Unlink | Action::Dir => Self::Other,
             Action::Cut if place == Place::Channel => Self::Seal,
             Action::Create | Action::Write | Action::Cut => place.change(),

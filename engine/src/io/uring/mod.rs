@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use super::posix::PosixDisk;
 use super::probe::DurableWrite;
-use super::{DirEntry, Disk, Driver, File, IoFacts, OpenMode};
+use super::{DirEntry, Disk, Driver, File, IoFacts, OpenMode, budget};
 use driver::UringDriver;
 
 /// A directory on a real file system, with asynchronous writes.
@@ -47,6 +47,12 @@ impl UringDisk {
     /// [`super::probe::uring_available`].
     pub fn open(base: &Path, durable_write: Option<DurableWrite>) -> io::Result<Self> {
         Ok(Self { files: PosixDisk::open(base, durable_write)? })
+    }
+
+    /// As [`PosixDisk::with_mapped_bytes_max`].
+    #[must_use]
+    pub fn with_mapped_bytes_max(self, bytes: u64) -> Self {
+        Self { files: self.files.with_mapped_bytes_max(bytes) }
     }
 
     /// The file half: base directory and lock file.
@@ -81,8 +87,16 @@ impl Disk for UringDisk {
         self.files.unlink(path)
     }
 
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        self.files.remove_dir(path)
+    }
+
     fn sync_dir(&self, path: &str) -> io::Result<()> {
         self.files.sync_dir(path)
+    }
+
+    fn mapping_budget(&self) -> Option<&Arc<budget::Budget>> {
+        self.files.mapping_budget()
     }
 
     fn driver(&self) -> io::Result<Box<dyn Driver>> {

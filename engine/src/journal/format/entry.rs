@@ -48,6 +48,9 @@ const HEAD_SIZE: usize = 8;
 const EVENTS_SIZE: usize = 48;
 const CHECKPOINT_SIZE: usize = 24;
 
+/// Size of an entry about a channel without events, its configuration aside, at the most.
+pub const NOTE_ENTRY_SIZE_MAX: usize = HEAD_SIZE + 8 + 8;
+
 /// Longest channel name, bytes.
 const NAME_SIZE_MAX: usize = 255;
 

@@ -12,8 +12,8 @@ pub use commit::{
     finish_commit,
 };
 pub use entry::{
-    CheckpointEntry, Entries, Entry, EntryError, EventsEntry, EventsFields, MetaFull, MetaWriter, PayloadError,
-    commit_size_checkpoint, entries, entry_size_events,
+    CheckpointEntry, Entries, Entry, EntryError, EventsEntry, EventsFields, MetaFull, MetaWriter, NOTE_ENTRY_SIZE_MAX,
+    PayloadError, commit_size_checkpoint, entries, entry_size_events,
 };
 pub use header::{HeaderError, JOURNAL_VERSION, SegmentHeader};
 

@@ -81,6 +81,16 @@ impl State {
         power.answer()
     }
 
+    pub(in crate::io::sim) fn remove_dir(&mut self, path: &str) -> io::Result<()> {
+        self.check_power()?;
+        self.names.check_removable(path)?;
+        let power = self.step_at(path, Action::Unlink)?;
+        let order = self.next_order();
+        self.names.remove_dir(order, path)?;
+        self.record("remove dir", &[hash(path)], true);
+        power.answer()
+    }
+
     fn unlinked(&mut self, file: u64) {
         self.inode(file).links -= 1;
     }
