@@ -152,7 +152,9 @@ fn a_close_waits_for_batches() {
         let commits: Vec<_> = (0..20)
             .map(|i| {
                 let mut batch = redex.batch();
-                files.iter().for_each(|file| drop(batch.append(file, [i; 100])));
+                for file in &files {
+                    batch.append(file, [i; 100]);
+                }
                 batch.commit()
             })
             .collect();
