@@ -158,7 +158,9 @@ impl Follower {
     fn try_poll(&mut self) -> Result<Polled, Trouble> {
         let mut polled = Polled::Nothing;
         if self.again {
-            // It may be an open file that failed: the next one is found by its name.
+            // It may be an open file that failed: the next one is found by its name. Or the store was closed or opened again
+            // meanwhile, and what STORE named before is gone: so that is read first.
+            self.store = self.read_store_again()?;
             (0..self.shards.len()).try_for_each(|index| self.load(index))?;
         }
         for index in 0..self.shards.len() {
@@ -243,13 +245,9 @@ impl Follower {
 
     /// Looks whether the store was closed, or opened again. Says whether it was.
     fn look_at_store(&mut self) -> Result<bool, Trouble> {
-        let store = read_store(&self.ground)?;
-        if store.generation == self.store.generation && store.uuid == self.store.uuid {
+        let store = self.read_store_again()?;
+        if store.generation == self.store.generation {
             return Ok(false);
-        }
-        if store.uuid != self.store.uuid || store.shards.len() != self.store.shards.len() {
-            let channel = "(STORE)".to_owned();
-            return Err(OpenError::Inconsistent { channel, why: "another store has taken its place" }.into());
         }
         let before = std::mem::replace(&mut self.store, store);
         for index in 0..self.shards.len() {
@@ -264,6 +262,15 @@ impl Follower {
             }
         }
         Ok(true)
+    }
+
+    fn read_store_again(&self) -> Result<Superblock, Trouble> {
+        let store = read_store(&self.ground)?;
+        if store.uuid != self.store.uuid || store.shards.len() != self.store.shards.len() {
+            let channel = "(STORE)".to_owned();
+            return Err(OpenError::Inconsistent { channel, why: "another store has taken its place" }.into());
+        }
+        Ok(store)
     }
 
     fn fail(&mut self, error: OpenError) {
