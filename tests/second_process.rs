@@ -247,7 +247,8 @@ fn a_second_process_sees_what_the_first_made_durable() {
     for (channel, followed) in followed.iter().enumerate() {
         let followed = followed.as_ref().unwrap();
         let again = reader.open_file(name(channel)).unwrap().read_range(0, u64::MAX).wait().unwrap();
-        assert_eq!(again.len() as u64, followed.next);
+        // The witness of a killed writer's last commit may have come since.
+        assert!(again.len() as u64 >= followed.next);
         assert!(followed.next >= EVENTS * LIVES / 2, "{}", followed.next);
         for (event, life) in again.iter().zip(&followed.lives) {
             assert!(event.payload == payload(channel, event.seq, *life));
