@@ -253,7 +253,10 @@ impl World {
                 }
                 Err(TailEnd::Lost { from, to, .. }) => {
                     assert_eq!(to, followed.delivered as u64);
-                    assert!(from < to && self.cuts[channel].iter().any(|cut| *cut <= from), "{from}..{to} was not cut off");
+                    assert!(
+                        from < to && self.cuts[channel].iter().any(|cut| *cut <= from),
+                        "{from}..{to} was not cut off"
+                    );
                     followed.delivered = from as usize;
                     self.counts.told_lost += 1;
                 }

@@ -1,9 +1,11 @@
 //! Golden files: bytes that this format version wrote once, and that every later version must read.
 //!
-//! `golden/v1/` holds one file of each kind, made from the values in `golden/pieces.rs`, and two whole stores that the
+//! `golden/v1/` holds one file of each kind, made from the values in `golden/pieces.rs` and `golden/cold.rs`, and two whole stores that the
 //! engine made, see `golden/store.rs`. They are never changed: a difference is a mistake in the code, or a new format
 //! version, which gets a directory of its own while these tests go on reading the old one.
 
+#[path = "golden/cold.rs"]
+mod cold;
 #[path = "golden/pieces.rs"]
 mod pieces;
 #[path = "golden/store.rs"]
@@ -51,6 +53,7 @@ fn regenerate() {
     let dir = golden();
     assert!(!dir.exists(), "{} is there: golden files are never written again", dir.display());
     fs::create_dir_all(&dir).unwrap();
+    cold::write(&dir);
     pieces::write(&dir);
     time_blocks::write(&dir);
     store::write(&dir);

@@ -44,6 +44,9 @@ pub(crate) enum Command {
     /// The process that follows a store for `second-process`.
     #[command(hide = true)]
     FollowChild(FollowChildArgs),
+    /// A process that makes or opens channels for `million`.
+    #[command(hide = true)]
+    MillionChild(MillionChildArgs),
 }
 
 /// Arguments of `run`.
@@ -133,6 +136,26 @@ pub(crate) struct FillChildArgs {
     /// Events to append and sync before the process says that it is ready.
     #[arg(long)]
     pub(crate) events: u64,
+    #[arg(long, value_enum)]
+    pub(crate) backend: Option<Backend>,
+}
+
+/// Arguments of a process that works for `million`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct MillionChildArgs {
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    #[arg(long)]
+    pub(crate) seed: u64,
+    /// First channel to make or to open.
+    #[arg(long)]
+    pub(crate) first: u64,
+    /// How many.
+    #[arg(long)]
+    pub(crate) count: u64,
+    /// Channels are made, and get an event each; otherwise they are opened, and what that takes is printed.
+    #[arg(long)]
+    pub(crate) make: bool,
     #[arg(long, value_enum)]
     pub(crate) backend: Option<Backend>,
 }

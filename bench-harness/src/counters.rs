@@ -107,7 +107,8 @@ impl Meter {
         sum.checkpoint_flushes += after.stats.checkpoint_flushes - before.stats.checkpoint_flushes;
     }
 
-    fn device_bytes(&self) -> u64 {
+    /// Bytes written to the device so far, by whomever; by this process if the device does not tell.
+    pub(crate) fn device_bytes(&self) -> u64 {
         let of_device = || sectors_written(&fs::read_to_string(self.device.as_ref()?).ok()?);
         let of_process = || write_bytes(&fs::read_to_string("/proc/self/io").ok()?);
         of_device().map(|sectors| sectors * SECTOR_SIZE).or_else(of_process).unwrap_or(0)

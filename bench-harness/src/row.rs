@@ -1,5 +1,7 @@
 //! One row of the result: what was measured, in the names that the JSON has.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::counters::Usage;
@@ -60,6 +62,9 @@ pub(crate) struct Row {
     /// What it cost.
     #[serde(flatten)]
     pub(crate) cost: Option<Cost>,
+    /// Numbers that only this workload has, each with its unit in its name.
+    #[serde(flatten)]
+    pub(crate) numbers: BTreeMap<String, f64>,
     /// What a reader has to know.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<String>,
@@ -155,6 +160,7 @@ impl Row {
             ratio_file: None,
             ratio_one_channel: None,
             cost: None,
+            numbers: BTreeMap::new(),
             note: None,
             hdr_log: None,
             machine: machine.clone(),

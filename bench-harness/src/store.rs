@@ -3,18 +3,23 @@
 use std::path::Path;
 
 use anyhow::Context;
-use redex::{FsyncPolicy, Redex, RedexFile, RedexFileConfig};
+use redex::{FsyncPolicy, Redex, RedexBuilder, RedexFile, RedexFileConfig};
 
 use crate::args::Backend;
 
 /// Opens the store in `dir`, makes it if there is none.
 pub(crate) fn open(dir: &Path, backend: Option<Backend>) -> anyhow::Result<Redex> {
+    open_with(Redex::builder(), dir, backend)
+}
+
+/// The same, with settings.
+pub(crate) fn open_with(builder: RedexBuilder, dir: &Path, backend: Option<Backend>) -> anyhow::Result<Redex> {
     let backend = match backend {
         None => redex::Backend::Auto,
         Some(Backend::Uring) => redex::Backend::Uring,
         Some(Backend::Posix) => redex::Backend::Posix,
     };
-    let opened = Redex::builder().persistent_dir(dir).backend(backend).build();
+    let opened = builder.persistent_dir(dir).backend(backend).build();
     opened.with_context(|| format!("opening the store in {}", dir.display()))
 }
 

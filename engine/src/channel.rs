@@ -295,6 +295,14 @@ impl Channel {
         self.written.store(seq.0, Ordering::Relaxed);
     }
 
+    /// Events below have been handed to the kernel. In memory the published mark.
+    pub fn written_mark(&self) -> Seq {
+        match self.persistence() {
+            Some(_) => Seq(self.written.load(Ordering::Relaxed)),
+            None => self.tail.published(),
+        }
+    }
+
     /// Wakes those who wait for the durable mark, which was moved here.
     pub fn wake_durable(&self, seq: Seq) {
         self.durable_waiters.wake_after_fence(seq.0);

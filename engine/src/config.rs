@@ -82,6 +82,39 @@ impl Retention {
     }
 }
 
+/// How much of a channel's sealed segments stays on the local disk when the store has a cold store; the older ones go there, and
+/// only there. Nothing goes unless a limit is set; with both, whichever keeps less.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColdPolicy {
+    /// The newest so many sealed segments stay.
+    pub keep_segments: Option<u64>,
+    /// The newest sealed segments with so many bytes of idx and dat stay.
+    pub keep_bytes: Option<u64>,
+    /// Level of zstd for what is uploaded; `None`: as it is. Needs the cargo feature `cold`.
+    pub zstd_level: Option<i32>,
+}
+
+impl ColdPolicy {
+    /// Whether there is a limit.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.keep_segments.is_some() || self.keep_bytes.is_some()
+    }
+
+    /// How many of the newest of these segments stay, given the bytes of each, oldest first.
+    pub(crate) fn keeps(&self, bytes: impl ExactSizeIterator<Item = u64> + DoubleEndedIterator) -> usize {
+        let count = bytes.len();
+        let by_count = self.keep_segments.map_or(count, |keep| usize::try_from(keep).unwrap_or(count).min(count));
+        let Some(limit) = self.keep_bytes else { return by_count };
+        let mut sum = 0_u64;
+        let fits = |bytes: &u64| {
+            sum = sum.saturating_add(*bytes);
+            sum <= limit
+        };
+        bytes.rev().take(by_count).take_while(fits).count()
+    }
+}
+
 /// A segment is such a part of a limit, so that space comes back in small pieces.
 const PARTS: u64 = 8;
 /// Records below which no segment ends for the sake of a limit: a pair of files costs three blocks.
@@ -115,6 +148,7 @@ struct First {
 struct More {
     retention: Retention,
     affinity: Option<String>,
+    cold: ColdPolicy,
 }
 
 /// Version of [`More`].
@@ -207,6 +241,30 @@ impl RedexFileConfig {
         self
     }
 
+    /// Keeps the newest so many sealed segments on the local disk; older ones go to the store's cold store
+    /// ([`RedexBuilder::cold_store`](crate::RedexBuilder::cold_store)) once a checkpoint covers them. `None`: no such limit.
+    #[must_use]
+    pub fn with_cold_keep_segments(mut self, segments: impl Into<Option<u64>>) -> Self {
+        self.more.cold.keep_segments = segments.into();
+        self
+    }
+
+    /// Keeps the newest sealed segments with so many bytes of idx and dat on the local disk; older ones go to the cold store.
+    /// `None`: no such limit.
+    #[must_use]
+    pub fn with_cold_keep_bytes(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.more.cold.keep_bytes = bytes.into();
+        self
+    }
+
+    /// Compresses what goes to the cold store by zstd, at this level: 1 to 22, 3 is a good one. `None`: not at all.
+    #[cfg(feature = "cold")]
+    #[must_use]
+    pub fn with_cold_zstd(mut self, level: impl Into<Option<i32>>) -> Self {
+        self.more.cold.zstd_level = level.into();
+        self
+    }
+
     /// See [`RedexFileConfig::with_persistent`].
     #[must_use]
     pub fn persistent(&self) -> bool {
@@ -229,6 +287,12 @@ impl RedexFileConfig {
     #[must_use]
     pub fn retention(&self) -> Retention {
         self.more.retention
+    }
+
+    /// What stays on the local disk; see the calls that set it.
+    #[must_use]
+    pub fn cold(&self) -> ColdPolicy {
+        self.more.cold
     }
 
     /// See [`RedexFileConfig::with_affinity`].
@@ -301,6 +365,8 @@ mod tests {
             .with_fsync_policy(FsyncPolicy::IntervalOrBytes { period: Duration::from_millis(7), max_bytes: 99 });
         assert_eq!(RedexFileConfig::decode(&config.encode()), Some(config.clone()));
         assert_eq!(RedexFileConfig::decode(&[]), None);
+        let cold = config.clone().with_cold_keep_segments(3).with_cold_keep_bytes(1 << 30);
+        assert_eq!(RedexFileConfig::decode(&cold.encode()), Some(cold));
         let limited =
             config.with_retention_max_events(7).with_retention_max_age(Duration::from_secs(1)).with_affinity("a");
         let encoded = limited.encode();
@@ -318,6 +384,26 @@ mod tests {
         assert_eq!((config.segment_bytes_wanted(), config.segment_records_wanted()), (16 << 10, 1024));
         let config = RedexFileConfig::default().with_retention_max_events(80_000);
         assert_eq!((config.segment_bytes_wanted(), config.segment_records_wanted()), (1 << 30, 10_000));
+    }
+
+    #[test]
+    fn the_newest_segments_stay_local() {
+        let keeps = |policy: ColdPolicy| policy.keeps([40, 30, 20, 10].into_iter());
+        assert_eq!(keeps(ColdPolicy::default()), 4);
+        for (segments, bytes, kept) in [
+            (Some(0), None, 0),
+            (Some(3), None, 3),
+            (Some(9), None, 4),
+            (None, Some(9), 0),
+            (None, Some(30), 2),
+            (None, Some(99), 3),
+            (None, Some(100), 4),
+            (Some(1), Some(30), 1),
+            (Some(3), Some(30), 2),
+        ] {
+            let policy = ColdPolicy { keep_segments: segments, keep_bytes: bytes, zstd_level: None };
+            assert_eq!(keeps(policy), kept, "{policy:?}");
+        }
     }
 
     #[test]

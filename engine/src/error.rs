@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::channel_name::{ChannelName, ChannelNameError};
+use crate::cold::failure::ColdError;
 use crate::ids::ShardId;
 use crate::index::{IndexOpenError, IndexWaitError};
 use crate::journal::scan::JournalError;
@@ -409,7 +410,7 @@ pub enum ChangeError {
     Poisoned(#[from] Poisoned),
 }
 
-/// Why events could not be read. Reading again may help only after [`ReadError::Io`].
+/// Why events could not be read. Reading again may help only after [`ReadError::Io`] and [`ReadError::Cold`].
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -518,6 +519,25 @@ pub enum ReadError {
         from: u64,
         /// End of those that the reader had, exclusive.
         to: u64,
+    },
+    /// The segment lies in the cold store, and that has not given it: out of reach, the object is gone, or it is damaged.
+    /// Events that are on the local disk or in memory can be read.
+    #[error(
+        "channel {channel}: {file} is in the cold store, and object {object} there cannot be read at byte {offset}; \
+         read again when the cold store answers; an object that is damaged or gone has to be restored there"
+    )]
+    Cold {
+        /// Which channel.
+        channel: ChannelName,
+        /// Which file it would be beneath the base directory.
+        file: String,
+        /// Key of the object.
+        object: String,
+        /// Where in it.
+        offset: u64,
+        /// What the cold store answered, or what is wrong with its answer.
+        #[source]
+        source: Arc<io::Error>,
     },
     /// The file is shorter than the channel's state says.
     #[error(
@@ -673,6 +693,9 @@ pub enum RedexError {
     /// See [`CloseError`].
     #[error(transparent)]
     Close(#[from] CloseError),
+    /// See [`ColdError`].
+    #[error(transparent)]
+    Cold(#[from] ColdError),
     /// See [`ChannelNameError`].
     #[error(transparent)]
     Name(#[from] ChannelNameError),

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::append::backlog::{Ticket, Waiting, line_up, relieve};
-use crate::append::wait::{Gone, block_on, poll_durable, wait_durable};
+use crate::append::wait::{Awaited, Gone, block_on, poll_durable, wait_durable, was_cut_off};
 use crate::append::{Append, AppendBatch, FULL_RETRY, try_one};
 use crate::channel::Channel;
 use crate::channel_name::ChannelName;
+use crate::channel_stats::ChannelStats;
+use crate::cold::pass::{ColdPass, pass, rebuild};
+use crate::cold::read::{ColdWork, ReadCold, of_channel};
 use crate::config::RedexFileConfig;
 use crate::error::{AppendError, SyncError};
 use crate::event::EventTime;
@@ -72,6 +75,13 @@ impl RedexFile {
     #[must_use]
     pub fn config(&self) -> RedexFileConfig {
         self.channel.config.get()
+    }
+
+    /// What can be told of the channel at this moment: watermarks, sizes, lag. Touches no disk; takes short locks that the
+    /// shard takes too, so not for every event.
+    #[must_use]
+    pub fn stats(&self) -> ChannelStats {
+        self.channel.stats()
     }
 
     /// Appends one event, and resolves to its sequence as the channel's policy says.
@@ -173,6 +183,32 @@ impl RedexFile {
         ReadOne::new(&self.channel, seq)
     }
 
+    /// Reads the events of `start..end` that lie in the cold store, from there and from nowhere else: for audits.
+    pub fn read_cold(&self, start: u64, end: u64) -> ReadCold {
+        ReadCold::new(&self.channel, start..end)
+    }
+
+    /// Makes a pass over the channel's cold segments now, and resolves when it has ended: uploads what the policy sends away and
+    /// a checkpoint covers, unlinks what is verified there, deletes what was trimmed. Passes also come by themselves, after
+    /// checkpoints.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`](crate::ColdError): nothing is lost, and it is tried again with the next pass.
+    pub fn sweep_cold(&self) -> ColdWork<ColdPass> {
+        of_channel(&self.channel, "bring old segments to the cold store", pass)
+    }
+
+    /// Makes the manifest of the channel's cold segments anew from what the cold store holds; resolves to their number. It comes
+    /// by itself when the manifest is missing or damaged.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`](crate::ColdError): the manifest is as it was.
+    pub fn rebuild_cold_manifest(&self) -> ColdWork<u64> {
+        of_channel(&self.channel, "make the manifest of cold segments anew", rebuild)
+    }
+
     /// Streams the events of a range, with bounded memory.
     pub fn scan(&self, range: Range<u64>) -> Scan {
         Scan::new(&self.channel, range)
@@ -270,7 +306,7 @@ impl RedexFile {
         self.sync()
     }
 
-    /// Resolves when the event `seq` itself is durable. Asks for the flush.
+    /// Resolves when the event `seq` itself is durable, or was before it was cut off. Asks for the flush.
     pub fn wait_durable(&self, seq: u64) -> Durable<'_> {
         Durable::new(&self.channel, Seq(seq.saturating_add(1)))
     }
@@ -336,6 +372,7 @@ impl RedexFile {
 pub struct Durable<'f> {
     channel: &'f Channel,
     below: Seq,
+    awaited: Awaited,
     /// Whether everything appended before is meant: then a failed shard is an error even if nothing is left to flush, since
     /// it has refused what waited for room.
     all: bool,
@@ -346,13 +383,14 @@ pub struct Durable<'f> {
 
 impl<'f> Durable<'f> {
     fn new(channel: &'f Channel, below: Seq) -> Self {
+        let awaited = if below <= channel.tail.published() { Awaited::Appended } else { Awaited::Coming };
         channel.want_durable(below);
-        Self { channel, below, all: false, mark: None, registration: Registration::default() }
+        Self { channel, below, awaited, all: false, mark: None, registration: Registration::default() }
     }
 
     fn of_all(channel: &'f Channel) -> Self {
         let mark = if channel.backlog.is_empty() { None } else { line_up(channel, Waiting::Mark, true).ok() };
-        Self { all: true, mark, ..Self::new(channel, channel.tail.reserved_end()) }
+        Self { all: true, mark, awaited: Awaited::Appended, ..Self::new(channel, channel.tail.reserved_end()) }
     }
 
     /// Waits until what is to be covered is published.
@@ -369,7 +407,8 @@ impl<'f> Durable<'f> {
                 return Poll::Pending;
             }
             Some(outcome) => {
-                self.below = self.below.max(outcome.map_or(self.below, |published| published.first));
+                // Not what lay there before: a suffix may have been cut off meanwhile.
+                self.below = outcome.map_or(self.below, |published| published.first);
                 self.channel.want_durable(self.below);
             }
         }
@@ -383,9 +422,9 @@ impl<'f> Durable<'f> {
             block_on(FULL_RETRY, |cx| self.poll_mark(cx));
         }
         if self.channel.persistence().is_none() {
-            return wait_in_memory(self.channel, self.below);
+            return wait_in_memory(self.channel, self.below, self.awaited);
         }
-        let reached = wait_durable(self.channel, self.below);
+        let reached = wait_durable(self.channel, self.below, self.awaited);
         self.result(reached)
     }
 
@@ -399,20 +438,21 @@ impl<'f> Durable<'f> {
 }
 
 /// In memory an event is as durable as it gets when it is published.
-fn wait_in_memory(channel: &Channel, below: Seq) -> Result<(), SyncError> {
+fn wait_in_memory(channel: &Channel, below: Seq, awaited: Awaited) -> Result<(), SyncError> {
     let mut registration = Registration::default();
-    block_on(std::time::Duration::MAX, |cx| poll_in_memory(channel, below, &mut registration, cx))
+    block_on(std::time::Duration::MAX, |cx| poll_in_memory(channel, below, awaited, &mut registration, cx))
 }
 
 fn poll_in_memory(
     channel: &Channel,
     below: Seq,
+    awaited: Awaited,
     registration: &mut Registration,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), SyncError>> {
     if channel.tail.published() < below {
         channel.tail.wait_published(registration, cx.waker());
-        if channel.tail.published() < below {
+        if channel.tail.published() < below && !was_cut_off(channel, below, awaited) {
             return Poll::Pending;
         }
     }
@@ -435,9 +475,10 @@ impl Future for Durable<'_> {
             return Poll::Pending;
         }
         if this.channel.persistence().is_none() {
-            return poll_in_memory(this.channel, this.below, &mut this.registration, cx);
+            return poll_in_memory(this.channel, this.below, this.awaited, &mut this.registration, cx);
         }
-        poll_durable(this.channel, this.below, &mut this.registration, cx).map(|reached| this.result(reached))
+        poll_durable(this.channel, this.below, this.awaited, &mut this.registration, cx)
+            .map(|reached| this.result(reached))
     }
 }
 

@@ -3,7 +3,9 @@
 //! Each is a newtype, so that a byte offset cannot stand where a sequence is meant. At the door (`Redex`,
 //! `RedexFile`, `RedexEvent`) a sequence is a plain `u64`.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
@@ -63,6 +65,29 @@ impl ChannelId {
         Epoch((self.0 >> 32) as u32)
     }
 }
+
+/// Spreads the bits of an id for a table. Ids are the store's own numbers, so nobody can choose them to collide.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ChannelIdHasher(u64);
+
+impl Hasher for ChannelIdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(self.0 ^ u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // The table takes its place from the low bits and a tag from the high ones.
+        let spread = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = spread ^ (spread >> 32);
+    }
+}
+
+/// A table by channel: of a million, looked up and filled when a store is opened.
+pub type ByChannel<T> = HashMap<ChannelId, T, BuildHasherDefault<ChannelIdHasher>>;
 
 impl fmt::Display for ChannelId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

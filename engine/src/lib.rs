@@ -27,10 +27,14 @@ mod append;
 mod batch;
 mod channel;
 mod channel_name;
+mod channel_stats;
 mod clock;
+mod cold;
 mod config;
 mod error;
 mod event;
+#[cfg(feature = "metrics")]
+mod export;
 mod file;
 mod file_changes;
 mod follow;
@@ -59,6 +63,7 @@ pub mod typed;
 
 /// The bytes on disk, for tools that look into a store: what `docs/format.md` describes, and nothing that opens a file.
 pub mod format {
+    pub use crate::cold::{manifest as cold_manifest, object as cold_object};
     pub use crate::ids::{ChannelId, CheckpointNo, Epoch, Lsn, SegmentNo, Seq, ShardId, StoreUuid};
     pub use crate::journal::format as journal;
     pub use crate::segment::{block, footer, record, time_block};
@@ -68,7 +73,15 @@ pub mod format {
 pub use append::{Append, AppendBatch};
 pub use batch::{Batch, CommitBatch};
 pub use channel_name::{CHANNEL_NAME_SIZE_MAX, ChannelName, ChannelNameError, IntoChannelName};
-pub use config::{FsyncPolicy, RedexFileConfig, Retention};
+pub use channel_stats::ChannelStats;
+pub use cold::failure::ColdError;
+#[cfg(feature = "cold")]
+pub use cold::object_store::ObjectStoreCold;
+pub use cold::pass::ColdPass;
+pub use cold::read::{ColdWork, ReadCold};
+pub use cold::stats::ColdStats;
+pub use cold::{ColdObject, ColdStore};
+pub use config::{ColdPolicy, FsyncPolicy, RedexFileConfig, Retention};
 pub use error::{
     AppendError, ChangeError, CloseError, Damage, OpenError, OpenFileError, Poisoned, ReadError, RedexError,
     SubscribeError, SyncError,

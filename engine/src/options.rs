@@ -1,8 +1,11 @@
 //! What a store is opened with.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cold::ColdStore;
+use crate::cold::tier::COLD_CACHE_BYTES_DEFAULT;
 use crate::error::OpenError;
 use crate::io::BLOCK_SIZE;
 use crate::io::probe::DurableWrite;
@@ -33,11 +36,13 @@ pub struct CheckpointLimits {
     pub dead_entries_max: usize,
     /// Entries moved along in one checkpoint, for each file there is (for `files_max` at the least).
     pub moved_per_file: usize,
+    /// Files from which a checkpoint has them flushed beside the shard; at least one.
+    pub flushed_beside: usize,
 }
 
 impl Default for CheckpointLimits {
     fn default() -> Self {
-        Self { files_max: 16, dead_entries_max: 1024, moved_per_file: 512 }
+        Self { files_max: 16, dead_entries_max: 1024, moved_per_file: 512, flushed_beside: 64 }
     }
 }
 
@@ -74,6 +79,10 @@ pub struct Options {
     pub extent_bytes: usize,
     /// Unflushed bytes above which a shard flushes by itself.
     pub unflushed_bytes_max: u64,
+    /// Where old segments go.
+    pub cold_store: Option<Arc<dyn ColdStore>>,
+    /// Memory for what was read from there.
+    pub cold_cache_bytes: usize,
 }
 
 impl Default for Options {
@@ -94,6 +103,8 @@ impl Default for Options {
             payload_size_max: 16 << 20,
             extent_bytes: 256 << 10,
             unflushed_bytes_max: 64 << 20,
+            cold_store: None,
+            cold_cache_bytes: COLD_CACHE_BYTES_DEFAULT,
         }
     }
 }

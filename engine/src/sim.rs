@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::cold::ColdStore;
+use crate::cold::tier::ColdSetup;
 use crate::error::{CloseError, OpenError};
 use crate::io::BLOCK_SIZE;
 use crate::journal::format::entry_size_events;
@@ -26,9 +28,13 @@ use crate::tail::pool::PagePool;
 
 pub use crate::channel_name::ChannelName;
 pub use crate::clock::ManualClock;
+pub use crate::cold::sim::{ColdFault, SimColdStore};
 pub use crate::follow::sim::SimFollower;
 pub use crate::io::sim::{FaultKind, SimDisk, SimOptions, StepKind, is_power_off};
 pub use crate::options::CheckpointLimits;
+
+/// Memory for chunks of the cold store: few enough that some go.
+const SIM_CACHE_BYTES: usize = 64 << 10;
 
 /// What a simulated store is opened with; as in [`crate::RedexBuilder`], which says what each is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +68,12 @@ impl Default for SimSettings {
             shards: 1,
             journal_segment_bytes: 64 << 10,
             checkpoint_bytes: 64 << 10,
-            checkpoint_limits: CheckpointLimits { files_max: 3, dead_entries_max: 4, moved_per_file: 16 },
+            checkpoint_limits: CheckpointLimits {
+                files_max: 3,
+                dead_entries_max: 4,
+                moved_per_file: 16,
+                flushed_beside: 3,
+            },
             page_budget_bytes: 1 << 20,
             extent_bytes: 16 << 10,
             commit_depth: 1,
@@ -148,6 +159,33 @@ impl SimStore {
         clock: &Arc<ManualClock>,
         seed: u64,
     ) -> Result<Self, OpenError> {
+        Self::open_with(disk, settings, clock, seed, None)
+    }
+
+    /// As [`SimStore::open`], with a cold store. Passes run within the turns; chunks have 8 KiB.
+    ///
+    /// # Errors
+    ///
+    /// As [`SimStore::open`].
+    pub fn open_with_cold(
+        disk: &SimDisk,
+        settings: &SimSettings,
+        clock: &Arc<ManualClock>,
+        seed: u64,
+        cold: Arc<dyn ColdStore>,
+    ) -> Result<Self, OpenError> {
+        let setup =
+            ColdSetup { store: cold, cache_bytes: SIM_CACHE_BYTES, chunk_size: 2 * BLOCK_SIZE as u32, inline: true };
+        Self::open_with(disk, settings, clock, seed, Some(setup))
+    }
+
+    fn open_with(
+        disk: &SimDisk,
+        settings: &SimSettings,
+        clock: &Arc<ManualClock>,
+        seed: u64,
+        cold: Option<ColdSetup>,
+    ) -> Result<Self, OpenError> {
         let options = settings.options();
         options.check()?;
         let environment = Environment {
@@ -157,6 +195,7 @@ impl SimStore {
             offload: Arc::new(Offload::inline()),
             file_maker: Arc::new(Offload::inline()),
             base: PathBuf::new(),
+            cold,
             pages: PagePool::new(options.page_budget_bytes, options.page_budget_bytes / 2),
         };
         disk.set_phase(Some(StepKind::Recovery.name()));

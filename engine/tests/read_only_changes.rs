@@ -63,6 +63,7 @@ fn a_reader_behind_a_trim_lags() {
     append(&file, 600, 0);
     let reader = Redex::open_read_only(dir.path()).unwrap();
     let followed = reader.open_file("log").unwrap();
+    followed.wait_published(599).wait().unwrap();
     let mut tail = followed.tail(0);
     assert_eq!(tail.next_wait().unwrap().unwrap().seq, 0);
     let mut next = 1;
@@ -157,7 +158,8 @@ fn a_reader_of_a_deleted_channel_comes_to_its_end() {
     append(&redex.open_file("log", config()).unwrap(), 300, 0);
     let reader = Redex::open_read_only(dir.path()).unwrap();
     let followed = reader.open_file("log").unwrap();
-    let mut tail = followed.subscribe_from(followed.next_seq()).wait().unwrap();
+    followed.wait_published(299).wait().unwrap();
+    let mut tail = followed.subscribe_from(300).wait().unwrap();
     redex.delete_channel("log").wait().unwrap();
     assert!(tail.next_wait().is_none());
     assert!(matches!(tail.ended(), Some(TailEnd::Closed)), "{:?}", tail.ended());
@@ -184,11 +186,13 @@ fn a_batch_is_shown_whole() {
     let files = ["a", "b"].map(|name| redex.open_file(name, config()).unwrap());
     files.iter().for_each(|file| append(file, 1, 0));
     let reader = Redex::open_read_only(dir.path()).unwrap();
-    let followed = ["a", "b"].map(|name| loop {
-        if let Ok(file) = reader.open_file(name) {
-            break file;
+    let followed = ["a", "b"].map(|name| {
+        loop {
+            if let Ok(file) = reader.open_file(name) {
+                break file;
+            }
+            std::thread::yield_now();
         }
-        std::thread::yield_now();
     });
     for round in 1..100 {
         let mut batch = redex.batch();

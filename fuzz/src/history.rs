@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use redex::sim::{ManualClock, SimCommit, SimDisk, SimSettings, StepKind};
 
+use crate::cold::Cold;
 use crate::damage::{self, Verdict};
 use crate::dice::Dice;
 use crate::failure::Failure;
@@ -107,6 +108,8 @@ pub struct World {
     pub faults: bool,
     /// Whether the disk may have lost or misdirected a write of the present life.
     pub is_struck: bool,
+    /// Where old segments go, in the histories that have such a place.
+    pub cold: Option<Cold>,
     /// Chance for power cuts in steps that are rare, in the histories that aim at them.
     pub aim: Option<Dice>,
     /// Steps of the disk in the last life: where the next power cut may fall.
@@ -135,7 +138,7 @@ impl World {
         let clock = Arc::new(ManualClock::default());
         clock.set_wall_us(1_700_000_000_000_000);
         Self {
-            disk,
+            disk: disk.clone(),
             clock,
             dice,
             settings,
@@ -145,6 +148,7 @@ impl World {
             end: End::Closed,
             faults: mode == Mode::Faults,
             is_struck: false,
+            cold: (seed % 4 == 2 && mode != Mode::Damage).then(|| Cold::new(seed, &disk)),
             aim: (seed % 8 == 6).then(|| Dice::new(!seed)),
             steps: 150,
             tally: Tally { histories: 1, ..Tally::default() },

@@ -6,6 +6,7 @@
 
 pub mod args;
 pub mod check;
+pub mod cold;
 pub mod damage;
 pub mod dice;
 pub mod failure;

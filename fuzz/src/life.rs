@@ -26,6 +26,10 @@ const RARE: [StepKind; 10] = [
     StepKind::Seal,
 ];
 
+/// The same of segments that go.
+const RARE_COLD: [StepKind; 4] =
+    [StepKind::ColdUpload, StepKind::ColdManifest, StepKind::SegmentUnlink, StepKind::ColdDelete];
+
 /// Lives one life.
 ///
 /// # Errors
@@ -50,7 +54,8 @@ pub fn live(world: &mut World) -> Result<(), String> {
     }
     if let Some(aim) = &mut world.aim {
         world.disk.power_off_after(None);
-        let (kind, nth) = (aim.pick(&RARE), aim.within(1..4));
+        let kind = if world.cold.is_some() && aim.one_in(2) { aim.pick(&RARE_COLD) } else { aim.pick(&RARE) };
+        let nth = aim.within(1..4);
         world.disk.power_off_at(kind, nth);
     }
     faults::begin(world);
@@ -90,10 +95,17 @@ pub fn finish(world: &mut World) -> Result<(), String> {
 /// What is not as it must be.
 pub fn open(world: &mut World) -> Result<Option<(SimStore, Vec<RedexFile>)>, String> {
     let seed = world.dice.bits();
-    match SimStore::open(&world.disk, &world.settings, &world.clock, seed) {
+    let opened = match &world.cold {
+        None => SimStore::open(&world.disk, &world.settings, &world.clock, seed),
+        Some(cold) => cold.open(&world.disk, &world.settings, &world.clock, seed),
+    };
+    match opened {
         Ok(store) => {
             // A power cut that was meant for the recovery and came too late.
             world.disk.power_off_after(None);
+            if let Some(cold) = &world.cold {
+                cold.check(&world.disk, world.faults)?;
+            }
             let files = check::reopened(world, &store)?;
             world.commits.clear();
             Ok(Some((store, files)))

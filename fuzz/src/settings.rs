@@ -10,7 +10,7 @@ use crate::dice::Dice;
 /// Settings of the store: small, so that everything happens often.
 #[must_use]
 pub fn store(dice: &mut Dice) -> SimSettings {
-    SimSettings {
+    let mut settings = SimSettings {
         shards: if dice.percent(75) { 1 } else { dice.within(2..4) as usize },
         journal_segment_bytes: dice.pick(&[64 << 10, 64 << 10, 128 << 10, 256 << 10]),
         checkpoint_bytes: dice.pick(&[64 << 10, 64 << 10, 128 << 10, 512 << 10]),
@@ -18,6 +18,7 @@ pub fn store(dice: &mut Dice) -> SimSettings {
             files_max: dice.pick(&[2, 3, 5, 16]),
             dead_entries_max: dice.pick(&[0, 2, 8, 1024]),
             moved_per_file: dice.pick(&[1, 3, 512]),
+            flushed_beside: 64,
         },
         page_budget_bytes: dice.pick(&[16 << 20, 1 << 20, 32 << 20, 32 << 20]),
         extent_bytes: dice.pick(&[4 << 10, 8 << 10, 16 << 10, 64 << 10]),
@@ -25,7 +26,12 @@ pub fn store(dice: &mut Dice) -> SimSettings {
         write_behind: Duration::from_micros(dice.pick(&[100, 1000, 10_000])),
         idle_witness: Duration::from_micros(dice.pick(&[500, 2000])),
         unflushed_bytes_max: dice.pick(&[32 << 10, 256 << 10, 1 << 20]),
+    };
+    // Either way of flushing comes up, without a throw of its own: the seeds stay what they are.
+    if settings.checkpoint_limits.files_max <= 3 {
+        settings.checkpoint_limits.flushed_beside = 2;
     }
+    settings
 }
 
 /// Most channels of a history: a few, so that much happens to each; at times more than a checkpoint touches.

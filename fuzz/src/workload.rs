@@ -279,6 +279,10 @@ impl<'w> Run<'w> {
         }
         let name = format!("c/{}", self.files.len());
         let config = settings::channel(self.dice());
+        let config = match &mut self.world.cold {
+            Some(cold) => cold.policy(config),
+            None => config,
+        };
         match self.store.redex().open_file(&*name, config.clone()) {
             Ok(file) => {
                 self.world.channels.push(crate::model::Channel::new(name, config));

@@ -189,12 +189,28 @@ fn explanation(workload: Workload) -> (&'static str, &'static str) {
         ),
         Workload::Warm => (
             "Reading older events",
-            "A scan of sealed segments on one core: from the disk (<b>cold</b>), from the page cache with every checksum checked              (<b>first</b>), and once more (<b>second</b>); latency is that of a chunk of about a megabyte. Then single events by              sequence, from memory, from the segment being written and from a sealed one, and the first event at or after a time.",
+            "A scan of sealed segments on one core: from the disk (<b>cold</b>), from the page cache with every checksum checked \
+             (<b>first</b>), and once more (<b>second</b>); latency is that of a chunk of about a megabyte. Then single events by \
+             sequence, from memory, from the segment being written and from a sealed one, and the first event at or after a time.",
         ),
         Workload::PageCache => (
             "Writing past the page cache",
             "1 GiB is appended and synced; pages of the store's files that the kernel keeps are counted before and after each part. The \
              machine's own count is moved by anything else that runs.",
+        ),
+        Workload::Retention => (
+            "A log that stays small",
+            "Twenty times a channel's limit of bytes is appended; what its files take is looked at all the while. The note says how much that \
+             was at the most.",
+        ),
+        Workload::Many => (
+            "A hundred thousand channels",
+            "1000 durable appends in flight from one thread, to one channel and spread over 100,000, while the journal holds the load; then \
+             laps of a journal of 1 GiB, each with all the blocks that leave it.",
+        ),
+        Workload::Million => (
+            "A million channels",
+            "A store with a million channels is opened by a fresh process; then channels are opened. Latency is the time of the opening.",
         ),
         Workload::Tasks => (
             "Many writers",
@@ -219,7 +235,7 @@ impl Measure {
     fn of(workload: Workload) -> Self {
         match workload {
             Workload::Durable => Self::Share,
-            Workload::Tail | Workload::Reopen => Self::Median,
+            Workload::Tail | Workload::Reopen | Workload::Million => Self::Median,
             _ => Self::Rate,
         }
     }

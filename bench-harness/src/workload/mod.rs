@@ -3,9 +3,12 @@
 mod channels;
 mod closed_loop;
 mod durable;
+mod many;
+pub(crate) mod million;
 mod nondurable;
 mod page_cache;
 mod reopen;
+mod retention;
 mod scan;
 pub(crate) mod second_process;
 mod tail;
@@ -45,6 +48,12 @@ pub(crate) enum Workload {
     /// Whether the page cache moves while 1 GiB is written; only when asked for
     #[value(name = "pagecache")]
     PageCache,
+    /// What a limit of bytes leaves on disk while twenty times as much is written; only when asked for
+    Retention,
+    /// 100,000 channels beside one, then laps of the journal; only when asked for
+    Many,
+    /// Opening a store with a million channels; only when asked for
+    Million,
 }
 
 impl Workload {
@@ -62,7 +71,7 @@ impl Workload {
 
     /// All, in the order in which they run.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        Self::DEFAULT.into_iter().chain([Self::Warm, Self::PageCache])
+        Self::DEFAULT.into_iter().chain([Self::Warm, Self::PageCache, Self::Retention, Self::Many, Self::Million])
     }
 
     /// The fixed name.
@@ -78,6 +87,9 @@ impl Workload {
             Self::Tasks => "tasks",
             Self::SecondProcess => "second-process",
             Self::PageCache => "pagecache",
+            Self::Retention => "retention",
+            Self::Many => "many",
+            Self::Million => "million",
         }
     }
 
@@ -85,9 +97,9 @@ impl Workload {
     pub(crate) fn row_wish(self) -> Duration {
         Duration::from_millis(match self {
             Self::Durable | Self::Channels => 1600,
-            Self::Nondurable | Self::Scan | Self::Reopen => 800,
+            Self::Nondurable | Self::Scan | Self::Reopen | Self::Many | Self::Million => 800,
             Self::Warm => 400,
-            Self::Tail | Self::Tasks | Self::SecondProcess | Self::PageCache => 1500,
+            Self::Tail | Self::Tasks | Self::SecondProcess | Self::PageCache | Self::Retention => 1500,
         })
     }
 
@@ -98,8 +110,10 @@ impl Workload {
             Self::Nondurable => nondurable::ROW_COUNT,
             Self::Tail | Self::Channels | Self::Tasks => 2,
             Self::SecondProcess => second_process::ROW_COUNT,
-            Self::Scan | Self::PageCache => 1,
+            Self::Scan | Self::PageCache | Self::Retention => 1,
             Self::Warm => warm::ROW_COUNT,
+            Self::Many => many::ROW_COUNT,
+            Self::Million => million::ROW_COUNT,
             Self::Reopen => reopen::ROW_COUNT,
         }
     }
@@ -117,6 +131,9 @@ impl Workload {
             Self::Tasks => tasks::run(session),
             Self::SecondProcess => second_process::run(session),
             Self::PageCache => page_cache::run(session),
+            Self::Retention => retention::run(session),
+            Self::Many => many::run(session),
+            Self::Million => million::run(session),
         }
     }
 }

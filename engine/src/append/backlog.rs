@@ -134,6 +134,14 @@ impl Backlog {
         self.waiting.load(Ordering::Acquire) == 0
     }
 
+    /// Appends that wait, and their bytes.
+    pub fn size(&self) -> (u64, u64) {
+        if self.is_empty() {
+            return (0, 0);
+        }
+        (self.waiting.load(Ordering::Relaxed) as u64, self.queue().bytes as u64)
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().expect("no panic while the lock is held")
     }

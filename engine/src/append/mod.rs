@@ -21,7 +21,7 @@ use crate::tail::waiters::Registration;
 use crate::tail::{PAGE_EVENTS_MAX, Refusal, Reserved};
 
 use self::backlog::{Denied, Refused, Ticket, Waiting, line_up, relieve};
-use self::wait::{block_on, poll_durable};
+use self::wait::{Awaited, block_on, poll_durable, was_cut_off};
 
 /// Payload bytes a batch may have.
 pub const BATCH_SIZE_MAX: usize = 64 << 20;
@@ -175,7 +175,8 @@ impl<'f> Append<'f> {
                     let (first, end) = (*first, *end);
                     if self.channel.tail.published() < end {
                         self.channel.tail.wait_published(registration, cx.waker());
-                        if self.channel.tail.published() < end {
+                        let is_cut = was_cut_off(self.channel, end, Awaited::Appended);
+                        if self.channel.tail.published() < end && !is_cut {
                             return Poll::Pending;
                         }
                     }
@@ -183,7 +184,7 @@ impl<'f> Append<'f> {
                 }
                 State::Waiting(first, below, registration) => {
                     let (first, below) = (*first, *below);
-                    return poll_durable(self.channel, below, registration, cx).map(|result| {
+                    return poll_durable(self.channel, below, Awaited::Appended, registration, cx).map(|result| {
                         result.map_err(|_| why_closed(self.channel))?;
                         Ok(first)
                     });
@@ -216,7 +217,7 @@ impl<'f> Append<'f> {
             return Ok(seq);
         }
         if let State::Waiting(first, below, _) = self.state {
-            wait::wait_durable(self.channel, below).map_err(|_| why_closed(self.channel))?;
+            wait::wait_durable(self.channel, below, Awaited::Appended).map_err(|_| why_closed(self.channel))?;
             return Ok(first);
         }
         block_on(FULL_RETRY, |cx| self.poll_first(cx))

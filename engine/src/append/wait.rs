@@ -33,10 +33,26 @@ fn durable_now(channel: &Channel, below: Seq) -> Option<Result<(), Gone>> {
         .then(|| if channel.durable() >= below { Ok(()) } else { Err(Gone) })
 }
 
-/// Polls until events below `below` are durable.
+/// Whether the events that somebody waits for are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    /// They were appended before.
+    Appended,
+    /// Somebody may append them.
+    Coming,
+}
+
+/// Whether events that were there have been cut off since. They were durable then, and the marks have gone back. Once others
+/// have their sequences, those are waited for.
+pub fn was_cut_off(channel: &Channel, below: Seq, awaited: Awaited) -> bool {
+    awaited == Awaited::Appended && channel.tail.resets() > 0 && channel.tail.reserved_end() < below
+}
+
+/// Polls until events below `below` are durable, or were and are gone.
 pub fn poll_durable(
     channel: &Channel,
     below: Seq,
+    awaited: Awaited,
     registration: &mut Registration,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Gone>> {
@@ -44,6 +60,9 @@ pub fn poll_durable(
         return Poll::Ready(result);
     }
     registration.register(&channel.durable_waiters, below.0 - 1, cx.waker());
+    if was_cut_off(channel, below, awaited) {
+        return Poll::Ready(Ok(()));
+    }
     channel.want_durable(below);
     channel.ring();
     match durable_now(channel, below) {
@@ -52,10 +71,13 @@ pub fn poll_durable(
     }
 }
 
-/// Waits on this thread until events below `below` are durable.
-pub fn wait_durable(channel: &Channel, below: Seq) -> Result<(), Gone> {
+/// Waits on this thread until events below `below` are durable, or were and are gone.
+pub fn wait_durable(channel: &Channel, below: Seq, awaited: Awaited) -> Result<(), Gone> {
     if let Some(result) = durable_now(channel, below) {
         return result;
+    }
+    if was_cut_off(channel, below, awaited) {
+        return Ok(());
     }
     channel.want_durable(below);
     channel.ring();
@@ -63,7 +85,7 @@ pub fn wait_durable(channel: &Channel, below: Seq) -> Result<(), Gone> {
         return result;
     }
     let mut registration = Registration::default();
-    block_on(Duration::MAX, |cx| poll_durable(channel, below, &mut registration, cx))
+    block_on(Duration::MAX, |cx| poll_durable(channel, below, awaited, &mut registration, cx))
 }
 
 /// Spins for a while, if no other thread of the process does.

@@ -42,11 +42,12 @@ variants!(
     APPEND, append_name, AppendError:
     TooLarge BatchTooLarge OtherSeq NotInline Full NoSpace Closed Poisoned
 );
-variants!(READ, read_name, ReadError: BadRange BadTimeRange Index Record Payload Io Trimmed CutOff Missing);
+variants!(READ, read_name, ReadError: BadRange BadTimeRange Index Record Payload Io Cold Trimmed CutOff Missing);
 variants!(
     CHANGE, change_name, ChangeError:
     NotFound OutOfRange Apart BatchTooLarge Append Read OpenFile Closed Poisoned
 );
+variants!(COLD, cold_name, ColdError: Failed NoColdStore InMemory);
 variants!(SUBSCRIBE, subscribe_name, SubscribeError: LostEvents UnknownEpoch);
 variants!(SYNC, sync_name, SyncError: Poisoned Closed);
 variants!(CLOSE, close_name, CloseError: Poisoned NoSpace Store);
@@ -267,6 +268,17 @@ fn read_samples() -> Vec<Sample> {
         ),
         at(ReadError::Trimmed { channel: channel(), from, to }, "orders/eu", "read on from 20"),
         at(ReadError::CutOff { channel: channel(), from, to }, "orders/eu", "read on from 10"),
+        at(
+            ReadError::Cold {
+                channel: channel(),
+                file: file(),
+                object: "uuid/7/0-1.seg".to_owned(),
+                offset,
+                source: Arc::new(eio()),
+            },
+            "channels/07/0.idx is in the cold store, and object uuid/7/0-1.seg there cannot be read at byte 4096",
+            "read again",
+        ),
         at(ReadError::Missing { channel: channel(), file: file(), offset, from, to }, "0.idx ends at", "from a copy"),
     ]
 }
@@ -294,7 +306,15 @@ fn other_samples() -> Vec<Sample> {
     let lost = SubscribeError::LostEvents { channel: channel(), from: 3, to: 5 };
     let unknown = SubscribeError::UnknownEpoch { channel: channel(), epoch: 9, present: 2 };
     let store = CloseError::Store { path: "data/STORE".into(), source: Arc::new(eio()) };
+    let failed = ColdError::Failed {
+        channel: "orders/eu".to_owned(),
+        what: "bring old segments to the cold store",
+        source: Arc::new(eio()),
+    };
     vec![
+        sample(cold_name, failed, "orders/eu", "tried again"),
+        sample(cold_name, ColdError::NoColdStore, "cold store", "open it with one"),
+        sample(cold_name, ColdError::InMemory { channel: channel() }, "orders/eu", "with_persistent"),
         sample(subscribe_name, lost, "orders/eu", "go on at 3"),
         sample(subscribe_name, unknown, "orders/eu", "subscribe from a sequence"),
         sample(sync_name, SyncError::Poisoned(poisoned()), "journal/000/7.wal", "open it again"),
@@ -342,9 +362,11 @@ fn every_error_says_where_and_what_to_do_and_nothing_twice() {
             assert!(!text.contains(gone), "{variant} names what there is not, {gone}: {text}");
         }
     }
-    let all =
-        [OPEN, OPEN_FILE, APPEND, READ, CHANGE, SUBSCRIBE, SYNC, CLOSE, NAME, SUPERBLOCK, JOURNAL, CHECKPOINT, META]
-            .concat();
+    let all = [
+        OPEN, OPEN_FILE, APPEND, READ, COLD, CHANGE, SUBSCRIBE, SYNC, CLOSE, NAME, SUPERBLOCK, JOURNAL, CHECKPOINT,
+        META,
+    ]
+    .concat();
     let sampled: BTreeSet<&str> = samples.iter().map(|sample| sample.variant).collect();
     assert_eq!(all.into_iter().collect::<BTreeSet<_>>(), sampled);
 }

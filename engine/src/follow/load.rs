@@ -74,7 +74,7 @@ impl<'a> Place<'a> {
     pub fn load(&self) -> Result<Loaded, Trouble> {
         if self.root.segment == SegmentNo(0) {
             // It was made, and never opened whole.
-            return Ok(Loaded { epoch: Epoch(0), known: Known::new(), files: Vec::new(), cursor: None });
+            return Ok(Loaded { epoch: Epoch(0), known: Known::default(), files: Vec::new(), cursor: None });
         }
         if let Some(clean) = &self.root.clean {
             let checkpoint = read_clean_end(&**self.disk, self.uuid, self.shard, clean)?;
@@ -132,7 +132,7 @@ impl<'a> Place<'a> {
     }
 
     fn load_known(&self, checkpoint: &CheckpointEntry) -> Result<Known, Trouble> {
-        let mut known = Known::new();
+        let mut known = Known::default();
         for number in &checkpoint.files {
             known.extend(self.load_file(*number)?);
         }

@@ -79,7 +79,12 @@ pub type Tails = HashMap<ChannelId, Unfinished>;
 impl View {
     /// A shard of which nothing is known yet.
     pub fn new(shard: ShardId, ground: Ground) -> Self {
-        Self { handle: ShardHandle::new(shard, Known::new()), ground, inner: Mutex::default(), shown: Mutex::default() }
+        Self {
+            handle: ShardHandle::new(shard, Known::default()),
+            ground,
+            inner: Mutex::default(),
+            shown: Mutex::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -355,7 +360,7 @@ impl View {
                 shard: self.handle.clone(),
                 slot,
                 id,
-                on_disk: on_disk(disk.clone(), name, state, &tail),
+                on_disk: on_disk(disk.clone(), name, state, &tail.records, &tail.bytes.into()),
                 offload: self.ground.offload.clone(),
                 overlay: Some(overlay.clone()),
             };
@@ -511,7 +516,13 @@ impl Inner {
     ) -> Result<(), OpenError> {
         let Some(channel) = self.open.get(&id) else { return Ok(()) };
         let persistence = channel.persistence().expect("a followed channel has a store");
-        persistence.on_disk.replace(on_disk(disk.clone(), &channel.name, state, tail));
+        persistence.on_disk.replace(on_disk(
+            disk.clone(),
+            &channel.name,
+            state,
+            &tail.records,
+            &tail.bytes.clone().into(),
+        ));
         Ok(())
     }
 
@@ -554,7 +565,13 @@ impl Inner {
         channel.move_head(news.head.min(news.end));
         let persistence = channel.persistence().expect("a followed channel has a store");
         // Below the old news and up to the new ones the state has everything: so no event is ever in neither place.
-        persistence.on_disk.replace(on_disk(disk.clone(), &channel.name, state, tail));
+        persistence.on_disk.replace(on_disk(
+            disk.clone(),
+            &channel.name,
+            state,
+            &tail.records,
+            &tail.bytes.clone().into(),
+        ));
         let mut old = overlay.news();
         *old = news;
         lay_bounds(channel, &old);

@@ -138,6 +138,10 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn mapping_budget(&self) -> Option<&Arc<budget::Budget>> {
         None
     }
+    /// How many of the files that [`Disk::open_segment`] gave have a descriptor now; 0 where that is not bounded.
+    fn open_segment_files(&self) -> usize {
+        0
+    }
 }
 
 /// An open file. Closed when the last `Arc` goes.

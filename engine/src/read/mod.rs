@@ -372,6 +372,8 @@ pub fn after_damage(error: &ReadError, at: Seq) -> Option<Seq> {
         ReadError::Missing { to, .. } => Some(Seq((*to).max(at.0 + 1))),
         ReadError::Trimmed { to, .. } => Some(Seq(*to)),
         ReadError::CutOff { from, .. } => Some(Seq(*from)),
-        ReadError::Io { .. } | ReadError::BadRange { .. } | ReadError::BadTimeRange { .. } => None,
+        ReadError::Io { .. } | ReadError::Cold { .. } | ReadError::BadRange { .. } | ReadError::BadTimeRange { .. } => {
+            None
+        }
     }
 }

@@ -12,7 +12,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 
-type Job = Box<dyn FnOnce() + Send>;
+/// Something to run once, on some thread.
+pub type Job = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 struct Jobs {
@@ -80,6 +81,15 @@ impl Offload {
 
     /// Runs `job` elsewhere; if no thread can be had, here. If it panics, so does who polls its result, and nobody else.
     pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Offloaded<T> {
+        let (job, offloaded) = Self::job(job);
+        if let Some(job) = self.hand_over(job) {
+            job();
+        }
+        offloaded
+    }
+
+    /// A job for any thread, and its result.
+    pub fn job<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> (Job, Offloaded<T>) {
         let slot = Arc::new(Mutex::new(SlotState { result: None, waker: None }));
         let theirs = slot.clone();
         let job: Job = Box::new(move || {
@@ -91,10 +101,7 @@ impl Offload {
                 waker.wake();
             }
         });
-        if let Some(job) = self.hand_over(job) {
-            job();
-        }
-        Offloaded { slot }
+        (job, Offloaded { slot })
     }
 
     /// Gives the job to a thread, or back.

@@ -308,6 +308,7 @@ fn finding(error: ReadError, from: Seq, to: Seq) -> Finding {
         ReadError::Index { file, offset, .. }
         | ReadError::Payload { file, offset, .. }
         | ReadError::Io { file, offset, .. }
+        | ReadError::Cold { file, offset, .. }
         | ReadError::Missing { file, offset, .. } => (file.clone(), *offset),
         ReadError::Record { .. }
         | ReadError::BadRange { .. }

@@ -7,9 +7,13 @@
 //! Promises: every block and every payload is checked before it is shown; damage names the file, the place and the
 //! events. The shard's thread tells what is on disk; nothing here writes.
 
+pub mod sizes;
+
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use bytes::Bytes;
 
 use super::block::{BlockPlace, RECORDS_PER_BLOCK, decode_block};
 use super::chunk::{DatBytes, EventChunk};
@@ -18,6 +22,10 @@ use super::path::{dat_path, idx_path};
 use super::record::{IndexRecord, RecordPlace};
 use super::warm::WarmPlace;
 use crate::channel_name::ChannelName;
+use crate::cold::channel::ColdChannel;
+use crate::cold::failure::ColdFailure;
+use crate::cold::manifest::has_manifest;
+use crate::cold::object::Part;
 use crate::error::ReadError;
 use crate::ids::{ChannelId, Seq};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode};
@@ -33,6 +41,8 @@ struct SegmentRef {
     first: Seq,
     /// End of its events, once no more come.
     end: Option<Seq>,
+    /// Bytes of its dat, once no more come.
+    dat_size: Option<u32>,
     idx: Option<Arc<dyn File>>,
     dat: Option<Arc<dyn File>>,
     /// Where it is mapped, once it is sealed and was read.
@@ -61,7 +71,7 @@ pub struct SegmentFiles {
 impl SegmentRef {
     /// One whose files nobody has opened.
     fn new(first: Seq, end: Option<Seq>) -> Self {
-        Self { first, end, idx: None, dat: None, warm: None, footer: None, first_time_us: None }
+        Self { first, end, dat_size: None, idx: None, dat: None, warm: None, footer: None, first_time_us: None }
     }
 }
 
@@ -71,13 +81,17 @@ struct Stub {
     base: Seq,
     records: VecDeque<IndexRecord>,
     dat_offset: u32,
-    dat: Arc<Vec<u8>>,
+    dat: Bytes,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     segments: Vec<SegmentRef>,
     stub: Stub,
+    /// Records below are in index blocks.
+    idx_done: Seq,
+    /// Bytes of the active segment's dat that were written, whole blocks.
+    dat_done: u32,
 }
 
 /// A channel's segments, shared by its shard and its readers.
@@ -86,6 +100,8 @@ pub struct OnDisk {
     disk: Arc<dyn Disk>,
     channel: ChannelId,
     name: ChannelName,
+    /// What lies in the cold store, if the store has one.
+    cold: OnceLock<Arc<ColdChannel>>,
     inner: Mutex<Inner>,
 }
 
@@ -98,7 +114,7 @@ struct Plan {
     dat: Option<Arc<dyn File>>,
     records: Vec<IndexRecord>,
     to: Seq,
-    dat_tail: (u32, Arc<Vec<u8>>),
+    dat_tail: (u32, Bytes),
 }
 
 impl OnDisk {
@@ -111,16 +127,36 @@ impl OnDisk {
         segments: &[(Seq, Option<Seq>)],
         base: Seq,
         records: &[IndexRecord],
-        dat_tail: (u32, Vec<u8>),
+        dat_tail: (u32, Bytes),
     ) -> Self {
         let segments = segments.iter().map(|(first, end)| SegmentRef::new(*first, *end)).collect();
-        let stub = Stub {
-            base,
-            records: records.iter().copied().collect(),
-            dat_offset: dat_tail.0,
-            dat: Arc::new(dat_tail.1),
-        };
-        Self { disk, channel, name, inner: Mutex::new(Inner { segments, stub }) }
+        let dat_tail_offset = dat_tail.0;
+        let stub = Stub { base, records: records.iter().copied().collect(), dat_offset: dat_tail.0, dat: dat_tail.1 };
+        let inner = Inner { segments, stub, idx_done: base, dat_done: dat_tail_offset };
+        Self { disk, channel, name, cold: OnceLock::new(), inner: Mutex::new(inner) }
+    }
+
+    /// Sealed segments may lie in the cold store only. Said once, before anything is read.
+    pub fn set_cold(&self, cold: Arc<ColdChannel>) {
+        assert!(self.cold.set(cold).is_ok(), "a channel has one cold half");
+    }
+
+    /// What lies in the cold store.
+    pub fn cold(&self) -> Option<&Arc<ColdChannel>> {
+        self.cold.get()
+    }
+
+    /// The sealed segments: first sequence and end of each, in order.
+    pub fn sealed(&self) -> Vec<(Seq, Seq)> {
+        self.lock().segments.iter().filter_map(|segment| Some((segment.first, segment.end?))).collect()
+    }
+
+    /// The local pair of a sealed segment is about to go: readers open its files anew.
+    pub fn forget_files(&self, first: Seq) {
+        let mut inner = self.lock();
+        for segment in inner.segments.iter_mut().filter(|segment| segment.first == first) {
+            *segment = SegmentRef { dat_size: segment.dat_size, ..SegmentRef::new(segment.first, segment.end) };
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -137,6 +173,7 @@ impl OnDisk {
         let mut inner = self.lock();
         assert!(inner.segments.last().is_none_or(|last| last.first < first), "segments come in order");
         inner.segments.push(SegmentRef::new(first, None));
+        inner.dat_done = 0;
     }
 
     /// No more events come to the segment that began with `first`.
@@ -162,12 +199,14 @@ impl OnDisk {
         });
         inner.segments.push(SegmentRef::new(end, None));
         inner.stub = Stub { base: end, ..Stub::default() };
+        inner.idx_done = end;
+        inner.dat_done = 0;
     }
 
     /// Events from `end` on are not to be looked for here; those below stay where they are.
     pub fn end_at(&self, end: Seq) {
         let mut inner = self.lock();
-        let Inner { segments, stub } = &mut *inner;
+        let Inner { segments, stub, .. } = &mut *inner;
         let last = segments.last().map(|segment| segment.first);
         segments.retain_mut(|segment| {
             segment.end = segment.end.map(|before| before.min(end));
@@ -210,6 +249,7 @@ impl OnDisk {
     /// Records below `seq` are on disk now.
     pub fn trim_stub(&self, seq: Seq) {
         let mut inner = self.lock();
+        inner.idx_done = inner.idx_done.max(seq);
         let stub = &mut inner.stub;
         let gone = usize::try_from(seq.0.saturating_sub(stub.base.0))
             .map_or(stub.records.len(), |n| n.min(stub.records.len()));
@@ -238,7 +278,7 @@ impl OnDisk {
 
     /// The block of dat that was unfinished at the reopen is on disk now.
     pub fn drop_dat_tail(&self) {
-        self.lock().stub.dat = Arc::default();
+        self.lock().stub.dat = Bytes::new();
     }
 
     /// Reads events of `from..to`, as many as one step takes; at least one.
@@ -293,7 +333,7 @@ impl OnDisk {
     /// Finds the segment and what of the records is in the stub.
     fn plan(&self, from: Seq, to: Seq) -> Result<Plan, ReadError> {
         let mut inner = self.lock();
-        let Inner { segments, stub } = &mut *inner;
+        let Inner { segments, stub, .. } = &mut *inner;
         let index = segments.partition_point(|segment| segment.first <= from);
         let Some(index) = index.checked_sub(1) else { return Err(self.missing(from, to, from)) };
         let next_first = segments.get(index + 1).map(|segment| segment.first);
@@ -312,16 +352,18 @@ impl OnDisk {
             to = to.min(stub.base);
         }
         let is_last = next_first.is_none();
-        let dat_tail = if is_last { (stub.dat_offset, stub.dat.clone()) } else { (0, Arc::default()) };
+        let dat_tail = if is_last { (stub.dat_offset, stub.dat.clone()) } else { (0, Bytes::new()) };
         if records.is_empty() && segment.idx.is_none() {
-            segment.idx = Some(self.open(&idx_path(self.channel, segment.first))?);
+            let path = idx_path(self.channel, segment.first);
+            let opened = self.open(&path, segment, Part::Idx);
+            segment.idx = Some(opened.map_err(|error| self.io(&path, 0, error))?);
         }
         let on_disk = |record: &IndexRecord| matches!(record.place(), RecordPlace::Dat { .. });
         let needs_dat = records.is_empty() || records.iter().any(on_disk);
         let dat_path = dat_path(self.channel, segment.first);
         if needs_dat && segment.dat.is_none() {
             // A channel without a payload on disk has no dat file: then no record will ask for it.
-            segment.dat = match self.disk.open_segment(&dat_path, OpenMode::Read) {
+            segment.dat = match self.open(&dat_path, segment, Part::Dat) {
                 Ok(file) => Some(file),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(self.io(&dat_path, 0, error)),
@@ -380,7 +422,12 @@ impl OnDisk {
     /// Size of the dat file of a segment; 0 if it has none.
     pub fn dat_len(&self, first: Seq) -> Result<u64, ReadError> {
         let path = dat_path(self.channel, first);
-        let size = self.disk.open_segment(&path, OpenMode::Read).and_then(|file| file.size());
+        let opened = {
+            let inner = self.lock();
+            let Some(segment) = inner.segments.iter().find(|segment| segment.first == first) else { return Ok(0) };
+            self.open(&path, segment, Part::Dat)
+        };
+        let size = opened.and_then(|file| file.size());
         match size {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
             size => size.map_err(|error| self.io(&path, 0, error)),
@@ -394,7 +441,11 @@ impl OnDisk {
         let Some(segment) = segment else { return Err(self.missing(first, first, first)) };
         let idx = match &segment.idx {
             Some(idx) => idx.clone(),
-            None => segment.idx.insert(self.open(&idx_path(self.channel, first))?).clone(),
+            None => {
+                let path = idx_path(self.channel, first);
+                let opened = self.open(&path, segment, Part::Idx).map_err(|error| self.io(&path, 0, error))?;
+                segment.idx.insert(opened).clone()
+            }
         };
         let (is_sealed, footer) = (segment.end.is_some(), segment.footer.clone());
         Ok(SegmentFiles { first, is_sealed, idx, footer, first_time_us: segment.first_time_us })
@@ -436,12 +487,29 @@ impl OnDisk {
         }
     }
 
-    fn open(&self, path: &str) -> Result<Arc<dyn File>, ReadError> {
-        self.disk.open_segment(path, OpenMode::Read).map_err(|error| self.io(path, 0, error))
+    /// Opens a file of a segment, wherever it is. Under the lock, so the cold store is not asked here.
+    fn open(&self, path: &str, segment: &SegmentRef, part: Part) -> io::Result<Arc<dyn File>> {
+        if let Some(cold) = self.cold.get().filter(|_| segment.end.is_some()) {
+            return cold.open_file(&*self.disk, path, segment.first, part);
+        }
+        self.disk.open_segment(path, OpenMode::Read).map_err(|error| {
+            let is_cold = segment.end.is_some()
+                && error.kind() == io::ErrorKind::NotFound
+                && has_manifest(&*self.disk, self.channel);
+            if !is_cold {
+                return error;
+            }
+            let answer = io::Error::other("the store was opened without its cold store; open it with that");
+            ColdFailure::io("(unknown)", 0)(answer)
+        })
     }
 
     /// The error of a call that the system refused.
     pub fn io(&self, path: &str, offset: u64, error: io::Error) -> ReadError {
+        if let Some(ColdFailure { object, offset, source }) = ColdFailure::of(&error) {
+            let (object, offset, source) = (object.clone(), *offset, source.clone());
+            return ReadError::Cold { channel: self.name.clone(), file: path.to_owned(), object, offset, source };
+        }
         ReadError::Io { channel: self.name.clone(), file: path.to_owned(), offset, source: Arc::new(error) }
     }
 
@@ -654,7 +722,7 @@ mod tests {
         disk.write_file(&idx_path(CHANNEL, Seq(0)), &block).unwrap();
         disk.write_file(&dat_path(CHANNEL, Seq(0)), dat).unwrap();
         let (name, end) = (ChannelName::new("a").unwrap(), Seq(COUNT as u64));
-        OnDisk::new(Arc::new(disk), CHANNEL, name, &[(Seq(0), Some(end))], end, &[], tail)
+        OnDisk::new(Arc::new(disk), CHANNEL, name, &[(Seq(0), Some(end))], end, &[], (tail.0, tail.1.into()))
     }
 
     /// Reads everything as a stream of results does: each event is delivered or named once. Gives those that are named.

@@ -9,6 +9,8 @@
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::handle::Slot;
 use super::retention::RetentionState;
 use crate::channel::Channel;
@@ -207,7 +209,7 @@ pub struct Active {
     /// Whether there were commits since the last checkpoint looked.
     pub changed: bool,
     /// The unfinished block of dat of a reopened channel, as long as it is not on disk.
-    pub recovered_tail: Vec<u8>,
+    pub recovered_tail: Bytes,
     /// What its limits go by.
     pub retention: RetentionState,
     /// Events of a batch over several channels, which go into one commit: the first and the end.
@@ -248,7 +250,7 @@ impl Active {
             sealing: Sealing::No,
             segments: Vec::new(),
             changed: false,
-            recovered_tail: Vec::new(),
+            recovered_tail: Bytes::new(),
             retention: RetentionState::default(),
             group: None,
             last_time_us: 0,
@@ -271,6 +273,15 @@ impl Active {
             self.at_page = self.channel.tail.page(self.at.page_no);
         }
         self.at_page.clone()
+    }
+
+    /// Tells readers up to where dat was written.
+    pub fn tell_dat_done(&self) {
+        let (Some(page), Some(persistence)) = (self.channel.tail.page(self.dat_page), self.channel.persistence())
+        else {
+            return;
+        };
+        persistence.on_disk.set_dat_done(page.start().dat_start + self.dat_byte as u32);
     }
 
     /// Whether dat is open, and allocated up to the end of this page.

@@ -11,9 +11,11 @@
 //! entries of older files move along so that there are few files with few dead entries ([`super::checkpoint_files`],
 //! [`super::checkpoint_moves`]).
 
-use std::collections::HashMap;
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use super::Shard;
 use super::active::{Active, Position, Sealing};
@@ -22,11 +24,15 @@ use super::commit::{ControlEntry, Kind};
 use super::handle::Slot;
 use super::ops::Purpose;
 use super::stats::add;
+use crate::channel::Channel;
 use crate::error::Poisoned;
-use crate::ids::{ChannelId, CheckpointNo, Lsn, SegmentNo, Seq, ShardId};
+use crate::ids::{ByChannel, ChannelId, CheckpointNo, Lsn, SegmentNo, Seq, ShardId};
+use crate::io::located::located;
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, Durability, File, IoBuf, OpenMode, Operation};
 use crate::journal::format::commit_size_checkpoint;
+use crate::read::offload::Offloaded;
 use crate::segment::block::RECORDS_PER_BLOCK;
+use crate::segment::path::CHANNELS_DIR;
 use crate::store::checkpoint::{
     ChannelState, CheckpointEncoder, CheckpointError, SegmentState, Tail, TailRef, load_tail,
 };
@@ -39,6 +45,8 @@ const SLICE_BYTES: usize = 256 << 10;
 const BYTES_PER_CHANNEL: u64 = 256 << 10;
 /// Flushes in flight before a checkpoint.
 const FLUSHES: usize = 16;
+/// Files that one of those threads flushes before it looks for other work.
+const FLUSHED_AT_ONCE: usize = 8;
 
 /// Directory of a shard's checkpoint files.
 #[must_use]
@@ -75,7 +83,7 @@ pub struct Located {
 }
 
 /// The newest entries of a shard's channels. Shared with the door, which opens channels by them.
-pub type Known = HashMap<ChannelId, Located>;
+pub type Known = ByChannel<Located>;
 
 /// Loads what fills no block of a channel.
 pub fn load_located_tail(disk: &dyn Disk, shard: ShardId, located: &Located) -> Result<Tail, CheckpointError> {
@@ -103,6 +111,8 @@ struct Snapshot {
 /// A checkpoint under way.
 #[derive(Debug)]
 struct Run {
+    /// Of the steady clock.
+    begun_us: u64,
     number: CheckpointNo,
     lsn: Lsn,
     segment: SegmentNo,
@@ -115,6 +125,8 @@ struct Run {
     destaged: usize,
     to_flush: Vec<Arc<dyn File>>,
     flushes: usize,
+    /// Flushes beside the shard, each with its files.
+    beside: Vec<Offloaded<io::Result<()>>>,
     states: Vec<ChannelState>,
     /// Entries of older files on their way.
     moving: Option<Moving>,
@@ -147,6 +159,9 @@ pub struct Checkpoint {
     stage: Stage,
     /// Journal bytes at the last beginning.
     begun_at: u64,
+    /// Bytes of segments sealed since then that wait to go to the cold store: they go when a checkpoint covers them, and bulk
+    /// that goes around the journal would never bring one.
+    sealed_for_cold: u64,
     /// Where the journal ends with the entry of one that was begun when the shard had nothing more to commit.
     closing_end: Option<(SegmentNo, u64)>,
     /// Whether such a one is under way.
@@ -181,7 +196,7 @@ impl Shard {
         match std::mem::take(&mut self.checkpoint.stage) {
             Stage::Idle => Ok(self.begin_checkpoint()),
             Stage::Destaging(run) => self.step_destaging(run),
-            Stage::Flushing(run) => Ok(self.step_flushing(run)),
+            Stage::Flushing(run) => self.step_flushing(run),
             Stage::Moving(run) => self.step_moving(run),
             Stage::Writing(run) => self.step_writing(run),
             Stage::Ready(run) => self.step_ready(run),
@@ -194,7 +209,8 @@ impl Shard {
 
     fn begin_checkpoint(&mut self) -> bool {
         let bytes = self.journal.total() - self.checkpoint.begun_at;
-        let due = bytes >= self.journal_worth_a_checkpoint();
+        let sealed = self.checkpoint.sealed_for_cold;
+        let due = bytes >= self.journal_worth_a_checkpoint() || sealed >= self.options.checkpoint_bytes;
         let end = (self.journal.number(), self.journal.offset());
         let last = self.closing && self.nothing_left_to_commit() && !self.checkpoint.is_final(end);
         // A roll that waits for a segment holds a checkpoint up only once it is under way.
@@ -204,6 +220,7 @@ impl Shard {
         }
         self.checkpoint.closing_begun = last;
         self.checkpoint.begun_at = self.journal.total();
+        self.checkpoint.sealed_for_cold = 0;
         let lsn = self.commits.written;
         let changed = std::mem::take(&mut self.changed);
         let mut snapshots = Vec::with_capacity(changed.len());
@@ -219,6 +236,7 @@ impl Shard {
             self.queue_destage(slot);
         }
         let run = Run {
+            begun_us: self.now_us,
             number: self.checkpoint_files.next,
             lsn,
             segment: self.journal.segment_of(lsn),
@@ -228,6 +246,7 @@ impl Shard {
             destaged: 0,
             to_flush: Vec::new(),
             flushes: 0,
+            beside: Vec::new(),
             states: Vec::new(),
             moving: None,
             moved: Vec::new(),
@@ -264,7 +283,7 @@ impl Shard {
                 (start.segment_first, start.dat_start + byte as u32, page.published_bytes(floor..byte).to_vec())
             }
             // Nothing was appended since the channel was opened.
-            None => (active.segment.first, active.segment.dat_size.unwrap_or(0), active.recovered_tail.clone()),
+            None => (active.segment.first, active.segment.dat_size.unwrap_or(0), active.recovered_tail.to_vec()),
         };
         let in_block = (position.seq.0 - segment_first.0) as usize % RECORDS_PER_BLOCK;
         let records = self.records(active, Seq(position.seq.0 - in_block as u64), in_block);
@@ -307,8 +326,8 @@ impl Shard {
         Ok(true)
     }
 
-    fn step_flushing(&mut self, mut run: Box<Run>) -> bool {
-        let mut worked = false;
+    fn step_flushing(&mut self, mut run: Box<Run>) -> Result<bool, Poisoned> {
+        let mut worked = self.flush_beside(&mut run)?;
         while run.flushes < FLUSHES {
             let Some(file) = run.to_flush.pop() else { break };
             run.flushes += 1;
@@ -316,12 +335,41 @@ impl Shard {
             add(&self.handle.stats.checkpoint_flushes, 1);
             self.ops.submit(&mut *self.driver, Purpose::CheckpointFlush, Operation::Flush { file });
         }
-        let done = run.flushes == 0 && run.to_flush.is_empty();
+        let done = run.flushes == 0 && run.to_flush.is_empty() && run.beside.is_empty();
         if done {
             self.compose_states(&mut run);
         }
         self.checkpoint.stage = if done { Stage::Moving(run) } else { Stage::Flushing(run) };
-        worked || done
+        Ok(worked || done)
+    }
+
+    /// Has many files flushed by the threads that make files, and sees which of those flushes have ended. The ring has one kernel
+    /// worker for flushes: there each waits for the one before, and the file system commits its own journal for each. Flushes of several
+    /// threads share that.
+    fn flush_beside(&mut self, run: &mut Run) -> Result<bool, Poisoned> {
+        let mut worked = false;
+        let many = self.options.checkpoint_limits.flushed_beside.max(1);
+        while run.to_flush.len() >= many && run.beside.len() < FLUSHES {
+            let files = run.to_flush.split_off(run.to_flush.len().saturating_sub(FLUSHED_AT_ONCE));
+            add(&self.handle.stats.checkpoint_flushes, files.len() as u64);
+            let flush = move || files.iter().try_for_each(|file| file.flush().map_err(located(file.path())));
+            run.beside.push(self.file_maker.run(flush));
+            worked = true;
+        }
+        let mut failed = None;
+        let mut context = Context::from_waker(&self.errand_waker);
+        run.beside.retain_mut(|flush| match Pin::new(flush).poll(&mut context) {
+            Poll::Pending => true,
+            Poll::Ready(result) => {
+                worked = true;
+                failed = failed.take().or(result.err());
+                false
+            }
+        });
+        match failed {
+            Some(error) => Err(self.failure("segment flush", CHANNELS_DIR, error)),
+            None => Ok(worked),
+        }
     }
 
     /// A segment's file was flushed.
@@ -511,9 +559,10 @@ impl Shard {
         let Stage::Committing(run) = std::mem::take(&mut self.checkpoint.stage) else {
             unreachable!("the entry was being committed");
         };
-        let Run { number, lsn, states, moved, files_after, .. } = *run;
+        let covered = self.channels_of(&run);
+        let Run { begun_us, number, lsn, states, moved, files_after, offset, .. } = *run;
         let moved_count = moved.len() as u64;
-        let channels = states.len() + moved.len();
+        let changed = states.len();
         let states = states.into_iter().chain(moved.into_iter().map(|(state, _)| state));
         let dropped = self.checkpoint_files.take_in(&mut self.handle.known(), number, states);
         assert_eq!(self.checkpoint_files.files.len(), files_after.len(), "what the entry names is in use");
@@ -526,7 +575,23 @@ impl Shard {
         self.replay_from = lsn;
         add(&self.handle.stats.checkpoints, 1);
         add(&self.handle.stats.checkpoint_moves, moved_count);
-        tracing::debug!(shard = %self.handle.id, checkpoint = %number, lsn = %lsn, channels, "checkpoint");
+        let (shard, elapsed_us) = (self.handle.id, self.now_us.saturating_sub(begun_us));
+        let (files, bytes) = (files_after.len(), offset);
+        tracing::debug!(%shard, checkpoint = %number, %lsn, changed, moved = moved_count, files, bytes, elapsed_us, "checkpoint");
+        self.handle.cold_due(covered);
+    }
+
+    /// A segment was sealed that has so many bytes.
+    pub(super) fn sealed(&mut self, channel: &Channel, bytes: u64) {
+        if self.handle.cold.get().is_some() && channel.config.get().cold().is_set() {
+            self.checkpoint.sealed_for_cold += bytes;
+        }
+    }
+
+    /// The channels that had changed; nobody asks for them in a store without a cold store.
+    fn channels_of(&self, run: &Run) -> Vec<Arc<Channel>> {
+        let slots = run.snapshots.iter().filter(|_| self.handle.cold.get().is_some()).map(|snapshot| snapshot.slot);
+        slots.filter_map(|slot| Some(self.active[slot as usize].as_ref()?.channel.clone())).collect()
     }
 }
 

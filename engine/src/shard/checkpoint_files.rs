@@ -167,7 +167,8 @@ impl CheckpointFiles {
 mod tests {
     use super::*;
 
-    const LIMITS: CheckpointLimits = CheckpointLimits { files_max: 16, dead_entries_max: 1024, moved_per_file: 512 };
+    const LIMITS: CheckpointLimits =
+        CheckpointLimits { files_max: 16, dead_entries_max: 1024, moved_per_file: 512, flushed_beside: 64 };
 
     /// Checkpoints as a shard takes them, of channels that a rule names.
     struct Shard {
@@ -179,7 +180,7 @@ mod tests {
         fn new() -> Self {
             Self {
                 files: CheckpointFiles { files: Vec::new(), next: CheckpointNo(1), limits: LIMITS },
-                known: Known::new(),
+                known: Known::default(),
             }
         }
 

@@ -160,7 +160,8 @@ mod tests {
 
     const UUID: StoreUuid = StoreUuid([5; 16]);
     const SHARD: ShardId = ShardId(0);
-    const LIMITS: CheckpointLimits = CheckpointLimits { files_max: 1, dead_entries_max: 0, moved_per_file: 1 << 20 };
+    const LIMITS: CheckpointLimits =
+        CheckpointLimits { files_max: 1, dead_entries_max: 0, moved_per_file: 1 << 20, flushed_beside: 64 };
 
     fn tail(id: u64) -> Tail {
         let records = (0..id % 3).map(|n| IndexRecord::in_dat(n as u32, 1, id as u32, n));

@@ -11,6 +11,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
+use bytes::Bytes;
+
 use super::active::{Active, DestageTurn, FilePair, Sealing, Space};
 use super::handle::{ShardHandle, Slot};
 use super::ops::Purpose;
@@ -38,8 +40,9 @@ const WRITES_IN_FLIGHT: usize = 16;
 /// Segment writes begun, and channels looked at, in one turn at the most: commits wait meanwhile.
 const WRITES_A_TURN: usize = 8;
 const CHANNELS_A_TURN: usize = 64;
-/// Allocation ahead: at first, and the largest step.
+/// Allocation ahead: at first (an idx grows with the events, not with their bytes, and there are many small ones), and the largest step.
 const ALLOCATE_FIRST: u64 = 64 << 10;
+const ALLOCATE_FIRST_IDX: u64 = 16 << 10;
 const ALLOCATE_STEP_MAX: u64 = 64 << 20;
 
 impl Shard {
@@ -184,9 +187,10 @@ impl Shard {
         active.dat_busy = false;
         active.dat_byte = byte;
         active.segment.dat_dirty = true;
+        active.tell_dat_done();
         if !active.recovered_tail.is_empty() {
             // The block that was unfinished at the reopen is whole on disk now.
-            active.recovered_tail = Vec::new();
+            active.recovered_tail = Bytes::new();
             let persistence = active.channel.persistence().expect("a shard's channels are persistent");
             persistence.on_disk.drop_dat_tail();
         }
@@ -410,7 +414,7 @@ impl Shard {
                 add(&self.handle.stats.header_bytes, meta_bytes);
                 active.segment.idx = Some(idx);
                 active.segment.dat = Some(dat);
-                active.segment.idx_space.grow(ALLOCATE_FIRST, Vec::new());
+                active.segment.idx_space.grow(ALLOCATE_FIRST_IDX, Vec::new());
                 active.segment.dat_space.grow(ALLOCATE_FIRST, Vec::new());
                 Ok(())
             }
@@ -433,12 +437,13 @@ impl Wake for FilesReady {
 /// Opens the pair of a segment, and makes it if there is none.
 fn open_segment_files(disk: &dyn Disk, meta: &Meta, first: Seq) -> io::Result<FilePair> {
     let meta_bytes = make_segment_files(disk, meta, first, false)?;
-    let open = |path: String| {
+    let open = |path: String, space: u64| {
         let file = disk.open_segment(&path, OpenMode::Write).map_err(located(&path))?;
-        file.allocate(ALLOCATE_FIRST).map_err(located(&path))?;
+        file.allocate(space).map_err(located(&path))?;
         io::Result::Ok(file)
     };
-    let (idx, dat) = (open(idx_path(meta.id, first))?, open(dat_path(meta.id, first))?);
+    let idx = open(idx_path(meta.id, first), ALLOCATE_FIRST_IDX)?;
+    let dat = open(dat_path(meta.id, first), ALLOCATE_FIRST)?;
     Ok(FilePair { idx, dat, meta_bytes })
 }
 
@@ -507,7 +512,7 @@ fn allocate_ahead(file: &dyn File, space: &mut Space, end: u64, most: u64) -> io
     if end <= space.end {
         return Ok(());
     }
-    let step = space.end.clamp(ALLOCATE_FIRST, ALLOCATE_STEP_MAX);
+    let step = space.end.clamp(ALLOCATE_FIRST_IDX, ALLOCATE_STEP_MAX);
     let wanted = (space.end + step).min(most).max(end).next_multiple_of(BLOCK_SIZE as u64);
     file.allocate(wanted).map_err(located(file.path()))?;
     space.grow(wanted, file.seams(space.end..wanted));

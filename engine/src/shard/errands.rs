@@ -61,6 +61,9 @@ pub struct Errand {
     slot: Slot,
     kind: ErrandKind,
     stage: Stage,
+    /// Whether the channel was sent to disk since it is held up. Not told by `force_destage`, which bulk that was
+    /// committed before may have left.
+    pushed_out: bool,
     epoch: Epoch,
     request: Request,
 }
@@ -77,7 +80,7 @@ impl Errands {
 
     /// Lines one up.
     pub fn push(&mut self, slot: Slot, kind: ErrandKind, request: Request) {
-        self.0.push_back(Errand { slot, kind, stage: Stage::Pausing, epoch: Epoch(0), request });
+        self.0.push_back(Errand { slot, kind, stage: Stage::Pausing, pushed_out: false, epoch: Epoch(0), request });
     }
 
     /// Whether a note is on its way that a checkpoint must not overtake.
@@ -155,8 +158,10 @@ impl Shard {
             let channel = &active.channel;
             let to_commit = active.at.seq < channel.tail.published() || channel.durable() < channel.tail.published();
             let to_seal = errand.kind != ErrandKind::Delete && active.segment.first < channel.tail.published();
-            if to_commit || to_seal && !active.force_destage {
+            let under_way = errand.pushed_out && active.force_destage;
+            if to_commit || to_seal && !under_way {
                 self.push_out(errand.slot);
+                errand.pushed_out = true;
             }
             return false;
         }
@@ -263,6 +268,8 @@ impl Shard {
         for first in gone {
             self.bury(slot, channel.id(), Dead::Segment(first), lsn);
         }
+        self.handle.known_cut_off(channel.id(), end);
+        self.handle.cold_due([channel.clone()]);
         self.room_made = true;
         tracing::info!(channel = %channel.name, end = %end, epoch = %errand.epoch, "suffix cut off");
         end.0
@@ -284,6 +291,7 @@ impl Shard {
         });
         self.bury(slot, channel.id(), Dead::Channel, lsn);
         self.handle.deleted(slot, channel.id());
+        self.handle.cold_deleted(channel.id(), Some(channel));
         channel.set_life(Life::Over);
         channel.wake_after_cut();
         tracing::info!(channel = %channel.name, id = %channel.id(), "channel deleted");
@@ -317,6 +325,6 @@ fn restart(active: &mut Active, end: Seq) {
     (active.idx_next, active.idx_done, active.stubbed) = (end, end, end);
     active.force_destage = false;
     active.segment = ActiveSegment::new(end);
-    active.recovered_tail = Vec::new();
+    active.recovered_tail = bytes::Bytes::new();
     active.retention.restart(end, &active.segments);
 }

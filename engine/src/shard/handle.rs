@@ -6,7 +6,9 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
 
+use bytes::Bytes;
 use crossbeam_queue::SegQueue;
 
 use super::active::{Active, ActiveSegment};
@@ -14,11 +16,12 @@ use super::checkpoint::Known;
 use super::errands::ErrandKind;
 use super::groups::GroupRequest;
 use super::retention::RetentionState;
-use super::stats::ShardStats;
+use super::stats::{ShardStats, Stats};
 use crate::append::backlog::relieve;
 use crate::channel::Channel;
 use crate::channel_name::ChannelName;
 use crate::clock::Clock;
+use crate::cold::tier::ColdTier;
 use crate::error::Poisoned;
 use crate::ids::{ChannelId, Lsn, Seq, ShardId};
 use crate::io::Doorbell;
@@ -79,7 +82,7 @@ pub struct Opened {
     /// What the store knew of it.
     pub state: Arc<ChannelState>,
     /// Bytes of the active segment's unfinished dat block.
-    pub tail_bytes: Vec<u8>,
+    pub tail_bytes: Bytes,
     /// Whether the journal has yet to be told of it.
     pub created: bool,
     /// Its first page, if it comes with some: it was in memory before.
@@ -206,6 +209,8 @@ pub struct ShardHandle {
     backlogged: SegQueue<Slot>,
     /// Those who wait for the close.
     pub close_waiters: Waiters,
+    /// Where old segments go, if the store has such a place.
+    pub cold: OnceLock<Arc<ColdTier>>,
     /// Counters.
     pub stats: ShardStats,
 }
@@ -235,6 +240,7 @@ impl ShardHandle {
             journal_segment_bytes: AtomicUsize::new(usize::MAX),
             backlogged: SegQueue::new(),
             close_waiters: Waiters::default(),
+            cold: OnceLock::new(),
             stats: ShardStats::default(),
         })
     }
@@ -358,6 +364,30 @@ impl ShardHandle {
         self.channels.lock().expect("no panic while the lock is held").clear();
     }
 
+    /// A channel was cut off: what its checkpointed entry says of segments behind that counts no more.
+    pub fn known_cut_off(&self, channel: ChannelId, end: Seq) {
+        if let Some(located) = self.known().get_mut(&channel) {
+            let state = Arc::make_mut(&mut located.state);
+            state.segments.retain_mut(|segment| {
+                segment.end = segment.end.min(end.0);
+                segment.first < end.0
+            });
+        }
+    }
+
+    /// Adds what the shard has counted, and how it is now.
+    pub fn add_stats(&self, stats: &mut Stats, clock: &Clock) {
+        stats.add(&self.stats);
+        stats.open_channels += self.channels.lock().expect("no panic while the lock is held").len() as u64;
+        let since_us = self.unwritten.since_us();
+        let age =
+            since_us.map_or(Duration::ZERO, |since| Duration::from_micros(clock.steady_us().saturating_sub(since)));
+        stats.unwritten_age = stats.unwritten_age.max(age);
+        stats.shards_behind += u64::from(self.is_behind());
+        stats.shards_without_space += u64::from(self.no_space());
+        stats.shards_stopped += u64::from(self.poisoned().is_some());
+    }
+
     /// The newest checkpointed entries of the shard's channels.
     pub fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().expect("no panic while the lock is held")
@@ -371,6 +401,22 @@ impl ShardHandle {
     /// Says where the journal ends.
     pub fn set_clean_end(&self, end: CleanEnd) {
         *self.clean_end.lock().expect("no panic while the lock is held") = Some(end);
+    }
+
+    /// A pass over the cold segments of these channels is due.
+    pub fn cold_due(&self, channels: impl IntoIterator<Item = Arc<Channel>>) {
+        if let Some(cold) = self.cold.get() {
+            channels.into_iter().for_each(|channel| cold.due(&channel));
+        }
+    }
+
+    /// A channel was deleted, durably: its objects in the cold store go. `open` is its shared half, if it is open.
+    pub fn cold_deleted(&self, channel: ChannelId, open: Option<&Channel>) {
+        let Some(tier) = self.cold.get() else { return };
+        if let Some(cold) = open.and_then(|open| open.persistence()?.on_disk.cold()) {
+            cold.set_deleted();
+        }
+        tier.channel_deleted(channel);
     }
 
     /// Takes the next rare message.
@@ -406,7 +452,10 @@ impl ShardHandle {
     /// Says whether the disk is full.
     pub fn set_no_space(&self, no_space: bool) {
         if self.no_space.swap(no_space, Ordering::AcqRel) != no_space {
-            tracing::warn!(shard = %self.id, no_space, "space on disk");
+            match no_space {
+                true => tracing::warn!(shard = %self.id, "no space on disk: appends are refused"),
+                false => tracing::info!(shard = %self.id, "space on disk again"),
+            }
         }
     }
 

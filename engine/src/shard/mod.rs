@@ -136,6 +136,8 @@ pub struct Shard {
     backlogged: Vec<Slot>,
     /// When all channels were last looked at for memory.
     relieved_at: u64,
+    /// Since when producers have been held back, if they are.
+    held_back_since_us: Option<u64>,
     /// Something has made room for appends that wait.
     room_made: bool,
     /// When they were last tried for another reason.
@@ -174,6 +176,8 @@ pub struct Shard {
     /// Everything is to be flushed.
     flush_now: bool,
     closing: bool,
+    /// Nothing more comes from the channels below, since they are closed.
+    settled: usize,
     /// How often what found no room was tried again since something last found its place, once nobody has the store.
     retries_in_vain: u32,
     ended: bool,
@@ -239,6 +243,7 @@ impl Shard {
             deferred: 0,
             backlogged: Vec::new(),
             relieved_at: 0,
+            held_back_since_us: None,
             room_made: false,
             backlogs_tried_at: 0,
             changed: Vec::new(),
@@ -266,6 +271,7 @@ impl Shard {
             flush_backlog: false,
             flush_now: false,
             closing: false,
+            settled: 0,
             retries_in_vain: 0,
             ended: false,
             worked_lately: false,
@@ -316,6 +322,7 @@ impl Shard {
         self.arm_idle();
         self.watch_age();
         let relieved = self.relieve_backlogs();
+        self.note_backpressure();
         let kicked = self.driver.kick();
         self.checked("submission", QUEUE, kicked)?;
         if self.closing && self.try_end()? {
@@ -635,6 +642,25 @@ impl Shard {
         self.handle.set_behind(behind);
     }
 
+    /// Reports when producers begin to be held back, be it for memory or for time, and when that is over.
+    fn note_backpressure(&mut self) {
+        let behind = self.handle.is_behind();
+        let waiting_channels = self.backlogged.len();
+        match (behind || waiting_channels > 0, self.held_back_since_us) {
+            (true, None) => {
+                self.held_back_since_us = Some(self.now_us);
+                let memory_percent = self.pages.used_percent();
+                tracing::debug!(shard = %self.handle.id, behind, waiting_channels, memory_percent, "backpressure begun");
+            }
+            (false, Some(since_us)) => {
+                self.held_back_since_us = None;
+                let elapsed_us = self.now_us.saturating_sub(since_us);
+                tracing::debug!(shard = %self.handle.id, elapsed_us, "backpressure ended");
+            }
+            _ => {}
+        }
+    }
+
     /// Whether nothing stands in the way of another commit.
     fn can_commit(&self) -> bool {
         let busy = self.journal.is_rolling() || self.commits.has_barrier();
@@ -721,13 +747,25 @@ impl Shard {
     }
 
     /// Whether everything that was published is durable.
-    fn nothing_left_to_commit(&self) -> bool {
+    fn nothing_left_to_commit(&mut self) -> bool {
         let quiet = self.queue.is_empty() && !self.handle.has_dirty() && !self.handle.has_control();
         let quiet = quiet && self.notes.is_empty() && self.errands.is_empty() && self.reclaim.is_empty();
         let quiet = quiet && self.groups.is_empty();
         // A producer may still be copying what it reserved before the close.
-        let settled = || self.active.iter().flatten().all(|active| is_settled(&active.channel));
-        quiet && !self.commits.needs_flush() && self.deferred == 0 && settled()
+        quiet && !self.commits.needs_flush() && self.deferred == 0 && self.all_are_settled()
+    }
+
+    /// Whether nothing more comes from any channel. A channel of which that is so once is not looked at again: with many a look at
+    /// all of them in each turn would take longer than the close.
+    fn all_are_settled(&mut self) -> bool {
+        for slot in self.settled..self.active.len() {
+            match &self.active[slot] {
+                Some(active) if !is_settled(&active.channel) => return false,
+                Some(_) if slot == self.settled => self.settled += 1,
+                _ => {}
+            }
+        }
+        true
     }
 
     /// Ends the shard once everything is durable and a checkpoint covers it.

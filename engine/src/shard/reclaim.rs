@@ -198,7 +198,7 @@ fn segment_first(name: &str) -> Option<u64> {
 
 /// Whether a name in a channel's directory is one that the store gives.
 fn is_ours(name: &str) -> bool {
-    matches!(name, "META" | "META.new") || segment_first(name).is_some()
+    matches!(name, "META" | "META.new" | "COLD" | "COLD.new") || segment_first(name).is_some()
 }
 
 /// Whether the file was there.
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn only_names_that_the_store_gives_are_removed() {
-        for name in ["META", "META.new", "00000000000000000012.idx", "00000000000000000012.dat"] {
+        for name in ["META", "META.new", "COLD", "00000000000000000012.idx", "00000000000000000012.dat"] {
             assert!(is_ours(name), "{name}");
         }
         for name in

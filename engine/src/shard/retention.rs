@@ -181,9 +181,11 @@ impl Shard {
         let first = active.segments.first().map(|segment| Seq(segment.first));
         let persistence = active.channel.persistence().expect("a shard's channels are persistent");
         persistence.on_disk.drop_below(first.expect("the active segment stays"));
+        let channel = active.channel.clone();
         for segment in gone {
             self.bury(slot, id, Dead::Segment(Seq(segment.first)), lsn);
         }
+        self.handle.cold_due([channel]);
     }
 
     /// Whether a channel with a limit of bytes has dropped segments whose files are still there: the next one waits for that,

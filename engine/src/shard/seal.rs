@@ -6,6 +6,8 @@
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::Shard;
 use super::active::{Active, ActiveSegment, Sealing};
 use super::handle::Slot;
@@ -178,7 +180,7 @@ impl Shard {
         file.write_at(&buf[..BLOCK_SIZE], offset).map_err(located(file.path()))?;
         add(&self.handle.stats.seal_bytes, BLOCK_SIZE as u64);
         active.segment.dat_dirty = true;
-        active.recovered_tail = Vec::new();
+        active.recovered_tail = Bytes::new();
         let persistence = active.channel.persistence().expect("a shard's channels are persistent");
         persistence.on_disk.drop_dat_tail();
         Ok(())
@@ -236,6 +238,7 @@ impl Shard {
             None => active.segments.push(sealed),
         }
         active.retention.sealed(&sealed, page.start().byte_base);
+        on_disk.set_dat_size(first, dat_size);
         on_disk.end_segment(first, end);
         on_disk.add_segment(next);
         on_disk.trim_stub(end);
@@ -244,8 +247,10 @@ impl Shard {
         active.idx_next = next;
         active.idx_done = next;
         active.sealing = Sealing::No;
+        let channel = active.channel.clone();
         add(&self.handle.stats.seals, 1);
         tracing::debug!(channel = %active.channel.id(), segment = %first, end = %end, dat_size, "segment sealed");
+        self.sealed(&channel, u64::from(dat_size));
         self.queue_destage(slot);
         self.undefer(slot);
         self.bury_below_head(slot);

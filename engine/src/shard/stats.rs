@@ -2,9 +2,11 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::cold::stats::ColdStats;
 use crate::io::IoFacts;
 
 macro_rules! counters {
@@ -29,7 +31,7 @@ macro_rules! counters {
             }
         }
 
-        /// What a store has counted since it was opened, over all shards.
+        /// What a store has counted since it was opened, over all shards or for one of them; and some facts of this moment.
         ///
         /// Writes count when they are submitted. One that is tried again for lack of space counts anew if it is composed anew
         /// (destage, seals, checkpoints, spare journal segments); an extent of a commit counts once. What opening writes (a
@@ -48,8 +50,30 @@ macro_rules! counters {
             pub commit_latency_ns: Histogram<u64>,
             /// Commits in flight at the submission of each of the `commits`, itself included.
             pub queue_depth: Histogram<u64>,
+            /// Channels in the store, open or not. This and what follows is as it is now, not counted.
+            pub channels: u64,
+            /// Channels that were opened since the store was.
+            pub open_channels: u64,
+            /// Memory of pages with events that are not on disk yet, or are their channels' newest, bytes.
+            pub page_bytes: u64,
+            /// Memory of pages that only readers hold, bytes.
+            pub held_page_bytes: u64,
+            /// What [`Stats::page_bytes`] may come to.
+            pub page_budget_bytes: u64,
+            /// Files of segments that have a descriptor now.
+            pub open_segment_files: u64,
+            /// For how long the oldest event that was not handed to the kernel has waited, over all shards; zero if none waits.
+            pub unwritten_age: Duration,
+            /// Shards that hold producers back at present, since events have waited too long to be written.
+            pub shards_behind: u64,
+            /// Shards that refuse appends at present, since the disk is full.
+            pub shards_without_space: u64,
+            /// Shards that have failed.
+            pub shards_stopped: u64,
             /// What the I/O runs on.
             pub io: IoFacts,
+            /// What was done with cold segments.
+            pub cold: ColdStats,
         }
 
         impl Stats {
@@ -63,7 +87,18 @@ macro_rules! counters {
                     commit_bytes: histograms.bytes,
                     commit_latency_ns: histograms.latency_ns,
                     queue_depth: histograms.depth,
+                    channels: 0,
+                    open_channels: 0,
+                    page_bytes: 0,
+                    held_page_bytes: 0,
+                    page_budget_bytes: 0,
+                    open_segment_files: 0,
+                    unwritten_age: Duration::ZERO,
+                    shards_behind: 0,
+                    shards_without_space: 0,
+                    shards_stopped: 0,
                     io: IoFacts::default(),
+                    cold: ColdStats::default(),
                 }
             }
 

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
+
 use super::checkpoint::{ChannelState, SegmentState, Tail as Unfinished};
 use super::lock::StoreLock;
 use super::meta::Meta;
@@ -17,6 +19,8 @@ use super::superblock::{STORE_FILE_SIZE, STORE_PATH, ShardRoot, Superblock};
 use crate::channel::{Channel, ChannelParts, Persistence};
 use crate::channel_name::ChannelName;
 use crate::clock::Clock;
+use crate::cold::channel::ColdChannel;
+use crate::cold::tier::{ColdSetup, ColdTier};
 use crate::config::RedexFileConfig;
 use crate::error::{CloseError, OpenError, OpenFileError, path_beneath};
 use crate::ids::{ChannelId, Epoch, Lsn, SegmentNo, Seq, ShardId, StoreUuid};
@@ -32,6 +36,7 @@ use crate::request::Request;
 use crate::segment::block::RECORDS_PER_BLOCK;
 use crate::segment::path::{CHANNELS_DIR, meta_path};
 use crate::segment::read::OnDisk;
+use crate::segment::record::IndexRecord;
 use crate::shard::ShardSeed;
 use crate::shard::checkpoint::{CHECKPOINT_DIR, Located, checkpoint_dir, load_located_tail};
 use crate::shard::handle::{Control, Opened, ShardHandle, active_segment};
@@ -42,8 +47,8 @@ use crate::shard::stats::Stats;
 use crate::tail::pool::PagePool;
 use crate::tail::{Tail, TailStart};
 
-/// Threads that make files: they mostly wait for flushes, which the file system merges.
-const FILE_MAKERS: usize = 4;
+/// Threads that make files, and flush many: they mostly wait for flushes, which the file system merges.
+const FILE_MAKERS: usize = 16;
 /// Its name while it is made.
 const STORE_NEW_PATH: &str = "STORE.new";
 
@@ -64,6 +69,8 @@ pub struct Environment {
     pub pages: Arc<PagePool>,
     /// Where the files lie, for messages.
     pub base: PathBuf,
+    /// Where old segments go.
+    pub cold: Option<ColdSetup>,
 }
 
 /// See the module's text.
@@ -75,6 +82,7 @@ pub struct Store {
     names: Mutex<HashMap<ChannelName, (ShardId, ChannelId)>>,
     created: AtomicU32,
     roots: Arc<Roots>,
+    cold: Option<Arc<ColdTier>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     lock: Mutex<Option<StoreLock>>,
     ended: Mutex<Option<Result<(), CloseError>>>,
@@ -98,6 +106,7 @@ impl Store {
             file_maker: Arc::new(Offload::new("redex-files", FILE_MAKERS)),
             pages: PagePool::new(options.page_budget_bytes, options.page_budget_bytes / 2),
             base: base.to_owned(),
+            cold: options.cold_store.clone().map(|store| ColdSetup::new(store, options.cold_cache_bytes)),
         };
         let (store, seeds) = Self::recover(environment, options).map_err(|error| error.beneath(base))?;
         *store.lock.lock().expect("no panic while the lock is held") = Some(lock);
@@ -107,6 +116,7 @@ impl Store {
 
     /// Recovers a store on any disk. The shards are not started.
     pub fn recover(environment: Environment, options: &Options) -> Result<(Self, Vec<ShardSeed>), OpenError> {
+        let begun_us = environment.clock.steady_us();
         let disk = &environment.disk;
         let mut superblock = match read_superblock(&**disk)? {
             Some(superblock) => {
@@ -138,8 +148,10 @@ impl Store {
             restored.iter().map(|shard| ShardRoot { segment: shard.journal.number(), clean: None }).collect();
         superblock.generation += 1;
         write_superblock(&**disk, &superblock).map_err(io_error("write", STORE_PATH))?;
+        let cold = environment.cold.as_ref();
+        let cold = cold.map(|setup| ColdTier::new(setup, uuid, epoch, disk.clone(), environment.clock.clone()));
         let mut seeds = Vec::with_capacity(restored.len());
-        let mut names = HashMap::new();
+        let mut names = HashMap::with_capacity(restored.iter().map(|shard| shard.known.len()).sum());
         for (index, mut shard) in restored.into_iter().enumerate() {
             let id = ShardId(index as u16);
             clean_up(&**disk, id, &mut shard).map_err(io_error("clean up", journal_dir(id)))?;
@@ -150,17 +162,24 @@ impl Store {
                 })?;
                 names.insert(name, (id, ChannelId(located.state.id)));
             }
-            seeds.push(seed(&environment, options, id, shard));
+            let seed = seed(&environment, options, id, shard);
+            if let Some(cold) = &cold {
+                seed.handle.cold.set(cold.clone()).expect("it has none yet");
+            }
+            seeds.push(seed);
         }
         let roots = Arc::new(Roots::new(disk.clone(), superblock));
         seeds.iter().for_each(|seed| seed.handle.set_roots(roots.clone()));
-        tracing::info!(%uuid, epoch = %epoch, shards = seeds.len(), channels = names.len(), "store opened");
+        let elapsed_us = environment.clock.steady_us().saturating_sub(begun_us);
+        let (store, shards, channels) = (environment.base.display(), seeds.len(), names.len());
+        tracing::info!(%store, %uuid, %epoch, shards, channels, elapsed_us, "store opened");
         let store = Self {
             epoch,
             shards: seeds.iter().map(|seed| seed.handle.clone()).collect(),
             names: Mutex::new(names),
             created: AtomicU32::new(0),
             roots,
+            cold,
             threads: Mutex::new(Vec::new()),
             lock: Mutex::new(None),
             ended: Mutex::new(None),
@@ -204,10 +223,10 @@ impl Store {
         self.names().contains_key(name)
     }
 
-    /// Channels that lie in the store and are not `open`.
-    pub fn closed_channels(&self, open: impl Fn(&ChannelName) -> bool) -> Vec<ChannelInfo> {
+    /// Of the channels that lie in the store those that are `wanted`: closed ones, and of the right names.
+    pub fn closed_channels(&self, wanted: impl Fn(&ChannelName) -> bool) -> Vec<ChannelInfo> {
         let names = self.names();
-        let closed = names.iter().filter(|(name, _)| !open(name));
+        let closed = names.iter().filter(|(name, _)| wanted(name));
         let info = |(name, (shard, id)): (&ChannelName, &(ShardId, ChannelId))| {
             let known = self.shards[usize::from(shard.0)].known();
             let state = &known.get(id)?.state;
@@ -224,11 +243,36 @@ impl Store {
 
     /// What the shards have counted.
     pub fn stats(&self) -> Stats {
+        let channels = self.names().len();
+        self.stats_of(&self.shards, channels)
+    }
+
+    /// The same for each shard by itself. What the shards share is the same in all.
+    pub fn shard_stats(&self) -> Vec<Stats> {
+        let mut channels = vec![0; self.shards.len()];
+        self.names().values().for_each(|(shard, _)| channels[usize::from(shard.0)] += 1);
+        self.shards.chunks(1).zip(channels).map(|(shard, channels)| self.stats_of(shard, channels)).collect()
+    }
+
+    fn stats_of(&self, shards: &[Arc<ShardHandle>], channels: usize) -> Stats {
         let mut stats = Stats::empty();
-        for shard in &self.shards {
-            stats.add(&shard.stats);
+        for shard in shards {
+            shard.add_stats(&mut stats, &self.environment.clock);
         }
+        stats.cold = self.cold.as_ref().map(|cold| cold.counters.read()).unwrap_or_default();
+        let pages = &self.environment.pages;
+        let (chained, held) = pages.used_bytes();
+        stats.channels = channels as u64;
+        stats.page_bytes = chained as u64;
+        stats.held_page_bytes = held as u64;
+        stats.page_budget_bytes = pages.budget_bytes() as u64;
+        stats.open_segment_files = self.environment.disk.open_segment_files() as u64;
         stats
+    }
+
+    /// Where old segments go, and the channels that there are, deleted ones not among them.
+    pub fn cold(&self) -> Option<(&Arc<ColdTier>, Vec<Arc<ShardHandle>>)> {
+        Some((self.cold.as_ref()?, self.shards.clone()))
     }
 
     /// Opens a channel that is not open, or makes it. Calls for one name come one after the other.
@@ -259,16 +303,20 @@ impl Store {
         }
         let created = present.is_none();
         let differs = !created && state.config != config.encode();
+        let cold_policy = config.cold();
+        // One copy for the tail, the readers and the shard.
+        let tail_bytes = Bytes::from(tail.bytes);
+        let records = &tail.records;
         let channel = handle.register(|slot| {
             let persistence = Persistence {
                 shard: handle.clone(),
                 slot,
                 id,
-                on_disk: self.on_disk(name, &state, &tail),
+                on_disk: self.on_disk(name, &state, records, &tail_bytes),
                 offload: self.environment.offload.clone(),
                 overlay: None,
             };
-            Arc::new(self.channel(name, config, options, &state, &tail, persistence))
+            Arc::new(self.channel(name, config, options, &state, &tail_bytes, persistence))
         });
         if let Some(poisoned) = handle.poisoned() {
             // It failed meanwhile, and may not have seen the channel.
@@ -276,13 +324,22 @@ impl Store {
             return Err(poisoned.clone().into());
         }
         let slot = channel.persistence().expect("made with it").slot;
-        let opened = Opened { channel: channel.clone(), slot, state, tail_bytes: tail.bytes, created, page: None };
+        let opened = Opened { channel: channel.clone(), slot, state, tail_bytes, created, page: None };
+        tracing::debug!(channel = %name, %id, %shard, created, next_seq = channel.tail.published().0, "channel opened");
         handle.send(Control::Open(Box::new(opened)));
         if differs {
             // What was set anew is stored. Nobody waits for it.
             handle.send(Control::Configured { slot, request: Request::new() });
         }
         self.names().insert(name.clone(), (shard, id));
+        match &self.cold {
+            // What a crash or the last run has left to do.
+            Some(cold) => cold.due(&channel),
+            None if cold_policy.is_set() => {
+                tracing::warn!(channel = %name, "it has a cold policy, and the store no cold store; everything stays local");
+            }
+            None => {}
+        }
         Ok(channel)
     }
 
@@ -327,7 +384,7 @@ impl Store {
                 shard: handle.clone(),
                 slot,
                 id,
-                on_disk: self.on_disk(name, &state, &Unfinished::default()),
+                on_disk: self.on_disk(name, &state, &[], &Bytes::new()),
                 offload: self.environment.offload.clone(),
                 overlay: None,
             };
@@ -335,7 +392,7 @@ impl Store {
             channel.clone()
         });
         let slot = channel.persistence().expect("just bound").slot;
-        let (state, tail_bytes) = (Arc::new(state), Vec::new());
+        let (state, tail_bytes) = (Arc::new(state), Bytes::new());
         let opened = Opened { channel: channel.clone(), slot, state, tail_bytes, created: true, page };
         handle.send(Control::Open(Box::new(opened)));
         channel.tail.bind_to_shard();
@@ -400,8 +457,12 @@ impl Store {
         })
     }
 
-    fn on_disk(&self, name: &ChannelName, state: &ChannelState, tail: &Unfinished) -> OnDisk {
-        on_disk(self.environment.disk.clone(), name, state, tail)
+    fn on_disk(&self, name: &ChannelName, state: &ChannelState, records: &[IndexRecord], bytes: &Bytes) -> OnDisk {
+        let on_disk = on_disk(self.environment.disk.clone(), name, state, records, bytes);
+        if let Some(cold) = &self.cold {
+            on_disk.set_cold(ColdChannel::new(cold.clone(), ChannelId(state.id), name.as_str()));
+        }
+        on_disk
     }
 
     fn channel(
@@ -410,7 +471,7 @@ impl Store {
         config: RedexFileConfig,
         options: &Options,
         state: &ChannelState,
-        unfinished: &Unfinished,
+        tail_bytes: &Bytes,
         persistence: Persistence,
     ) -> Channel {
         let (segment_first, dat_size) = active_segment(state);
@@ -418,7 +479,7 @@ impl Store {
             next: Seq(state.end),
             segment_first,
             dat_size,
-            dat_tail: unfinished.bytes.clone(),
+            dat_tail: tail_bytes.clone(),
             last_time_us: state.last_time_us,
         };
         let limits = config.tail_limits(true);
@@ -469,11 +530,20 @@ impl Store {
             return result.clone();
         }
         self.join_threads();
+        if let Some(cold) = &self.cold {
+            cold.finish();
+        }
         // A failed shard leaves errands behind: they end before somebody else may have the store.
         self.environment.file_maker.finish();
         let result = self.write_clean_end();
         self.shards.iter().for_each(|shard| shard.forget_channels());
         self.lock.lock().expect("no panic while the lock is held").take();
+        match &result {
+            Ok(()) => tracing::info!(store = %self.environment.base.display(), epoch = %self.epoch, "store closed"),
+            Err(error) => {
+                tracing::warn!(store = %self.environment.base.display(), epoch = %self.epoch, %error, "store ended without a clean close");
+            }
+        }
         *ended = Some(result.clone());
         result
     }
@@ -509,6 +579,9 @@ impl Drop for Store {
         if !self.threads.get_mut().is_ok_and(|threads| threads.is_empty()) {
             self.begin_drop();
             self.join_threads();
+            if let Some(cold) = &self.cold {
+                cold.finish();
+            }
         }
     }
 }
@@ -560,8 +633,14 @@ fn take_lock(base: &Path, disk: &PosixDisk) -> Result<StoreLock, OpenError> {
     Ok(lock)
 }
 
-/// What lies on disk of a channel in this state.
-pub fn on_disk(disk: Arc<dyn Disk>, name: &ChannelName, state: &ChannelState, tail: &Unfinished) -> OnDisk {
+/// What lies on disk of a channel in this state; records and bytes are those that fill no block.
+pub fn on_disk(
+    disk: Arc<dyn Disk>,
+    name: &ChannelName,
+    state: &ChannelState,
+    records: &[IndexRecord],
+    bytes: &Bytes,
+) -> OnDisk {
     let (first, dat_size) = active_segment(state);
     let mut segments: Vec<(Seq, Option<Seq>)> =
         state.segments.iter().map(|segment| (Seq(segment.first), segment.sealed.then_some(Seq(segment.end)))).collect();
@@ -571,8 +650,12 @@ pub fn on_disk(disk: Arc<dyn Disk>, name: &ChannelName, state: &ChannelState, ta
     let in_block = (state.end - first.0) % RECORDS_PER_BLOCK as u64;
     let base = Seq(state.end - in_block);
     let dat_offset = dat_size / BLOCK_SIZE as u32 * BLOCK_SIZE as u32;
-    let dat_tail = (dat_offset, tail.bytes.clone());
-    OnDisk::new(disk, ChannelId(state.id), name.clone(), &segments, base, &tail.records, dat_tail)
+    let dat_tail = (dat_offset, bytes.clone());
+    let on_disk = OnDisk::new(disk, ChannelId(state.id), name.clone(), &segments, base, records, dat_tail);
+    for segment in state.segments.iter().filter(|segment| segment.sealed) {
+        on_disk.set_dat_size(Seq(segment.first), segment.dat_size);
+    }
+    on_disk
 }
 
 /// Reads STORE; none if there is none.
@@ -766,6 +849,7 @@ mod tests {
             file_maker: Arc::new(Offload::new("redex-test", 1)),
             pages: PagePool::new(options.page_budget_bytes, options.page_budget_bytes / 2),
             base: base.path().to_owned(),
+            cold: None,
         };
         let (store, seeds) = Store::recover(environment, &options).unwrap();
         *store.lock.lock().unwrap() = Some(lock);

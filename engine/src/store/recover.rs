@@ -54,6 +54,13 @@ pub struct Found {
     unused_checkpoints: Vec<String>,
 }
 
+impl Found {
+    /// End of a channel in its newest checkpoint entry; 0 without one.
+    fn end_of(&self, channel: ChannelId) -> u64 {
+        self.known.get(&channel).map_or(0, |located| located.state.end)
+    }
+}
+
 /// A shard that is ready to begin.
 #[derive(Debug)]
 pub struct Restored {
@@ -104,7 +111,7 @@ pub fn find(
         leftovers: Vec::new(),
         number_max: SegmentNo(0),
         epoch_max: epoch,
-        known: Known::new(),
+        known: Known::default(),
         files: CheckpointFiles { files: Vec::new(), next: CheckpointNo(1), limits },
         unused_checkpoints: Vec::new(),
     };
@@ -309,6 +316,7 @@ fn load_checkpoints(
         let states =
             load_states(disk, &path, uuid, shard, *number).map_err(|error| OpenError::Checkpoint { shard, error })?;
         let channels = states.iter().map(|state| ChannelId(state.id)).collect();
+        found.known.reserve(states.len());
         for state in states {
             found.known.insert(ChannelId(state.id), Located { state: Arc::new(state), file: *number });
         }
@@ -338,10 +346,14 @@ pub fn restore(
     random: &Random,
 ) -> Result<Restored, OpenError> {
     let shard = found.shard;
+    let commits = found.commits.len();
     let mut entries = replay(&**disk, uuid, &mut found)?;
     if !entries.is_empty() {
         // A program that never comes as far as a checkpoint leaves a file with every open: they must not pile up.
         let fresh = entries.iter().map(|(state, _)| ChannelId(state.id)).collect();
+        let events: u64 =
+            entries.iter().map(|(state, _)| state.end.saturating_sub(found.end_of(ChannelId(state.id)))).sum();
+        tracing::info!(%shard, commits, events, channels = entries.len(), next_lsn = %found.next_lsn, "journal replayed");
         entries.extend(move_along(&**disk, shard, &mut found.files, &found.known, &fresh));
         write_checkpoint(&**disk, uuid, entries, &mut found)?;
     }

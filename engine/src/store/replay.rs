@@ -227,7 +227,8 @@ impl<'d> Replay<'d> {
         if end.0 > self.state.end {
             return Err(self.inconsistent("the journal cuts off what is not there"));
         }
-        if !self.gone && self.segment_first.0 < self.state.end && self.segment_first < end {
+        // One that a later trim takes with it is only forgotten.
+        if self.segment_first < end {
             self.io("seal", Self::seal)?;
         }
         let state = &mut self.state;

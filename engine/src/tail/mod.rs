@@ -21,6 +21,7 @@
 mod follow;
 pub mod page;
 pub mod pool;
+pub mod sizes;
 pub mod waiters;
 
 #[cfg(all(test, redex_loom))]
@@ -33,6 +34,7 @@ use std::collections::VecDeque;
 use std::ptr::null_mut;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use crossbeam_utils::CachePadded;
 
 use self::page::{Page, PageEnd, PageStart};
@@ -154,7 +156,7 @@ pub struct TailStart {
     /// Bytes in the active segment's dat.
     pub dat_size: u32,
     /// The last `dat_size % BLOCK_SIZE` of them.
-    pub dat_tail: Vec<u8>,
+    pub dat_tail: Bytes,
     /// Time of the last event.
     pub last_time_us: u64,
 }
@@ -448,7 +450,7 @@ impl Tail {
         let current = chain.back().cloned();
         let page_no = current.as_ref().map_or(0, |page| page.start().page_no + 1);
         self.check_room(&chain, page_no)?;
-        let prefix = if current.is_none() { std::mem::take(&mut growth.origin.dat_tail) } else { Vec::new() };
+        let prefix = if current.is_none() { std::mem::take(&mut growth.origin.dat_tail) } else { Bytes::new() };
         let lasted_us = time_us.saturating_sub(growth.grown_at_us);
         let size = self.next_size(current.as_deref(), lasted_us, count, bytes + prefix.len());
         let size = match self.pool.take(size) {
@@ -471,19 +473,17 @@ impl Tail {
                 }
                 return Err(Refusal::Closed);
             }
-            let (start, prefix) = match &current {
+            let (start, laid) = match &current {
                 Some(page) => (self.start_after(page, old, size), &[][..]),
                 None => self.first_start(&growth.origin, &prefix, size),
             };
-            if let Some(expected) = expected.filter(|expected| *expected != start.first_seq) {
-                // Below what is reserved, or the event before has yet to come.
-                debug_assert!(expected != start.first_seq);
+            if expected.is_some_and(|expected| expected != start.first_seq) {
                 if current.is_none() {
-                    growth.origin.dat_tail = prefix.to_vec();
+                    growth.origin.dat_tail = prefix;
                 }
                 return Err(Refusal::OtherSeq(start.first_seq));
             }
-            Arc::get_mut(&mut page).expect("not shared yet").place(start, prefix);
+            Arc::get_mut(&mut page).expect("not shared yet").place(start, laid);
             let at = start.prefix as u64;
             let next = match size {
                 PageSize::Class(class) => Word::new(page_no, u64::from(class), 0, at),

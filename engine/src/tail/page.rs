@@ -306,6 +306,11 @@ impl Page {
         unsafe { std::slice::from_raw_parts(self.bytes.as_ptr().add(range.start), range.len()) }
     }
 
+    /// Bytes that are published, from the page's beginning.
+    pub fn published_len(&self) -> usize {
+        self.state.published.load(Ordering::Acquire) as u32 as usize
+    }
+
     /// Where the payload of a record lies if this page has all of it.
     #[inline]
     pub fn payload_range(&self, record: &IndexRecord) -> Option<std::ops::Range<usize>> {

@@ -189,6 +189,16 @@ impl PagePool {
         self.budget_bytes / (4 * self.users.load(Ordering::Relaxed).max(1))
     }
 
+    /// The budget, bytes.
+    pub fn budget_bytes(&self) -> usize {
+        self.budget_bytes
+    }
+
+    /// Bytes of pages in chains, and of those that only readers hold.
+    pub fn used_bytes(&self) -> (usize, usize) {
+        (self.chained_bytes.load(Ordering::Relaxed), self.held_bytes.load(Ordering::Relaxed))
+    }
+
     /// Share of the budget that chained pages use, in percent.
     pub fn used_percent(&self) -> usize {
         self.chained_bytes.load(Ordering::Relaxed).saturating_mul(100) / self.budget_bytes.max(1)

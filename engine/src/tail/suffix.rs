@@ -127,7 +127,7 @@ impl Tail {
                 Err(seen) => old = Word(seen),
             }
         }
-        growth.origin.dat_tail = Vec::new();
+        growth.origin.dat_tail = bytes::Bytes::new();
         chain.push_back(page.expect("made in the loop"));
         drop(chain);
         match current {

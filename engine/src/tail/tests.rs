@@ -92,8 +92,13 @@ fn a_full_segment_ends_at_a_page() {
 /// A tail that goes on in the middle of a block keeps the bytes that were there.
 #[test]
 fn a_reopened_tail_begins_with_the_unfinished_block() {
-    let start =
-        TailStart { next: Seq(10), segment_first: Seq(0), dat_size: 5000, dat_tail: vec![9; 904], last_time_us: 70 };
+    let start = TailStart {
+        next: Seq(10),
+        segment_first: Seq(0),
+        dat_size: 5000,
+        dat_tail: vec![9; 904].into(),
+        last_time_us: 70,
+    };
     let pool = PagePool::new(1 << 20, 0);
     let tail = Tail::new(start, TailLimits { segment_bytes: 1 << 30, segment_records: 16 << 20, bounded: true }, pool);
     assert_eq!(tail.append(&[1; 100], 5).unwrap().first, Seq(10));

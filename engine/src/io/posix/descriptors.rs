@@ -67,6 +67,11 @@ impl Descriptors {
         reopened
     }
 
+    /// How many are open, of those that may be closed.
+    pub(super) fn open_count(&self) -> usize {
+        lock(&self.open).len()
+    }
+
     /// Opens a file.
     pub(super) fn open(&self, path: &str, flags: i32) -> io::Result<fs::File> {
         self.with_room(|| self.opener.open(path, flags))

@@ -228,6 +228,10 @@ impl Disk for PosixDisk {
         Ok(Box::new(PosixDriver::new(self.durable_write)?))
     }
 
+    fn open_segment_files(&self) -> usize {
+        self.descriptors.open_count()
+    }
+
     fn facts(&self) -> IoFacts {
         let mut facts = self.facts.clone();
         if facts.direct && !self.opener.direct.load(Ordering::Relaxed) {

@@ -24,6 +24,7 @@ mod steps;
 mod tests;
 
 pub use label::StepLabel;
+pub(crate) use options::power_off;
 pub use options::{FaultKind, SimOptions, is_power_off};
 pub use steps::StepKind;
 
@@ -105,6 +106,20 @@ impl SimDisk {
         self.lock().steps
     }
 
+    /// Counts a step of something else that depends on the same power, before its effect; says whether the power stays on. Fails
+    /// if it is off.
+    pub(crate) fn outside_step(&self, kind: StepKind) -> io::Result<bool> {
+        let mut state = self.lock();
+        let power = state.step(kind, None)?;
+        state.record(kind.name(), &[], true);
+        Ok(power == state::Power::Stays)
+    }
+
+    /// Fails if the power is off.
+    pub(crate) fn check_power(&self) -> io::Result<()> {
+        self.lock().check_power()
+    }
+
     /// What the last step did, and the phase in which it was begun; after the power went off, the step at which it
     /// did.
     #[must_use]
@@ -183,6 +198,13 @@ impl SimDisk {
     /// no path for a file.
     pub fn write_file(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
         self.lock().replace_file(path, bytes)
+    }
+
+    /// Takes a file away, durably; no fault. Fails if there is none.
+    pub fn remove_file(&self, path: &str) -> io::Result<()> {
+        let mut state = self.lock();
+        state.unlink(path)?;
+        state.sync_dir(path.rsplit_once('/').map_or("", |(dir, _)| dir))
     }
 
     /// Paths of all files, sorted.

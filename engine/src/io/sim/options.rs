@@ -89,7 +89,7 @@ impl fmt::Display for PowerOff {
 impl Error for PowerOff {}
 
 /// The error of every call without power.
-pub(super) fn power_off() -> io::Error {
+pub(crate) fn power_off() -> io::Error {
     io::Error::other(PowerOff)
 }
 

@@ -40,13 +40,21 @@ pub enum StepKind {
     DirSync,
     /// Anything done by a recovery; by label only.
     Recovery,
+    /// An upload to the cold store.
+    ColdUpload,
+    /// Making a manifest of cold segments: write, and rename.
+    ColdManifest,
+    /// Removing a file of a segment.
+    SegmentUnlink,
+    /// Deleting an object of the cold store.
+    ColdDelete,
     /// All else: `STORE`, `META`, making directories.
     Other,
 }
 
 impl StepKind {
     /// Every kind.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 21] = [
         Self::JournalWrite,
         Self::Flush,
         Self::Extent,
@@ -63,6 +71,10 @@ impl StepKind {
         Self::Rename,
         Self::DirSync,
         Self::Recovery,
+        Self::ColdUpload,
+        Self::ColdManifest,
+        Self::SegmentUnlink,
+        Self::ColdDelete,
         Self::Other,
     ];
 
@@ -86,6 +98,10 @@ impl StepKind {
             Self::Rename => "rename",
             Self::DirSync => "dir sync",
             Self::Recovery => "recovery",
+            Self::ColdUpload => "cold upload",
+            Self::ColdManifest => "cold manifest",
+            Self::SegmentUnlink => "segment unlink",
+            Self::ColdDelete => "cold delete",
             Self::Other => "other",
         }
     }
@@ -105,9 +121,12 @@ impl StepKind {
             Action::Rename(to) => match (place, Place::of(to)) {
                 (Place::Spare, Place::Journal) => Self::Roll,
                 (Place::Journal, Place::Spare) => Self::Recycle,
+                (Place::ColdManifest, _) => Self::ColdManifest,
                 _ => Self::Rename,
             },
             Action::Unlink if matches!(place, Place::Journal | Place::Spare | Place::Checkpoint) => Self::Recycle,
+            Action::Unlink if place == Place::Channel => Self::SegmentUnlink,
+            Action::Unlink if place == Place::ColdManifest => Self::ColdManifest,
             Action::Unlink if path.starts_with("channels/") => Self::Remove,
             Action::Unlink | Action::Dir => Self::Other,
             Action::Cut if place == Place::Channel => Self::Seal,
@@ -145,6 +164,7 @@ enum Place {
     Spare,
     Checkpoint,
     Channel,
+    ColdManifest,
     Other,
 }
 
@@ -156,6 +176,8 @@ impl Place {
             Self::Checkpoint
         } else if path.starts_with("channels/") && (path.ends_with(".idx") || path.ends_with(".dat")) {
             Self::Channel
+        } else if path.starts_with("channels/") && (path.ends_with("/COLD") || path.ends_with("/COLD.new")) {
+            Self::ColdManifest
         } else {
             Self::Other
         }
@@ -168,6 +190,7 @@ impl Place {
             Self::Spare => StepKind::Recycle,
             Self::Checkpoint => StepKind::CheckpointFile,
             Self::Channel => StepKind::Destage,
+            Self::ColdManifest => StepKind::ColdManifest,
             Self::Other => StepKind::Other,
         }
     }

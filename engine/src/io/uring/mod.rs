@@ -103,6 +103,10 @@ impl Disk for UringDisk {
         Ok(Box::new(UringDriver::new(&self.files)?))
     }
 
+    fn open_segment_files(&self) -> usize {
+        self.files.open_segment_files()
+    }
+
     fn facts(&self) -> IoFacts {
         IoFacts { backend: "uring", ..self.files.facts() }
     }

@@ -52,7 +52,7 @@ fn check(idx: Vec<u8>, end: u64) -> Vec<Found> {
     let disk = MemoryDisk::default();
     disk.put(&idx_path(CHANNEL, Seq(0)), idx);
     let (name, segments) = (ChannelName::new("a").unwrap(), [(Seq(0), Some(Seq(end)))]);
-    let on_disk = OnDisk::new(Arc::new(disk), CHANNEL, name, &segments, Seq(end), &[], (0, Vec::new()));
+    let on_disk = OnDisk::new(Arc::new(disk), CHANNEL, name, &segments, Seq(end), &[], (0, bytes::Bytes::new()));
     let mut check = match FooterCheck::begin(&on_disk, Seq(0), Seq(end)).unwrap() {
         Ok(check) => check,
         Err(found) => return vec![found],

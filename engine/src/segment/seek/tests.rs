@@ -143,7 +143,8 @@ fn channel(ends: &[u64], times: fn(u64) -> u64, version: u16) -> (OnDisk, Arc<At
         first = *end;
     }
     let name = ChannelName::new("a").unwrap();
-    let on_disk = OnDisk::new(Arc::new(MadeDisk(files)), CHANNEL, name, &segments, Seq(first), &[], (0, Vec::new()));
+    let on_disk =
+        OnDisk::new(Arc::new(MadeDisk(files)), CHANNEL, name, &segments, Seq(first), &[], (0, bytes::Bytes::new()));
     (on_disk, reads)
 }
 

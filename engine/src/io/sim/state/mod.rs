@@ -158,7 +158,7 @@ impl State {
     }
 
     /// Counts a step. Called before its effect.
-    fn step(&mut self, kind: StepKind, label: Option<&'static str>) -> io::Result<Power> {
+    pub(in crate::io::sim) fn step(&mut self, kind: StepKind, label: Option<&'static str>) -> io::Result<Power> {
         self.check_power()?;
         self.steps += 1;
         let kind = label.and_then(StepKind::from_label).unwrap_or(kind);

@@ -1,0 +1,75 @@
+//! Suffixes cut off, on a simulated disk: what a log under consensus does with its channels.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use redex::sim::{ManualClock, SimDisk, SimOptions, SimSettings, SimStore};
+use redex::{RedexFile, RedexFileConfig};
+use redex_tests::drive;
+
+fn open(disk: &SimDisk, seed: u64) -> (SimStore, RedexFile) {
+    let store = SimStore::open(disk, &SimSettings::default(), &Arc::new(ManualClock::default()), seed).unwrap();
+    let file = store.redex().open_file("raft", RedexFileConfig::default().with_persistent(true)).unwrap();
+    (store, file)
+}
+
+fn append(store: &mut SimStore, file: &RedexFile, count: usize, len: usize) {
+    drive(store, file.append_batch_durable(&vec![vec![7; len]; count])).unwrap();
+}
+
+/// The segment in which the channel was cut off lies below the head when the journal ends: replay has nothing of it.
+#[test]
+fn a_trim_takes_a_segment_that_was_cut() {
+    let disk = SimDisk::new(1, SimOptions::default());
+    let (mut store, file) = open(&disk, 1);
+    append(&mut store, &file, 10, 100);
+    assert_eq!(drive(&mut store, file.truncate_suffix(8)).unwrap(), 8);
+    append(&mut store, &file, 12, 100);
+    assert_eq!(drive(&mut store, file.trim_head(15)).unwrap(), 15);
+    drop((file, store));
+    disk.power_cut();
+    let (mut store, file) = open(&disk, 2);
+    assert_eq!((file.head_seq(), file.next_seq()), (15, 20));
+    assert_eq!(drive(&mut store, file.read_range(0, 20)).unwrap().len(), 5);
+}
+
+/// Bulk forces a channel's destage, and leaves it at that.
+#[test]
+fn a_cut_behind_bulk_comes_to_an_end() {
+    let disk = SimDisk::new(1, SimOptions::default());
+    let (mut store, file) = open(&disk, 1);
+    for round in 0..20 {
+        append(&mut store, &file, 4, 1000 * round);
+        append(&mut store, &file, 3, 100);
+        let end = file.next_seq() - 2;
+        assert_eq!(drive(&mut store, file.truncate_suffix(end)).unwrap(), end);
+    }
+}
+
+/// A cut makes everything durable first. So who waits for an event that it takes is not left waiting for another one.
+#[test]
+fn nobody_waits_for_an_event_that_was_cut_off() {
+    let disk = SimDisk::new(1, SimOptions::default());
+    let (mut store, file) = open(&disk, 1);
+    append(&mut store, &file, 10, 100);
+    let mut cx = Context::from_waker(Waker::noop());
+    for polled_before in [false, true] {
+        let mut batch = pin!(file.append_batch_durable(&[b"cut", b"off"]));
+        let mut waiting = pin!(file.wait_durable(11));
+        let mut coming = pin!(file.wait_durable(12));
+        if polled_before {
+            assert!(batch.as_mut().poll(&mut cx).is_pending());
+            assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        }
+        assert!(coming.as_mut().poll(&mut cx).is_pending());
+        drive(&mut store, file.truncate_suffix(10)).unwrap();
+        assert_eq!(drive(&mut store, batch).unwrap(), 10..12);
+        drive(&mut store, waiting).unwrap();
+        assert!(matches!(coming.as_mut().poll(&mut cx), Poll::Pending), "that one is still to come");
+        append(&mut store, &file, 3, 10);
+        drive(&mut store, coming).unwrap();
+        drive(&mut store, file.truncate_suffix(10)).unwrap();
+    }
+}
