@@ -31,7 +31,7 @@ const PARTS: u64 = 5;
 /// Measures it.
 pub(super) fn run(session: &mut Session) -> anyhow::Result<()> {
     let limit = if session.quick { LIMIT / 8 } else { LIMIT };
-    session.doing(format!("retention, {} MiB through {} MiB", TIMES * limit >> 20, limit >> 20));
+    session.doing(format!("retention, {} MiB through {} MiB", (TIMES * limit) >> 20, limit >> 20));
     let _fixed_by_size = session.row_time(Workload::Retention);
     let payloads = Payloads::new(session.seed_for(1), PAYLOAD_SIZE);
     let dir = session.place("store")?;
@@ -113,7 +113,7 @@ fn turn(file: &RedexFile, payloads: &Payloads, bytes: u64, used: &mut Used) -> a
         file.append_batch(&batch).wait().context("appending a batch")?;
         latencies.record_n(sent.elapsed(), BATCH as u64);
         next += BATCH as u64;
-        if (next - first) / BATCH as u64 % 8 == 0 {
+        if ((next - first) / BATCH as u64).is_multiple_of(8) {
             used.look()?;
         }
     }
