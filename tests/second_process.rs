@@ -1,5 +1,5 @@
 //! A store that one process writes and another reads: `Redex::open_read_only` beside a writer that rolls journals, takes
-//! checkpoints, seals segments, closes, opens again, and is killed.
+//! checkpoints, seals segments, drops old ones, closes, opens again, and is killed.
 //!
 //! The test runs itself as the writer (`writer <dir> <life>`). The writer tells by a pipe, a line each, what was acknowledged as
 //! durable, and when; the reader compares every byte and the order, and counts how soon it saw it. Not timed: the bound of
@@ -11,12 +11,15 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use redex::{FsyncPolicy, ReadOnlyFile, ReadOnlyRedex, Redex, RedexFileConfig};
+use redex::{FsyncPolicy, ReadError, ReadOnlyFile, ReadOnlyRedex, Redex, RedexFileConfig, TailEnd};
 
 const CHANNELS: usize = 4;
 /// Events that one life of the writer appends to each channel.
 const EVENTS: u64 = 1500;
 const LIVES: u64 = 6;
+/// The channel that drops its oldest events, and how many it keeps.
+const RETAINED: usize = 2;
+const KEPT: u64 = 300;
 /// A run that takes longer has failed.
 const TIME_MAX: Duration = Duration::from_secs(120);
 
@@ -79,7 +82,11 @@ fn write(dir: &Path, life: u64) {
         let config = RedexFileConfig::default().with_persistent(true).with_fsync_policy(policy);
         config.with_segment_bytes(1 << 20)
     };
-    let files: Vec<_> = (0..CHANNELS).map(|c| redex.open_file(name(c), config(policies[c])).unwrap()).collect();
+    let config = |channel: usize| match channel {
+        RETAINED => config(policies[channel]).with_retention_max_events(KEPT).with_retention_hold(0),
+        _ => config(policies[channel]),
+    };
+    let files: Vec<_> = (0..CHANNELS).map(|c| redex.open_file(name(c), config(c)).unwrap()).collect();
     let mut told = [0; CHANNELS];
     let mut out = std::io::stdout().lock();
     let mut tell = |told: &mut [u64; CHANNELS]| {
@@ -168,10 +175,32 @@ impl Followed {
         Some(Self { tail: file.tail(0), file, next: 0, lives: Vec::new(), seen: Vec::new() })
     }
 
+    /// Reads from the head on, while the writer takes files away: what is not there any more is said to be dropped.
+    fn read_all(&self) {
+        match self.file.read_range(0, u64::MAX).wait() {
+            Ok(events) => assert!(events.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq)),
+            Err(ReadError::Trimmed { from, to, .. }) => assert!(from < to && to <= self.file.head_seq()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     /// Takes what is there; checks sequence and bytes.
     fn take(&mut self, channel: usize) {
+        if channel == RETAINED {
+            self.read_all();
+        }
         while self.next < self.file.published() {
-            let event = self.tail.next_wait().unwrap().unwrap();
+            let event = match self.tail.next_wait().unwrap() {
+                Err(TailEnd::Lagged { from, to, .. }) if channel == RETAINED => {
+                    assert_eq!(from, self.next);
+                    let last = self.lives.last().copied().unwrap_or(0);
+                    self.lives.resize(to as usize, last);
+                    self.seen.resize(to as usize, now_us());
+                    self.next = to;
+                    continue;
+                }
+                event => event.unwrap(),
+            };
             assert_eq!(event.seq, self.next);
             let life = if event.payload.is_empty() {
                 self.lives.last().copied().unwrap_or(0)
@@ -248,10 +277,11 @@ fn a_second_process_sees_what_the_first_made_durable() {
         let followed = followed.as_ref().unwrap();
         let again = reader.open_file(name(channel)).unwrap().read_range(0, u64::MAX).wait().unwrap();
         // The witness of a killed writer's last commit may have come since.
-        assert!(again.len() as u64 >= followed.next);
+        assert!(again.last().is_some_and(|event| event.seq + 1 >= followed.next));
+        assert_eq!(again[0].seq > 0, channel == RETAINED, "retention drops what is old");
         assert!(followed.next >= EVENTS * LIVES / 2, "{}", followed.next);
-        for (event, life) in again.iter().zip(&followed.lives) {
-            assert!(event.payload == payload(channel, event.seq, *life));
+        for event in again.iter().filter(|event| event.seq < followed.next) {
+            assert!(event.payload == payload(channel, event.seq, followed.lives[event.seq as usize]));
         }
     }
     // A writer sees the same, and not less.
