@@ -41,6 +41,9 @@ pub(crate) enum Command {
     /// The process that fills a store for `reopen`, and is killed.
     #[command(hide = true)]
     FillChild(FillChildArgs),
+    /// The process that follows a store for `second-process`.
+    #[command(hide = true)]
+    FollowChild(FollowChildArgs),
     /// A process that makes or opens channels for `million`.
     #[command(hide = true)]
     MillionChild(MillionChildArgs),
@@ -111,6 +114,16 @@ pub(crate) struct CrashChildArgs {
     pub(crate) round: u32,
     #[arg(long, value_enum)]
     pub(crate) backend: Option<Backend>,
+}
+
+/// Arguments of the process that follows a store.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct FollowChildArgs {
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// Tell when each event was seen.
+    #[arg(long)]
+    pub(crate) tells: bool,
 }
 
 /// Arguments of the process that fills a store and is killed.

@@ -51,6 +51,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Crash(args)) => crash::run(&args),
         Some(Command::CrashChild(args)) => crash::child::run(&args),
         Some(Command::FillChild(args)) => fill::child(&args),
+        Some(Command::FollowChild(args)) => workload::second_process::child(&args),
         Some(Command::MillionChild(args)) => workload::million::child(&args),
     }
 }

@@ -3,6 +3,8 @@
 //! One owner per piece of state: producers own the tail's reservation, the shard's thread moves `durable`, and what lies on
 //! disk is described by `on_disk`, which the shard writes and readers read.
 
+mod follow;
+
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
@@ -13,6 +15,7 @@ use crate::channel_name::ChannelName;
 use crate::clock::Clock;
 use crate::config::RedexFileConfig;
 use crate::error::ReadError;
+use crate::follow::overlay::Overlay;
 use crate::ids::{ChannelId, Epoch, Seq};
 use crate::live_config::LiveConfig;
 use crate::memory;
@@ -40,6 +43,8 @@ pub struct Persistence {
     pub on_disk: OnDisk,
     /// Who reads it for futures.
     pub offload: Arc<Offload>,
+    /// What the journal says of it, if another process writes it.
+    pub overlay: Option<Arc<Overlay>>,
 }
 
 /// See the module's text.

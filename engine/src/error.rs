@@ -47,6 +47,18 @@ pub enum OpenError {
         /// Process and host of the holder, as far as known.
         holder: String,
     },
+    /// There is no store to read. Open it for writing first, or name another directory.
+    #[error("there is no store in {path}; open it for writing first, or name another directory", path = path.display())]
+    NoStore {
+        /// Base directory.
+        path: PathBuf,
+    },
+    /// The store's writer changed it faster than it could be read. Try again.
+    #[error("the store in {path} changes faster than it can be read; try again", path = path.display())]
+    Busy {
+        /// Base directory.
+        path: PathBuf,
+    },
     /// The base directory is not a directory. Name another.
     #[error("base directory {path} is not a directory; name another, or move what is there")]
     NotADirectory {
@@ -115,7 +127,9 @@ impl OpenError {
     /// Puts the base directory before the paths, which the engine knows beneath it only.
     pub(crate) fn beneath(mut self, base: &Path) -> Self {
         match &mut self {
-            Self::Io { path, .. } | Self::Superblock { path, .. } => *path = path_beneath(base, path),
+            Self::Io { path, .. } | Self::Superblock { path, .. } | Self::NoStore { path } | Self::Busy { path } => {
+                *path = path_beneath(base, path)
+            }
             Self::Journal { error, .. } => error.put_beneath(base),
             Self::Checkpoint { error, .. } => error.put_beneath(base),
             Self::InUse { .. } | Self::NotADirectory { .. } | Self::Inconsistent { .. } | Self::Setting { .. } => {}
@@ -223,6 +237,13 @@ pub enum OpenFileError {
         /// Which channel.
         channel: ChannelName,
     },
+    /// The store is open for reading only, and has no channel of this name, as far as is durable. Wait until its writer has
+    /// made it.
+    #[error("there is no channel {channel} in the store; wait until its writer has made it durably")]
+    NoSuchChannel {
+        /// Which channel.
+        channel: ChannelName,
+    },
     /// The channel is being deleted. Wait for that, then open it again: it will be a new one.
     #[error("channel {channel} is being deleted; wait for that, then open it again")]
     BeingDeleted {
@@ -232,6 +253,18 @@ pub enum OpenFileError {
     /// `close` was called.
     #[error("the store is closed; open it again for its channels")]
     Closed,
+}
+
+impl OpenFileError {
+    /// Puts the base directory before the paths, which the engine knows beneath it only.
+    pub(crate) fn beneath(mut self, base: &Path) -> Self {
+        match &mut self {
+            Self::Damaged { error, .. } => error.put_beneath(base),
+            Self::Meta { path, .. } => *path = path_beneath(base, path),
+            _ => {}
+        }
+        self
+    }
 }
 
 /// Why an append was refused. The channel is as it was before the call, but for [`AppendError::Poisoned`] of an append that

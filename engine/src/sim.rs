@@ -29,6 +29,7 @@ use crate::tail::pool::PagePool;
 pub use crate::channel_name::ChannelName;
 pub use crate::clock::ManualClock;
 pub use crate::cold::sim::{ColdFault, SimColdStore};
+pub use crate::follow::sim::SimFollower;
 pub use crate::io::sim::{FaultKind, SimDisk, SimOptions, StepKind, is_power_off};
 pub use crate::options::CheckpointLimits;
 

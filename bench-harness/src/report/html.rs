@@ -182,6 +182,11 @@ fn explanation(workload: Workload) -> (&'static str, &'static str) {
             "One channel or a thousand",
             "1000 durable appends in flight from one thread, all to one channel, and spread over 1,000 channels.",
         ),
+        Workload::SecondProcess => (
+            "A second process that reads",
+            "It has opened the store for reading only, and follows. <b>sight</b> is from the acknowledgement of a durable append to the \
+             moment when the other process has the event; <b>alone</b> and <b>followed</b> are the writer's rates without and with it.",
+        ),
         Workload::Warm => (
             "Reading older events",
             "A scan of sealed segments on one core: from the disk (<b>cold</b>), from the page cache with every checksum checked \

@@ -10,6 +10,7 @@ mod page_cache;
 mod reopen;
 mod retention;
 mod scan;
+pub(crate) mod second_process;
 mod tail;
 mod tasks;
 mod warm;
@@ -40,6 +41,8 @@ pub(crate) enum Workload {
     Channels,
     /// 256 tasks on a runtime beside 256 threads with a plain file
     Tasks,
+    /// A second process that follows for reading only, beside a writer
+    SecondProcess,
     /// Reading sealed segments, single events in each tier, and by time; only when asked for
     Warm,
     /// Whether the page cache moves while 1 GiB is written; only when asked for
@@ -55,8 +58,16 @@ pub(crate) enum Workload {
 
 impl Workload {
     /// Those that run unless others are asked for, in the order in which they run.
-    pub(crate) const DEFAULT: [Self; 7] =
-        [Self::Durable, Self::Nondurable, Self::Tail, Self::Scan, Self::Reopen, Self::Channels, Self::Tasks];
+    pub(crate) const DEFAULT: [Self; 8] = [
+        Self::Durable,
+        Self::Nondurable,
+        Self::Tail,
+        Self::Scan,
+        Self::Reopen,
+        Self::Channels,
+        Self::Tasks,
+        Self::SecondProcess,
+    ];
 
     /// All, in the order in which they run.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
@@ -74,6 +85,7 @@ impl Workload {
             Self::Reopen => "reopen",
             Self::Channels => "channels",
             Self::Tasks => "tasks",
+            Self::SecondProcess => "second-process",
             Self::PageCache => "pagecache",
             Self::Retention => "retention",
             Self::Many => "many",
@@ -87,7 +99,7 @@ impl Workload {
             Self::Durable | Self::Channels => 1600,
             Self::Nondurable | Self::Scan | Self::Reopen | Self::Many | Self::Million => 800,
             Self::Warm => 400,
-            Self::Tail | Self::Tasks | Self::PageCache | Self::Retention => 1500,
+            Self::Tail | Self::Tasks | Self::SecondProcess | Self::PageCache | Self::Retention => 1500,
         })
     }
 
@@ -97,6 +109,7 @@ impl Workload {
             Self::Durable => durable::row_count(quick, open_loop),
             Self::Nondurable => nondurable::ROW_COUNT,
             Self::Tail | Self::Channels | Self::Tasks => 2,
+            Self::SecondProcess => second_process::ROW_COUNT,
             Self::Scan | Self::PageCache | Self::Retention => 1,
             Self::Warm => warm::ROW_COUNT,
             Self::Many => many::ROW_COUNT,
@@ -116,6 +129,7 @@ impl Workload {
             Self::Reopen => reopen::run(session),
             Self::Channels => channels::run(session),
             Self::Tasks => tasks::run(session),
+            Self::SecondProcess => second_process::run(session),
             Self::PageCache => page_cache::run(session),
             Self::Retention => retention::run(session),
             Self::Many => many::run(session),

@@ -32,11 +32,11 @@ macro_rules! variants {
     };
 }
 
-variants!(OPEN, open_name, OpenError: InUse NotADirectory Io Superblock Journal Checkpoint Inconsistent Setting);
+variants!(OPEN, open_name, OpenError: InUse NoStore Busy NotADirectory Io Superblock Journal Checkpoint Inconsistent Setting);
 variants!(
     OPEN_FILE, open_file_name, OpenFileError:
     Name NoBaseDirectory BaseDirectoryConflict ConfigConflict Setting Store Poisoned Damaged Meta UnknownConfig
-    BeingDeleted Closed
+    NoSuchChannel BeingDeleted Closed
 );
 variants!(
     APPEND, append_name, AppendError:
@@ -142,6 +142,8 @@ fn open_samples() -> Vec<Sample> {
             "orders/eu",
             "from a copy",
         ),
+        at(OpenError::NoStore { path: "".into() }, "data", "open it for writing first"),
+        at(OpenError::Busy { path: "".into() }, "data", "try again"),
         at(OpenError::Setting { setting: "shards", value: 0, allowed: "1 to 64" }, "shards", "must be 1 to 64"),
     ];
     for source in superblock_errors() {
@@ -202,6 +204,7 @@ fn open_file_samples() -> Vec<Sample> {
         at(OpenFileError::Poisoned(poisoned()), "journal/000/7.wal", "open it again"),
         at(OpenFileError::Damaged { channel: channel(), error: source }, "checkpoint/000/7.ckp", "from a copy"),
         at(OpenFileError::UnknownConfig { channel: channel() }, "orders/eu", "use the software"),
+        at(OpenFileError::NoSuchChannel { channel: channel() }, "orders/eu", "wait until"),
         at(OpenFileError::BeingDeleted { channel: channel() }, "orders/eu", "open it again"),
         at(OpenFileError::Closed, "store", "open it again"),
     ];

@@ -231,11 +231,17 @@ impl EventReader {
     }
 
     fn fetch(channel: &Channel, from: Seq, to: Seq) -> Fetched {
-        // Index blocks may be on disk before the payloads of their last events, which are in pages.
-        let to = to.min(channel.tail.first_in_memory().max(Seq(from.0 + 1)));
         let persistence = channel.persistence().expect("events of a channel in memory are in its pages");
+        let fetched = match &persistence.overlay {
+            Some(overlay) => overlay.read(&persistence.on_disk, from, to),
+            None => {
+                // Index blocks may be on disk before the payloads of their last events, which are in pages.
+                let to = to.min(channel.tail.first_in_memory().max(Seq(from.0 + 1)));
+                persistence.on_disk.read(from, to)
+            }
+        };
         // Files go when their events were dropped: then that is what is wrong.
-        persistence.on_disk.read(from, to).map_err(|error| trimmed(channel, from).unwrap_or(error))
+        fetched.map_err(|error| trimmed(channel, from).unwrap_or(error))
     }
 
     fn take_fetched(&mut self, fetched: Fetched) {
@@ -246,6 +252,14 @@ impl EventReader {
         }
     }
 
+    /// Has what comes next at hand, if another process writes the channel and the journal's part of it, in memory, has that.
+    fn take_overlay(&mut self) -> bool {
+        let chunk = self.channel.overlay().and_then(|overlay| overlay.chunk_in_memory(self.next));
+        let Some(chunk) = chunk else { return false };
+        self.take_fetched(Ok(chunk));
+        true
+    }
+
     /// The next event below `end`, from memory only: `None` if it would have to be read from disk.
     pub fn try_next(&mut self, end: Seq) -> Option<Result<RedexEvent, ReadError>> {
         if self.next >= end || self.fetching.is_some() {
@@ -254,6 +268,7 @@ impl EventReader {
         match self.look() {
             Look::Found(event) => Some(Ok(event)),
             Look::Failed(error) => Some(Err(error)),
+            Look::OnDisk if self.take_overlay() => self.try_next(end),
             Look::OnDisk | Look::Gone => None,
         }
     }
@@ -324,6 +339,7 @@ impl EventReader {
                 Look::Found(found) => return Poll::Ready(Some(Ok(found))),
                 Look::Failed(error) => return Poll::Ready(Some(Err(error))),
                 Look::Gone => return Poll::Ready(None),
+                Look::OnDisk if self.take_overlay() => {}
                 Look::OnDisk => {
                     let (channel, from) = (self.channel.clone(), self.next);
                     let persistence = channel.persistence().expect("in memory, everything is in pages");

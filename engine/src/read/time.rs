@@ -28,6 +28,12 @@ fn seek_in_memory(channel: &Channel, time_us: u64) -> Sought {
         Err(first) => first,
     };
     let Some(persistence) = channel.persistence() else { return Sought::Found(first) };
+    let first = match persistence.overlay.as_ref().map(|overlay| overlay.seek_time(time_us)) {
+        None => first,
+        Some(Ok(found)) => return Sought::Found(found),
+        Some(Err(base)) if base <= channel.head() => return Sought::Found(base),
+        Some(Err(base)) => base,
+    };
     // What leaves a page meanwhile goes to the stub, and from there to disk: none of it is above `first`.
     match persistence.on_disk.seek_stub(time_us) {
         Ok(found) => Sought::Found(found.min(first)),
@@ -37,7 +43,10 @@ fn seek_in_memory(channel: &Channel, time_us: u64) -> Sought {
 
 fn seek_on_disk(channel: &Channel, time_us: u64, limit: Seq) -> Result<Seq, ReadError> {
     let persistence = channel.persistence().expect("in memory, everything is in pages");
-    persistence.on_disk.seek_time(time_us, limit)
+    match &persistence.overlay {
+        Some(overlay) => overlay.caught_up(|| persistence.on_disk.seek_time(time_us, limit)),
+        None => persistence.on_disk.seek_time(time_us, limit),
+    }
 }
 
 fn clamp(channel: &Channel, found: Seq) -> u64 {

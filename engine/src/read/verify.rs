@@ -199,10 +199,14 @@ impl Check {
         let persistence = self.channel.persistence().expect("in memory, everything is in pages");
         let to = match self.next < self.sealed_end {
             true => self.sealed_end,
+            false if persistence.overlay.is_some() => self.end,
             false => self.end.min(self.channel.tail.first_in_memory().max(Seq(self.next.0 + 1))),
         };
         let to = if self.next < self.one_by_one_until { Seq(self.next.0 + 1) } else { to };
-        persistence.on_disk.read_checked(self.next, to)
+        match &persistence.overlay {
+            Some(overlay) => overlay.read_checked(&persistence.on_disk, self.next, to),
+            None => persistence.on_disk.read_checked(self.next, to),
+        }
     }
 
     /// Notes what is wrong, and goes on behind it.

@@ -163,6 +163,11 @@ impl OnDisk {
         self.inner.lock().expect("no panic while the lock is held")
     }
 
+    /// Goes on from another state of the same channel, which has all events that this one has, or lies below what readers see.
+    pub fn replace(&self, other: Self) {
+        *self.lock() = other.inner.into_inner().expect("no panic while the lock is held");
+    }
+
     /// A segment was begun. Readers open its files themselves, when they first read from it.
     pub fn add_segment(&self, first: Seq) {
         let mut inner = self.lock();
@@ -196,6 +201,22 @@ impl OnDisk {
         inner.stub = Stub { base: end, ..Stub::default() };
         inner.idx_done = end;
         inner.dat_done = 0;
+    }
+
+    /// Events from `end` on are not to be looked for here; those below stay where they are.
+    pub fn end_at(&self, end: Seq) {
+        let mut inner = self.lock();
+        let Inner { segments, stub, .. } = &mut *inner;
+        let last = segments.last().map(|segment| segment.first);
+        segments.retain_mut(|segment| {
+            segment.end = segment.end.map(|before| before.min(end));
+            segment.first < end
+        });
+        if segments.last().map(|segment| segment.first) == last {
+            stub.records.truncate(usize::try_from(end.0.saturating_sub(stub.base.0)).unwrap_or(usize::MAX));
+        } else {
+            *stub = Stub { base: end, ..Stub::default() };
+        }
     }
 
     /// First sequence and end of each segment.

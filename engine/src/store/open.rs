@@ -314,6 +314,7 @@ impl Store {
                 id,
                 on_disk: self.on_disk(name, &state, records, &tail_bytes),
                 offload: self.environment.offload.clone(),
+                overlay: None,
             };
             Arc::new(self.channel(name, config, options, &state, &tail_bytes, persistence))
         });
@@ -385,6 +386,7 @@ impl Store {
                 id,
                 on_disk: self.on_disk(name, &state, &[], &Bytes::new()),
                 offload: self.environment.offload.clone(),
+                overlay: None,
             };
             channel.bind(persistence, (first, page.map_or(0, |page| page.byte_base)), epoch);
             channel.clone()
@@ -456,27 +458,9 @@ impl Store {
     }
 
     fn on_disk(&self, name: &ChannelName, state: &ChannelState, records: &[IndexRecord], bytes: &Bytes) -> OnDisk {
-        let (first, dat_size) = active_segment(state);
-        let mut segments: Vec<(Seq, Option<Seq>)> = state
-            .segments
-            .iter()
-            .map(|segment| (Seq(segment.first), segment.sealed.then_some(Seq(segment.end))))
-            .collect();
-        if segments.last().is_none_or(|(last, _)| *last != first) {
-            segments.push((first, None));
-        }
-        let in_block = (state.end - first.0) % RECORDS_PER_BLOCK as u64;
-        let base = Seq(state.end - in_block);
-        let dat_offset = dat_size / BLOCK_SIZE as u32 * BLOCK_SIZE as u32;
-        let dat_tail = (dat_offset, bytes.clone());
-        let disk = self.environment.disk.clone();
-        let id = ChannelId(state.id);
-        let on_disk = OnDisk::new(disk, id, name.clone(), &segments, base, records, dat_tail);
+        let on_disk = on_disk(self.environment.disk.clone(), name, state, records, bytes);
         if let Some(cold) = &self.cold {
-            on_disk.set_cold(ColdChannel::new(cold.clone(), id, name.as_str()));
-        }
-        for segment in state.segments.iter().filter(|segment| segment.sealed) {
-            on_disk.set_dat_size(Seq(segment.first), segment.dat_size);
+            on_disk.set_cold(ColdChannel::new(cold.clone(), ChannelId(state.id), name.as_str()));
         }
         on_disk
     }
@@ -649,7 +633,33 @@ fn take_lock(base: &Path, disk: &PosixDisk) -> Result<StoreLock, OpenError> {
     Ok(lock)
 }
 
-fn read_superblock(disk: &dyn Disk) -> Result<Option<Superblock>, OpenError> {
+/// What lies on disk of a channel in this state; records and bytes are those that fill no block.
+pub fn on_disk(
+    disk: Arc<dyn Disk>,
+    name: &ChannelName,
+    state: &ChannelState,
+    records: &[IndexRecord],
+    bytes: &Bytes,
+) -> OnDisk {
+    let (first, dat_size) = active_segment(state);
+    let mut segments: Vec<(Seq, Option<Seq>)> =
+        state.segments.iter().map(|segment| (Seq(segment.first), segment.sealed.then_some(Seq(segment.end)))).collect();
+    if segments.last().is_none_or(|(last, _)| *last != first) {
+        segments.push((first, None));
+    }
+    let in_block = (state.end - first.0) % RECORDS_PER_BLOCK as u64;
+    let base = Seq(state.end - in_block);
+    let dat_offset = dat_size / BLOCK_SIZE as u32 * BLOCK_SIZE as u32;
+    let dat_tail = (dat_offset, bytes.clone());
+    let on_disk = OnDisk::new(disk, ChannelId(state.id), name.clone(), &segments, base, records, dat_tail);
+    for segment in state.segments.iter().filter(|segment| segment.sealed) {
+        on_disk.set_dat_size(Seq(segment.first), segment.dat_size);
+    }
+    on_disk
+}
+
+/// Reads STORE; none if there is none.
+pub fn read_superblock(disk: &dyn Disk) -> Result<Option<Superblock>, OpenError> {
     let file = match disk.open(STORE_PATH, OpenMode::Read) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         result => result.map_err(io_error("open", STORE_PATH))?,

@@ -120,7 +120,9 @@ pub fn find(
         None
     } else if let Some(clean) = &root.clean {
         list_journal(disk, uuid, &mut found)?;
-        Some(read_clean_end(disk, uuid, shard, clean, &mut found)?)
+        let checkpoint = read_clean_end(disk, uuid, shard, clean)?;
+        (found.next_lsn, found.last_segment) = (clean.next_lsn, Some(clean.segment));
+        Some(checkpoint)
     } else {
         read_journal(disk, uuid, shard, root, epoch, &mut found)?
     };
@@ -184,12 +186,11 @@ fn last_commit(file: &dyn File, header: &SegmentHeader, clean: &CleanEnd) -> io:
 }
 
 /// After a clean close the journal's last commit is its last checkpoint, which covers everything.
-fn read_clean_end(
+pub fn read_clean_end(
     disk: &dyn Disk,
     uuid: StoreUuid,
     shard: ShardId,
     clean: &CleanEnd,
-    found: &mut Found,
 ) -> Result<CheckpointEntry, OpenError> {
     let path = segment_path(shard, clean.segment);
     let fail = |error| OpenError::Journal { shard, error };
@@ -234,8 +235,6 @@ fn read_clean_end(
         Some(Err(error)) => return Err(corrupt(error.into())),
         _ => return Err(corrupt(CommitFault::NoCheckpoint)),
     };
-    found.next_lsn = clean.next_lsn;
-    found.last_segment = Some(clean.segment);
     Ok(entry)
 }
 

@@ -18,6 +18,7 @@
 //! What it leaves to others: what becomes durable (the shard), and what a refusal means for the caller (`append`).
 #![allow(unsafe_code)]
 
+mod follow;
 pub mod page;
 pub mod pool;
 pub mod sizes;

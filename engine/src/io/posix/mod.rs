@@ -118,6 +118,25 @@ impl PosixDisk {
         })
     }
 
+    /// Opens a base directory that is there, to read files that another process may write. Nothing is made and nothing tried:
+    /// what the file system offers shows with the first file.
+    ///
+    /// # Errors
+    ///
+    /// What opening the directory answers.
+    pub fn open_read_only(base: &Path) -> io::Result<Self> {
+        let opener = Arc::new(Opener { tree: Tree::open_existing(base)?, direct: AtomicBool::new(true) });
+        Ok(Self {
+            descriptors: Descriptors::new(opener.clone(), descriptor_limit()),
+            opener,
+            facts: IoFacts { backend: "posix", direct: true, ..IoFacts::default() },
+            durable_write: DurableWrite::WriteThenFlush,
+            closed_files: Arc::default(),
+            lock: Mutex::default(),
+            mappings: budget::Budget::new(0),
+        })
+    }
+
     /// The same, with so many bytes of sealed files mapped at the most; none unless set.
     #[must_use]
     pub fn with_mapped_bytes_max(mut self, bytes: u64) -> Self {

@@ -35,6 +35,15 @@ impl Tree {
         Ok(Self { base, has_openat2: AtomicBool::new(true) })
     }
 
+    /// Opens the base directory if there is one.
+    pub(super) fn open_existing(base: &Path) -> io::Result<Self> {
+        let base = OwnedFd::from(File::open(base)?);
+        if !File::from(base.try_clone()?).metadata()?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        Ok(Self { base, has_openat2: AtomicBool::new(true) })
+    }
+
     pub(super) fn base(&self) -> BorrowedFd<'_> {
         self.base.as_fd()
     }
