@@ -44,7 +44,7 @@ impl ReadRange {
         };
         let reader = EventReader::new(channel.clone(), Seq(range.start));
         // What nothing drops needs no hold, which costs as much as the rest of a read from memory.
-        let reader = if channel.config.is_limited() { reader.holding() } else { reader };
+        let reader = if channel.config.is_limited() { reader.holding_what_stays() } else { reader };
         Self { reader, end: Seq(range.end), events: Vec::new(), refused }
     }
 
@@ -134,7 +134,11 @@ impl Scan {
             Ok(range) => (range, None),
             Err(error) => (0..0, Some(error)),
         };
-        Self { reader: EventReader::new(channel.clone(), Seq(range.start)).holding(), end: Seq(range.end), refused }
+        Self {
+            reader: EventReader::new(channel.clone(), Seq(range.start)).holding_what_stays(),
+            end: Seq(range.end),
+            refused,
+        }
     }
 
     /// The next event, read on this thread; `None` at the end.

@@ -125,7 +125,8 @@ impl Shard {
     /// Moves a head as far as readers allow, and to `hard` in any case.
     fn trim_within(&mut self, slot: Slot, wanted: Seq, hard: Seq) {
         let active = self.active[slot as usize].as_ref().expect("the channel is open");
-        let to = active.channel.holds.lowest().map_or(wanted, |lowest| wanted.min(lowest.max(hard)));
+        // What is not in a commit yet cannot go.
+        let to = active.channel.holds.grant(wanted.min(active.at.seq), hard);
         self.trim(slot, to);
     }
 
@@ -136,6 +137,7 @@ impl Shard {
         let to = to.min(active.at.seq);
         if to > active.retention.noted {
             active.retention.noted = to;
+            active.channel.holds.let_go(to);
             self.note(slot, NoteKind::Trimmed(to));
         }
     }
