@@ -233,8 +233,10 @@ impl RedexFileConfig {
         self
     }
 
-    /// Places a channel that is made anew on the same shard as all others with this key: then they have one order, and
-    /// [`Redex::batch`](crate::Redex::batch) can append to several of them at once. A channel that is there stays where it is.
+    /// Places a channel that is made anew on the same shard as all others with this key: then one flush makes all of them
+    /// durable, a crash leaves a prefix of their common commits, and [`Redex::batch`](crate::Redex::batch) can append to several of
+    /// them at once. Two appends to two channels that nobody waits for between may become durable in either order; a batch, or
+    /// waiting for the first, decides it. A channel that is there stays where it is.
     #[must_use]
     pub fn with_affinity(mut self, key: impl Into<String>) -> Self {
         self.more.affinity = Some(key.into());

@@ -44,9 +44,10 @@ fn check(file: &RedexFile, len: usize) {
         Err(ReadError::Trimmed { .. }) => None,
         read => Some(read.unwrap()),
     };
+    let head = file.head_seq();
     let events = std::iter::repeat_with(read).find_map(|events| events).unwrap();
     let first = events.first().map_or(file.next_seq(), |event| event.seq);
-    assert!(first <= file.head_seq());
+    assert!(head <= first);
     assert_eq!(events.len() as u64, file.next_seq() - first);
     for (event, seq) in events.iter().zip(first..) {
         assert_eq!((event.seq, event.payload.to_vec()), (seq, payload(seq, len)));
