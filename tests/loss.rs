@@ -96,7 +96,7 @@ fn tail_reports_a_lost_suffix_first_and_goes_on_with_what_survived() {
     let seen = items(&mut durable);
     assert_eq!(
         seen,
-        [Err("channel orders: events 20..30 that the cursor has seen were lost in a crash; the tail goes on at 20"
+        [Err("channel orders: events 20..30 that the cursor has seen were lost in a crash or cut off; the tail goes on at 20"
             .to_owned())]
     );
     drive(&mut store, file.sync()).unwrap();

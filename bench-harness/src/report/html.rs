@@ -184,12 +184,19 @@ fn explanation(workload: Workload) -> (&'static str, &'static str) {
         ),
         Workload::Warm => (
             "Reading older events",
-            "A scan of sealed segments on one core: from the disk (<b>cold</b>), from the page cache with every checksum checked              (<b>first</b>), and once more (<b>second</b>); latency is that of a chunk of about a megabyte. Then single events by              sequence, from memory, from the segment being written and from a sealed one, and the first event at or after a time.",
+            "A scan of sealed segments on one core: from the disk (<b>cold</b>), from the page cache with every checksum checked \
+             (<b>first</b>), and once more (<b>second</b>); latency is that of a chunk of about a megabyte. Then single events by \
+             sequence, from memory, from the segment being written and from a sealed one, and the first event at or after a time.",
         ),
         Workload::PageCache => (
             "Writing past the page cache",
             "1 GiB is appended and synced; pages of the store's files that the kernel keeps are counted before and after each part. The \
              machine's own count is moved by anything else that runs.",
+        ),
+        Workload::Retention => (
+            "A log that stays small",
+            "Twenty times a channel's limit of bytes is appended; what its files take is looked at all the while. The note says how much that \
+             was at the most.",
         ),
         Workload::Many => (
             "A hundred thousand channels",

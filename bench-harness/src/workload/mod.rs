@@ -8,6 +8,7 @@ pub(crate) mod million;
 mod nondurable;
 mod page_cache;
 mod reopen;
+mod retention;
 mod scan;
 mod tail;
 mod tasks;
@@ -44,6 +45,8 @@ pub(crate) enum Workload {
     /// Whether the page cache moves while 1 GiB is written; only when asked for
     #[value(name = "pagecache")]
     PageCache,
+    /// What a limit of bytes leaves on disk while twenty times as much is written; only when asked for
+    Retention,
     /// 100,000 channels beside one, then laps of the journal; only when asked for
     Many,
     /// Opening a store with a million channels; only when asked for
@@ -57,7 +60,7 @@ impl Workload {
 
     /// All, in the order in which they run.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        Self::DEFAULT.into_iter().chain([Self::Warm, Self::PageCache, Self::Many, Self::Million])
+        Self::DEFAULT.into_iter().chain([Self::Warm, Self::PageCache, Self::Retention, Self::Many, Self::Million])
     }
 
     /// The fixed name.
@@ -72,6 +75,7 @@ impl Workload {
             Self::Channels => "channels",
             Self::Tasks => "tasks",
             Self::PageCache => "pagecache",
+            Self::Retention => "retention",
             Self::Many => "many",
             Self::Million => "million",
         }
@@ -83,7 +87,7 @@ impl Workload {
             Self::Durable | Self::Channels => 1600,
             Self::Nondurable | Self::Scan | Self::Reopen | Self::Many | Self::Million => 800,
             Self::Warm => 400,
-            Self::Tail | Self::Tasks | Self::PageCache => 1500,
+            Self::Tail | Self::Tasks | Self::PageCache | Self::Retention => 1500,
         })
     }
 
@@ -93,7 +97,7 @@ impl Workload {
             Self::Durable => durable::row_count(quick, open_loop),
             Self::Nondurable => nondurable::ROW_COUNT,
             Self::Tail | Self::Channels | Self::Tasks => 2,
-            Self::Scan | Self::PageCache => 1,
+            Self::Scan | Self::PageCache | Self::Retention => 1,
             Self::Warm => warm::ROW_COUNT,
             Self::Many => many::ROW_COUNT,
             Self::Million => million::ROW_COUNT,
@@ -113,6 +117,7 @@ impl Workload {
             Self::Channels => channels::run(session),
             Self::Tasks => tasks::run(session),
             Self::PageCache => page_cache::run(session),
+            Self::Retention => retention::run(session),
             Self::Many => many::run(session),
             Self::Million => million::run(session),
         }

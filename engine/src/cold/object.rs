@@ -198,6 +198,15 @@ pub fn idx_size(first: Seq, end: Seq) -> u64 {
     (end.0 - first.0).div_ceil(RECORDS_PER_BLOCK as u64) * BLOCK + FOOTER_SIZE as u64
 }
 
+/// Blocks of times that a segment of so many index blocks has in front of its footer: one for each of its samples, if there are
+/// more blocks than samples.
+fn time_blocks(blocks: u64) -> u64 {
+    let most = TIME_SAMPLES_MAX as u64;
+    let strides = std::iter::successors(Some(1_u64), |stride| Some(stride * 2));
+    let samples = strides.map(|stride| blocks.div_ceil(stride)).find(|samples| *samples <= most);
+    samples.filter(|_| blocks > most).unwrap_or(0)
+}
+
 impl ObjectHeader {
     /// Chunks of idx.
     #[must_use]
@@ -322,9 +331,7 @@ impl RawHeader {
             return Some("end_seq");
         }
         let blocks = idx_size(Seq(first), Seq(end));
-        // Long segments have blocks of times in front of the footer.
-        let most = blocks + TIME_SAMPLES_MAX as u64 * BLOCK;
-        if !in_blocks(self.idx_size.get()) || !(blocks..=most).contains(&self.idx_size.get()) {
+        if ![blocks, blocks + time_blocks(blocks / BLOCK - 1) * BLOCK].contains(&self.idx_size.get()) {
             return Some("idx_size");
         }
         if !in_blocks(self.dat_size.get()) || self.dat_size.get() > 1 << 32 {

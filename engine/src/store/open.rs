@@ -475,6 +475,9 @@ impl Store {
         if let Some(cold) = &self.cold {
             on_disk.set_cold(ColdChannel::new(cold.clone(), id, name.as_str()));
         }
+        for segment in state.segments.iter().filter(|segment| segment.sealed) {
+            on_disk.set_dat_size(Seq(segment.first), segment.dat_size);
+        }
         on_disk
     }
 
