@@ -122,8 +122,8 @@ impl Batch {
         let Some(persistence) = first.persistence() else { return self.begin_in_memory(firsts) };
         let shard = persistence.shard.clone();
         let request = Request::new();
-        let group = {
-            // Batches line up everywhere in the same order: so no two wait for each other.
+        {
+            // Batches line up everywhere in the same order, and come to the shard in it: so no two wait for each other.
             let _order = shard.order_of_groups();
             let members: Result<Vec<Member>, ChangeError> = self.members.iter().map(line_up_member).collect();
             let members = match members {
@@ -131,9 +131,9 @@ impl Batch {
                 // Those that are lined up give up their places.
                 Err(error) => return Change::decided(Err(error), drop),
             };
-            GroupRequest::new(members, request.clone(), firsts.clone())
-        };
-        shard.send(Control::Group(Box::new(group)));
+            let group = GroupRequest::new(members, request.clone(), firsts.clone());
+            shard.send(Control::Group(Box::new(group)));
+        }
         Change::by_shard(request, shard, first.name.clone(), drop)
     }
 

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use redex::sim::{ManualClock, SimDisk, SimOptions, SimSettings, SimStore};
 
-use super::log::{LogId, RaftLog};
+use super::log::RaftLog;
 use super::model::{Model, Operation, Random};
 
 /// Stores.
@@ -41,16 +41,17 @@ pub(crate) async fn found(log: &RaftLog) -> io::Result<Model> {
     Ok(Model { marks: log.marks(), last: log.last(), entries: log.read(0..u64::MAX).await? })
 }
 
-/// Whether this was found after one of these. The mark of what is committed is not flushed, so it may be that of a later
-/// one, as far as there are entries.
+/// Whether this was found after one of these. The mark of what is committed is not flushed, and lies in another channel than
+/// the entries: it may be that of an earlier or a later one, as far as there are entries.
 pub(crate) fn is_one_of(found: &Model, allowed: &[Model]) -> bool {
-    let marked = |later: &Model| later.marks.committed.min(found.last) == found.marks.committed;
-    let with = |model: &Model, committed: Option<LogId>| {
+    let committed = found.marks.committed;
+    let with_mark = |model: &Model| {
         let mut model = model.clone();
         model.marks.committed = committed;
         model
     };
-    (0..allowed.len()).any(|at| with(&allowed[at], found.marks.committed) == *found && allowed[at..].iter().any(marked))
+    let marked = allowed.iter().any(|model| model.marks.committed.min(found.last) == committed);
+    marked && allowed.iter().any(|model| with_mark(model) == *found)
 }
 
 /// Does an operation; of an append, the sequence behind it, below which it is to be durable.
