@@ -157,7 +157,7 @@ impl EventReader {
                 self.advance_to(Seq(self.next.0 + 1));
                 Look::Event(event)
             }
-            None if self.next >= self.channel.tail.published() => Look::Gone,
+            None if self.is_cut_off() || self.next >= self.channel.tail.published() => Look::Gone,
             None => Look::OnDisk,
         }
     }
@@ -171,6 +171,11 @@ impl EventReader {
         };
         if !self.page.as_deref().is_some_and(in_page) {
             self.page = self.channel.tail.page_of(self.next);
+            if self.is_cut_off() {
+                // It may be a page from behind the cut. Pages that were found before stay as they are.
+                self.page = None;
+                return None;
+            }
         }
         let page = self.page.as_ref()?;
         let slot = (self.next.0 - page.start().first_seq.0) as usize;
