@@ -211,7 +211,7 @@ impl<'d> Replay<'d> {
         if end.0 > self.state.end {
             return Err(self.inconsistent("the journal cuts off what is not there"));
         }
-        if !self.gone && self.segment_first.0 < self.state.end && self.segment_first < end {
+        if self.segment_first.0 < self.state.end && self.segment_first < end {
             self.io("seal", Self::seal)?;
         }
         let state = &mut self.state;
@@ -225,6 +225,7 @@ impl<'d> Replay<'d> {
         }
         state.epochs.push((epoch.0, end.0));
         self.begin_segment(end);
+        self.drop_below_head();
         Ok(())
     }
 
@@ -287,6 +288,7 @@ impl<'d> Replay<'d> {
         if self.gone {
             let first = self.segment_first.0;
             self.state.segments.retain(|segment| segment.first != first);
+            self.drop_below_head();
             return Ok(());
         }
         let dat_size = u32::try_from(self.bytes_end()).expect("offsets have 32 bits");
