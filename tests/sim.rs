@@ -3,6 +3,7 @@
 //! A seed tells a history only as long as the workload is the same; when that changes, its name still says what to look
 //! for.
 
+use redex::sim::StepKind;
 use redex_fuzz::damage::Verdict;
 use redex_fuzz::history::{self, Mode};
 use redex_fuzz::runner::{Limits, run};
@@ -127,4 +128,54 @@ fn a_shard_goes_on_when_room_is_made() {
     holds(133, Mode::Faults);
     holds(213, Mode::Faults);
     holds(644, Mode::Faults);
+}
+
+#[test]
+fn a_cut_ends_a_segment_that_nobody_destages() {
+    holds(1011, Mode::Honest);
+    holds(4000, Mode::Honest);
+}
+
+#[test]
+fn replay_leaves_no_gap_where_a_cut_segment_is_gone() {
+    holds(1000, Mode::Honest);
+    holds(9000, Mode::Honest);
+}
+
+#[test]
+fn an_empty_page_holds_no_extent_up() {
+    holds(1016, Mode::Honest);
+    holds(7093, Mode::Honest);
+}
+
+#[test]
+fn a_page_behind_an_empty_one_can_be_had() {
+    holds(1389, Mode::Honest);
+}
+
+#[test]
+fn a_checkpoint_has_the_heads_of_the_commits_below_it() {
+    holds(1094, Mode::Honest);
+    holds(5258, Mode::Honest);
+    holds(11164, Mode::Honest);
+}
+
+#[test]
+fn a_segment_at_the_head_stays_until_something_follows_it() {
+    holds(32283, Mode::Damage);
+}
+
+#[test]
+fn space_below_the_head_comes_back_at_a_reopen() {
+    holds(2888, Mode::Honest);
+    holds(3021, Mode::Honest);
+}
+
+#[test]
+fn trims_cuts_and_deletions_are_crash_points() {
+    let limits = Limits { lives: Some(600), ..Limits::default() };
+    let tally = run(5000, Mode::Honest, 2, limits).unwrap_or_else(|failure| panic!("{failure}"));
+    for kind in [StepKind::Trim, StepKind::CutOff, StepKind::Delete, StepKind::Remove] {
+        assert!(tally.cuts.get(&kind).is_some_and(|count| *count > 0), "{kind}: {tally:?}");
+    }
 }

@@ -242,7 +242,8 @@ impl Channel {
             return Ok(None);
         }
         if let Some(page) = self.tail.page_of(seq) {
-            return Ok(Some(page.record((seq.0 - page.start().first_seq.0) as usize)));
+            // A page that came behind a cut has not got as far yet.
+            return Ok(page.published_record((seq.0 - page.start().first_seq.0) as usize));
         }
         let Some(persistence) = self.persistence() else { return Ok(None) };
         match persistence.on_disk.record(seq) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::append::backlog::{Ticket, Waiting, line_up, relieve};
-use crate::append::wait::{Awaited, Gone, block_on, poll_durable, wait_durable, was_cut_off};
+use crate::append::wait::{Goal, Gone, block_on, poll_durable, wait_durable};
 use crate::append::{Append, AppendBatch, FULL_RETRY, try_one};
 use crate::channel::Channel;
 use crate::channel_name::ChannelName;
@@ -308,7 +308,7 @@ impl RedexFile {
 
     /// Resolves when the event `seq` itself is durable, or was before it was cut off. Asks for the flush.
     pub fn wait_durable(&self, seq: u64) -> Durable<'_> {
-        Durable::new(&self.channel, Seq(seq.saturating_add(1)))
+        Durable::new(&self.channel, Goal::to(&self.channel, Seq(seq.saturating_add(1))))
     }
 
     /// Resolves when the event `seq` itself is published.
@@ -371,26 +371,24 @@ impl RedexFile {
 #[must_use = "only the future tells whether the events are durable"]
 pub struct Durable<'f> {
     channel: &'f Channel,
-    below: Seq,
-    awaited: Awaited,
+    goal: Goal,
     /// Whether everything appended before is meant: then a failed shard is an error even if nothing is left to flush, since
     /// it has refused what waited for room.
     all: bool,
-    /// Where `below` will lie, as long as appends wait for room that are to be covered.
+    /// Where the goal will lie, as long as appends wait for room that are to be covered.
     mark: Option<Arc<Ticket>>,
     registration: Registration,
 }
 
 impl<'f> Durable<'f> {
-    fn new(channel: &'f Channel, below: Seq) -> Self {
-        let awaited = if below <= channel.tail.published() { Awaited::Appended } else { Awaited::Coming };
-        channel.want_durable(below);
-        Self { channel, below, awaited, all: false, mark: None, registration: Registration::default() }
+    fn new(channel: &'f Channel, goal: Goal) -> Self {
+        channel.want_durable(goal.below);
+        Self { channel, goal, all: false, mark: None, registration: Registration::default() }
     }
 
     fn of_all(channel: &'f Channel) -> Self {
         let mark = if channel.backlog.is_empty() { None } else { line_up(channel, Waiting::Mark, true).ok() };
-        Self { all: true, mark, awaited: Awaited::Appended, ..Self::new(channel, channel.tail.reserved_end()) }
+        Self { all: true, mark, ..Self::new(channel, Goal::all(channel)) }
     }
 
     /// Waits until what is to be covered is published.
@@ -407,9 +405,10 @@ impl<'f> Durable<'f> {
                 return Poll::Pending;
             }
             Some(outcome) => {
-                // Not what lay there before: a suffix may have been cut off meanwhile.
-                self.below = outcome.map_or(self.below, |published| published.first);
-                self.channel.want_durable(self.below);
+                if let Ok(published) = outcome {
+                    self.goal = Goal { below: published.first, resets: Some(published.resets) };
+                    self.channel.want_durable(published.first);
+                }
             }
         }
         self.mark = None;
@@ -422,9 +421,9 @@ impl<'f> Durable<'f> {
             block_on(FULL_RETRY, |cx| self.poll_mark(cx));
         }
         if self.channel.persistence().is_none() {
-            return wait_in_memory(self.channel, self.below, self.awaited);
+            return wait_in_memory(self.channel, self.goal);
         }
-        let reached = wait_durable(self.channel, self.below, self.awaited);
+        let reached = wait_durable(self.channel, self.goal);
         self.result(reached)
     }
 
@@ -432,27 +431,27 @@ impl<'f> Durable<'f> {
         let poisoned = self.channel.persistence().and_then(|persistence| persistence.shard.poisoned());
         match (reached, poisoned) {
             (Ok(()), Some(poisoned)) if self.all => Err(SyncError::Poisoned(poisoned.clone())),
-            (reached, _) => reached.map_err(|gone| why(self.channel, self.below, gone)),
+            (reached, _) => reached.map_err(|gone| why(self.channel, self.goal.below, gone)),
         }
     }
 }
 
 /// In memory an event is as durable as it gets when it is published.
-fn wait_in_memory(channel: &Channel, below: Seq, awaited: Awaited) -> Result<(), SyncError> {
+fn wait_in_memory(channel: &Channel, goal: Goal) -> Result<(), SyncError> {
     let mut registration = Registration::default();
-    block_on(std::time::Duration::MAX, |cx| poll_in_memory(channel, below, awaited, &mut registration, cx))
+    block_on(std::time::Duration::MAX, |cx| poll_in_memory(channel, goal, &mut registration, cx))
 }
 
 fn poll_in_memory(
     channel: &Channel,
-    below: Seq,
-    awaited: Awaited,
+    goal: Goal,
     registration: &mut Registration,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), SyncError>> {
-    if channel.tail.published() < below {
+    let is_there = || channel.tail.published() >= goal.below || goal.was_before_a_cut(channel);
+    if !is_there() {
         channel.tail.wait_published(registration, cx.waker());
-        if channel.tail.published() < below && !was_cut_off(channel, below, awaited) {
+        if !is_there() {
             return Poll::Pending;
         }
     }
@@ -475,10 +474,9 @@ impl Future for Durable<'_> {
             return Poll::Pending;
         }
         if this.channel.persistence().is_none() {
-            return poll_in_memory(this.channel, this.below, this.awaited, &mut this.registration, cx);
+            return poll_in_memory(this.channel, this.goal, &mut this.registration, cx);
         }
-        poll_durable(this.channel, this.below, this.awaited, &mut this.registration, cx)
-            .map(|reached| this.result(reached))
+        poll_durable(this.channel, this.goal, &mut this.registration, cx).map(|reached| this.result(reached))
     }
 }
 

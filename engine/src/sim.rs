@@ -12,12 +12,14 @@ use crate::clock::Clock;
 use crate::cold::ColdStore;
 use crate::cold::tier::ColdSetup;
 use crate::error::{CloseError, OpenError};
+use crate::file::RedexFile;
 use crate::io::BLOCK_SIZE;
 use crate::journal::format::entry_size_events;
 use crate::options::Options;
 use crate::random::Random;
 use crate::read::offload::Offload;
 use crate::redex::Redex;
+use crate::segment::path::channel_dir;
 use crate::segment::record::INLINE_SIZE_MAX;
 use crate::shard::Shard;
 use crate::shard::Turn;
@@ -114,13 +116,30 @@ impl SimSettings {
     }
 }
 
-/// One commit of a shard's journal, and where it left its channels.
+/// One commit of a shard's journal, and what it says of channels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SimCommit {
     /// Its number in the journal.
     pub lsn: u64,
-    /// Its channels, each with the sequence behind its last event in the commit.
-    pub ends: Vec<(ChannelName, u64)>,
+    /// What it says, in order.
+    pub changes: Vec<(ChannelName, SimChange)>,
+}
+
+/// What a commit says of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SimChange {
+    /// It is new.
+    Created,
+    /// It has other settings.
+    Configured,
+    /// Its head lies here.
+    Trimmed(u64),
+    /// It ends here; sequences from here on are given again.
+    CutOff(u64),
+    /// It is gone.
+    Deleted,
+    /// It has events up to here, exclusive.
+    Events(u64),
 }
 
 /// What a step of all shards came to.
@@ -273,9 +292,13 @@ impl SimStore {
     /// If there is no such shard.
     #[must_use]
     pub fn commits(&self, shard: usize) -> Vec<SimCommit> {
-        let plain =
-            |ends: Vec<(ChannelName, crate::ids::Seq)>| ends.into_iter().map(|(name, end)| (name, end.0)).collect();
-        self.shards[shard].commit_log().map(|(lsn, ends)| SimCommit { lsn: lsn.0, ends: plain(ends) }).collect()
+        self.shards[shard].commit_log().to_vec()
+    }
+
+    /// Directory of a channel's files, whether it is there or not.
+    #[must_use]
+    pub fn dir_of(file: &RedexFile) -> String {
+        channel_dir(file.channel().id())
     }
 
     /// Begins the close: from now on steps lead to the end.

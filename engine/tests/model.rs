@@ -1,4 +1,4 @@
-//! Random work on real files beside a `Vec` of what was appended: every read and every reopen agrees with it.
+//! Random work on real files, and in memory, beside a `Vec` of what was appended: every read and every reopen agrees with it.
 
 mod support;
 
@@ -26,6 +26,11 @@ enum Step {
     ReadRange(usize, u16, u16),
     Scan(usize),
     Follow(usize),
+    AppendIf(usize, usize, bool),
+    Trim(usize, u16),
+    CutOff(usize, u16),
+    Reset(usize),
+    Delete(usize),
     ReopenFile(usize),
     ReopenStore { by_close: bool },
 }
@@ -33,6 +38,7 @@ enum Step {
 /// A store that rolls, seals and checkpoints after little.
 #[derive(Clone, Debug)]
 struct Settings {
+    persistent: bool,
     segment_bytes: u64,
     extent_bytes: usize,
     commit_depth: usize,
@@ -56,6 +62,11 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (channel.clone(), any::<u16>(), any::<u16>()).prop_map(|(c, from, len)| Step::ReadRange(c, from, len)),
         1 => channel.clone().prop_map(Step::Scan),
         3 => channel.clone().prop_map(Step::Follow),
+        2 => (channel.clone(), size(), any::<bool>()).prop_map(|(c, size, right)| Step::AppendIf(c, size, right)),
+        2 => (channel.clone(), any::<u16>()).prop_map(|(c, at)| Step::Trim(c, at)),
+        2 => (channel.clone(), any::<u16>()).prop_map(|(c, at)| Step::CutOff(c, at)),
+        1 => channel.clone().prop_map(Step::Reset),
+        1 => channel.clone().prop_map(Step::Delete),
         1 => channel.prop_map(Step::ReopenFile),
         1 => any::<bool>().prop_map(|by_close| Step::ReopenStore { by_close }),
     ]
@@ -73,8 +84,10 @@ fn policy() -> impl Strategy<Value = FsyncPolicy> {
 
 fn settings() -> impl Strategy<Value = Settings> {
     let policies = prop::collection::vec(policy(), CHANNELS);
-    (16..=64u64, 1..=16usize, 1..=4usize, 1..=2usize, policies).prop_map(
-        |(segment_kib, extent_blocks, commit_depth, shards, policies)| Settings {
+    let on_disk = prop::bool::weighted(0.7);
+    (16..=64u64, 1..=16usize, 1..=4usize, 1..=2usize, policies, on_disk).prop_map(
+        |(segment_kib, extent_blocks, commit_depth, shards, policies, persistent)| Settings {
+            persistent,
             segment_bytes: segment_kib << 10,
             extent_bytes: extent_blocks * 4096,
             commit_depth,
@@ -88,7 +101,9 @@ fn settings() -> impl Strategy<Value = Settings> {
 struct World<'a> {
     dir: &'a Path,
     settings: &'a Settings,
+    /// What was appended and not cut off, and where the heads lie.
     model: Vec<Vec<Vec<u8>>>,
+    heads: Vec<u64>,
     appended: u64,
     real: Option<Real>,
 }
@@ -101,12 +116,14 @@ struct Real {
 
 impl Settings {
     fn config(&self, channel: usize) -> RedexFileConfig {
-        support::persistent().with_segment_bytes(self.segment_bytes).with_fsync_policy(self.policies[channel])
+        let config = RedexFileConfig::default().with_persistent(self.persistent);
+        config.with_segment_bytes(self.segment_bytes).with_fsync_policy(self.policies[channel])
     }
 
     fn open(&self, dir: &Path) -> Real {
-        let redex = Redex::builder()
-            .persistent_dir(dir)
+        let builder = Redex::builder();
+        let builder = if self.persistent { builder.persistent_dir(dir) } else { builder };
+        let redex = builder
             .shards(self.shards)
             .journal_segment_bytes(64 << 10)
             .checkpoint_bytes(64 << 10)
@@ -180,17 +197,59 @@ impl World<'_> {
                 let at = u64::from(*at) % (self.model[*c].len() as u64 + 2);
                 let event = self.real().files[*c].read_one(at).wait().unwrap();
                 let read = event.map(|event| event.payload.to_vec());
-                prop_assert_eq!(read.as_ref(), self.model[*c].get(at as usize));
+                let expected = self.model[*c].get(at as usize).filter(|_| at >= self.heads[*c]);
+                prop_assert_eq!(read.as_ref(), expected);
             }
             Step::ReadRange(c, from, len) => {
                 let end = self.model[*c].len() as u64;
                 let from = u64::from(*from) % (end + 2);
                 let to = from + u64::from(*len) % (end + 2);
                 let events = self.real().files[*c].read_range(from, to).wait().unwrap();
-                self.compare(*c, from.min(end)..to.min(end), &events)?;
+                self.compare(*c, from.max(self.heads[*c]).min(end)..to.max(self.heads[*c]).min(end), &events)?;
             }
             Step::Scan(c) => self.scan(*c)?,
             Step::Follow(c) => self.catch_up(*c)?,
+            Step::AppendIf(c, size, right) => {
+                let payload = self.payload(*size);
+                let next = self.model[*c].len() as u64;
+                let file = self.real().files[*c].clone();
+                let appended = file.append_if(if *right { next } else { next + 1 }, &payload).wait();
+                prop_assert_eq!(appended.is_ok(), *right);
+                self.model[*c].extend(right.then_some(payload));
+            }
+            Step::Trim(c, at) => {
+                self.catch_up(*c)?;
+                let to = u64::from(*at) % (self.model[*c].len() as u64 + 1);
+                self.heads[*c] = self.heads[*c].max(to);
+                let file = self.real().files[*c].clone();
+                prop_assert_eq!(file.trim_head(to).wait().unwrap(), self.heads[*c]);
+                prop_assert_eq!(file.head_seq(), self.heads[*c]);
+            }
+            Step::CutOff(c, at) => {
+                let (head, next) = (self.heads[*c], self.model[*c].len() as u64);
+                let end = head + u64::from(*at) % (next - head + 1);
+                let file = self.real().files[*c].clone();
+                prop_assert_eq!(file.truncate_suffix(end).wait().unwrap(), end);
+                self.model[*c].truncate(end as usize);
+                prop_assert_eq!(file.next_seq(), end);
+                self.real().tails[*c] = follow(&file);
+            }
+            Step::Reset(c) => {
+                self.real().redex.reset_channel(format!("channel/{c}")).wait().unwrap();
+                (self.model[*c], self.heads[*c]) = (Vec::new(), 0);
+                let file = self.real().files[*c].clone();
+                prop_assert_eq!((file.head_seq(), file.next_seq()), (0, 0));
+                self.real().tails[*c] = follow(&file);
+            }
+            Step::Delete(c) => {
+                let (name, config) = (format!("channel/{c}"), self.settings.config(*c));
+                let real = self.real();
+                real.redex.delete_channel(&*name).wait().unwrap();
+                prop_assert!(real.files[*c].append(b"").wait().is_err());
+                real.files[*c] = real.redex.open_file(&*name, config).unwrap();
+                real.tails[*c] = follow(&real.files[*c]);
+                (self.model[*c], self.heads[*c]) = (Vec::new(), 0);
+            }
             Step::ReopenFile(c) => {
                 self.catch_up(*c)?;
                 let (channel, config) = (format!("channel/{c}"), self.settings.config(*c));
@@ -220,7 +279,7 @@ impl World<'_> {
 
     fn scan(&mut self, channel: usize) -> TestCaseResult {
         let events: Vec<_> = self.real().files[channel].read_from(0).blocking().map(Result::unwrap).collect();
-        self.compare(channel, 0..self.model[channel].len() as u64, &events)
+        self.compare(channel, self.heads[channel]..self.model[channel].len() as u64, &events)
     }
 
     /// Follows the tail up to the model's end, first without waiting as far as that goes.
@@ -239,6 +298,9 @@ impl World<'_> {
     }
 
     fn reopen(&mut self, by_close: bool) -> TestCaseResult {
+        if !self.settings.persistent {
+            return Ok(());
+        }
         let real = self.real.take().expect("open between steps");
         if by_close {
             real.redex.close().wait().unwrap();
@@ -247,7 +309,8 @@ impl World<'_> {
         self.real = Some(self.settings.open(self.dir));
         for channel in 0..CHANNELS {
             let file = &self.real().files[channel];
-            let (next, durable) = (file.next_seq(), file.durable());
+            let (head, next, durable) = (file.head_seq(), file.next_seq(), file.durable());
+            prop_assert_eq!(head, self.heads[channel]);
             prop_assert_eq!(next, self.model[channel].len() as u64);
             prop_assert_eq!(durable, next);
             self.scan(channel)?;
@@ -267,6 +330,7 @@ proptest! {
             dir: dir.path(),
             settings: &settings,
             model: vec![Vec::new(); CHANNELS],
+            heads: vec![0; CHANNELS],
             appended: 0,
             real: Some(settings.open(dir.path())),
         };

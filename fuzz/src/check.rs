@@ -1,14 +1,13 @@
 //! What must hold after a reopen (design section 7): what was acknowledged is there, byte for byte; what survived is a
-//! prefix of each channel, and over the channels of one shard a prefix of its commits.
+//! prefix of each channel, and over the channels of one shard a prefix of its commits; what was dropped stays so.
 
-use std::collections::BTreeMap;
-
-use redex::sim::{SimCommit, SimStore};
+use redex::sim::SimStore;
 use redex::{RedexEvent, RedexFile};
 
 use crate::failure::chain;
-use crate::history::{End, World};
+use crate::history::World;
 use crate::model::Channel;
+use crate::{files, settings, survivors};
 
 /// Whether this is the event of the model at `seq`.
 ///
@@ -34,49 +33,44 @@ pub fn same(model: &Channel, seq: u64, event: &RedexEvent) -> Result<(), String>
 ///
 /// # Errors
 ///
-/// What is lost, wrong, or out of order; or cannot be read.
+/// What is lost, wrong, or out of order; what came back; or what cannot be read.
 pub fn reopened(world: &mut World, store: &SimStore) -> Result<Vec<RedexFile>, String> {
-    let infos = store.redex().channels();
-    let known: BTreeMap<String, u64> =
-        infos.iter().map(|info| (info.name.as_str().to_owned(), info.next_seq)).collect();
-    let survived: Vec<u64> =
-        world.channels.iter().map(|channel| known.get(&channel.name).copied().unwrap_or(0)).collect();
-    if let Some(stranger) = known.keys().find(|name| world.channels.iter().all(|channel| channel.name != **name)) {
-        return Err(format!("a channel {stranger:?} that was never made"));
-    }
-    for (channel, survived) in world.channels.iter().zip(&survived) {
-        let (name, floor, next) = (&channel.name, channel.floor, channel.next());
-        let all = world.end == End::Closed;
-        if *survived < floor || *survived > next || (all && *survived < next) {
-            return Err(format!("{name}: {survived} events survived of {next}, {floor} were acknowledged as durable"));
-        }
-        if !channel.may_end_at(*survived) {
-            return Err(format!("{name}: {survived} events survived of {next}: the last is in the midst of a batch"));
-        }
-    }
-    check_commits(world, &survived)?;
+    let survived = survivors::survived(world, store)?;
+    survivors::check(world, &survived)?;
     for (channel, survived) in world.channels.iter_mut().zip(&survived) {
+        // One that was made in the same life may be gone because its making was lost; then it leaves what it leaves.
+        if channel.base.is_there && !survived.is_there {
+            world.deleted.push(channel.base_dir.clone());
+        }
         channel.cut(*survived);
     }
     let mut files = Vec::with_capacity(world.channels.len());
-    for channel in &world.channels {
+    for channel in &mut world.channels {
+        if world.dice.one_in(4) {
+            channel.config = settings::other(&mut world.dice, &channel.config);
+        }
+        channel.limits = vec![channel.config.retention()];
         let file = store
             .redex()
             .open_file(&*channel.name, channel.config.clone())
             .map_err(|error| format!("{}: {}", channel.name, chain(&error)))?;
+        channel.opened(&file);
+        channel.base_dir.clone_from(&channel.dir);
         check_content(channel, &file)?;
         files.push(file);
     }
+    files::check(world, &files)?;
     Ok(files)
 }
 
 /// Reads a whole channel.
 fn check_content(channel: &Channel, file: &RedexFile) -> Result<(), String> {
     let (head, next, durable) = (file.head_seq(), file.next_seq(), file.durable());
-    if (head, next, durable) != (0, channel.next(), channel.next()) {
-        return Err(format!("{}: {head}..{next}, durable {durable}, of {}", channel.name, channel.next()));
+    if (head, next, durable) != (channel.head, channel.next(), channel.next()) {
+        let (from, to) = (channel.head, channel.next());
+        return Err(format!("{}: {head}..{next}, durable {durable}, of {from}..{to}", channel.name));
     }
-    let mut seq = 0;
+    let mut seq = head;
     for event in file.read_from(0).blocking() {
         let event = event.map_err(|error| format!("{}: event {seq}: {}", channel.name, chain(&error)))?;
         same(channel, seq, &event)?;
@@ -86,49 +80,4 @@ fn check_content(channel: &Channel, file: &RedexFile) -> Result<(), String> {
         true => Ok(()),
         false => Err(format!("{}: {seq} events were read of {next}", channel.name)),
     }
-}
-
-/// Over the channels of one shard a prefix of its commits survived; all of them, if only the process died.
-fn check_commits(world: &World, survived: &[u64]) -> Result<(), String> {
-    let survived: BTreeMap<&str, u64> =
-        world.channels.iter().map(|channel| channel.name.as_str()).zip(survived.iter().copied()).collect();
-    let base: BTreeMap<&str, u64> =
-        world.channels.iter().map(|channel| (channel.name.as_str(), channel.base)).collect();
-    let mut untouched = survived.clone();
-    for (shard, commits) in world.commits.iter().enumerate() {
-        let mut at: BTreeMap<&str, u64> = commits
-            .iter()
-            .flat_map(|commit| &commit.ends)
-            .map(|(name, _)| (name.as_str(), base[name.as_str()]))
-            .collect();
-        at.keys().for_each(|name| _ = untouched.remove(name));
-        if !is_prefix(commits, &mut at, &survived, world.end) {
-            return Err(format!(
-                "shard {shard}: no prefix of its commits survived: {survived:?} of {commits:?}, {base:?}"
-            ));
-        }
-    }
-    match untouched.iter().find(|(name, survived)| base[*name] != **survived) {
-        Some((name, survived)) => {
-            Err(format!("{name}: {survived} events, {} before, nothing was committed", base[name]))
-        }
-        None => Ok(()),
-    }
-}
-
-fn is_prefix<'c>(
-    commits: &'c [SimCommit],
-    at: &mut BTreeMap<&'c str, u64>,
-    survived: &BTreeMap<&str, u64>,
-    end: End,
-) -> bool {
-    let matches = |at: &BTreeMap<&str, u64>| at.iter().all(|(name, end)| survived[name] == *end);
-    let mut found = end != End::Killed && matches(at);
-    for commit in commits {
-        for (name, end) in &commit.ends {
-            at.insert(name.as_str(), *end);
-        }
-        found |= end != End::Killed && matches(at);
-    }
-    found || matches(at)
 }

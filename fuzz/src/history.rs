@@ -100,6 +100,12 @@ pub struct World {
     pub channels: Vec<Channel>,
     /// How many channels there may be.
     pub channels_max: usize,
+    /// How many of a hundred actions change channels otherwise than by appends.
+    pub changes_percent: u64,
+    /// Directories of channels that were deleted.
+    pub deleted: Vec<String>,
+    /// The latest time that the wall clock has shown.
+    pub wall_max_us: u64,
     /// What each shard committed in the last life.
     pub commits: Vec<Vec<SimCommit>>,
     /// How the last life ended.
@@ -135,6 +141,8 @@ impl World {
         let settings = settings::store(&mut dice);
         let disk = SimDisk::new(dice.bits(), settings::disk(&mut dice));
         let channels_max = settings::channels_max(&mut dice);
+        let aims = seed % 8 == 6;
+        let changes_percent = if aims { 20 } else { dice.pick(&[0, 5, 15, 30]) };
         let clock = Arc::new(ManualClock::default());
         clock.set_wall_us(1_700_000_000_000_000);
         Self {
@@ -144,12 +152,15 @@ impl World {
             settings,
             channels: Vec::new(),
             channels_max,
+            changes_percent,
+            deleted: Vec::new(),
+            wall_max_us: 0,
             commits: Vec::new(),
             end: End::Closed,
             faults: mode == Mode::Faults,
             is_struck: false,
             cold: (seed % 4 == 2 && mode != Mode::Damage).then(|| Cold::new(seed, &disk)),
-            aim: (seed % 8 == 6).then(|| Dice::new(!seed)),
+            aim: aims.then(|| Dice::new(!seed)),
             steps: 150,
             tally: Tally { histories: 1, ..Tally::default() },
         }

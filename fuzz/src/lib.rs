@@ -5,16 +5,20 @@
 //! [`model`] by the rules of [`check`]. A failing history is run again by its seed alone.
 
 pub mod args;
+pub mod changes;
 pub mod check;
 pub mod cold;
 pub mod damage;
 pub mod dice;
 pub mod failure;
 pub mod faults;
+pub mod files;
+pub mod follow;
 pub mod history;
 pub mod life;
 pub mod model;
 pub mod report;
 pub mod runner;
 pub mod settings;
+pub mod survivors;
 pub mod workload;

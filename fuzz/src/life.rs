@@ -13,7 +13,7 @@ use crate::workload::{Run, observe};
 const STEPS_MAX: usize = 100_000;
 
 /// Steps that few power cuts would hit by themselves.
-const RARE: [StepKind; 10] = [
+const RARE: [StepKind; 13] = [
     StepKind::Rename,
     StepKind::Rename,
     StepKind::Rename,
@@ -24,6 +24,9 @@ const RARE: [StepKind; 10] = [
     StepKind::CheckpointEntry,
     StepKind::CheckpointFile,
     StepKind::Seal,
+    StepKind::CutOff,
+    StepKind::Delete,
+    StepKind::Remove,
 ];
 
 /// The same of segments that go.

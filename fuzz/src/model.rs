@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use redex::{Cursor, FsyncPolicy, RedexFileConfig};
+use redex::sim::SimStore;
+use redex::{Change, Cursor, FsyncPolicy, RedexFile, RedexFileConfig, Retention};
 
 use crate::dice::Dice;
+use crate::survivors::Extent;
 
 /// An event as it was appended. Its bytes are made again when they are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,31 +47,94 @@ impl Event {
 /// What is appended together: seed and length of each payload.
 pub type Wanted = Vec<(u64, usize)>;
 
+/// A change on its way, for which a channel is brought to rest; who waits for it, unless nobody does.
+#[derive(Debug)]
+pub enum Pending {
+    /// The events from this one on go.
+    CutOff(u64, Option<Change<u64>>),
+    /// All events go, and sequences begin anew.
+    Reset(Option<Change<()>>),
+    /// The channel goes.
+    Delete(Option<Change<()>>),
+}
+
+impl Pending {
+    /// Whether it was answered with an error: it will not count, or has already.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self, Self::CutOff(_, None) | Self::Reset(None) | Self::Delete(None))
+    }
+}
+
 /// One channel.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Channel {
     /// Its name.
     pub name: String,
     /// Its configuration.
     pub config: RedexFileConfig,
-    /// All events that were published.
+    /// Limits that it has had in the present life.
+    pub limits: Vec<Retention>,
+    /// Directory of its files.
+    pub dir: String,
+    /// The same of the one that was there when the present life began.
+    pub base_dir: String,
+    /// Whether it is there; a deleted one is not until its name is opened again.
+    pub is_there: bool,
+    /// All events that were published and not cut off, those below the head too.
     pub events: Vec<Event>,
+    /// First event that is there.
+    pub head: u64,
+    /// The highest head that somebody has asked for.
+    pub trim_wanted: u64,
+    /// The latest time that an event of it had, of those too that were cut off.
+    pub last_time_us: u64,
     /// Appends, in the order of their calls, of which nothing was published yet: seed and length of each payload.
     pub waiting: VecDeque<Wanted>,
-    /// Positions that subscriptions had, and the sequence that each leads to; `None` if a crash took back what it has
-    /// seen.
+    /// Positions that subscriptions had, and the sequence that each leads to; `None` if a crash or a cut took back what it
+    /// has seen.
     pub cursors: Vec<(Cursor, Option<u64>)>,
-    /// Events when the present life began.
-    pub base: u64,
+    /// A cut, reset or deletion that has not counted yet.
+    pub pending: Option<Pending>,
+    /// How many of those have counted in the present life.
+    pub cuts: u64,
+    /// Where.
+    pub cut_ends: Vec<u64>,
+    /// Epoch in which it gives sequences.
+    pub epoch: u32,
+    /// What there was when the present life began.
+    pub base: Extent,
     /// Events below must survive a power cut.
     pub floor: u64,
+    /// The policy holds for events from here on.
+    pub bound_from: u64,
 }
 
 impl Channel {
-    /// An empty channel.
+    /// An empty channel that was opened.
     #[must_use]
     pub fn new(name: String, config: RedexFileConfig) -> Self {
-        Self { name, config, events: Vec::new(), waiting: VecDeque::new(), cursors: Vec::new(), base: 0, floor: 0 }
+        Self {
+            name,
+            dir: String::new(),
+            base_dir: String::new(),
+            limits: vec![config.retention()],
+            config,
+            is_there: true,
+            events: Vec::new(),
+            head: 0,
+            trim_wanted: 0,
+            last_time_us: 0,
+            waiting: VecDeque::new(),
+            cursors: Vec::new(),
+            pending: None,
+            cuts: 0,
+            cut_ends: Vec::new(),
+            epoch: 0,
+            base: Extent::default(),
+            floor: 0,
+            bound_from: 0,
+        }
     }
 
     /// Sequence of the next event.
@@ -78,16 +143,21 @@ impl Channel {
         self.events.len() as u64
     }
 
-    /// Takes an event that was published at `wall_us`: times never go backwards.
-    pub fn push(&mut self, (seed, len): (u64, usize), wall_us: u64) {
-        let time_us = self.events.last().map_or(wall_us, |last| last.time_us.max(wall_us));
+    /// Takes an event that was published at `wall_us`: times never go backwards. After a cut they go on where they were,
+    /// as far as that is known after a crash: then what the store says counts, within bounds.
+    fn push(&mut self, (seed, len): (u64, usize), wall_us: u64, time_of: impl Fn(u64) -> Option<u64>) {
+        let least = self.events.last().map_or(wall_us, |last| last.time_us.max(wall_us));
+        let most = self.last_time_us.max(least);
+        let told = if least == most { None } else { time_of(self.next()) };
+        let time_us = told.unwrap_or(most).clamp(least, most);
+        self.last_time_us = most;
         self.events.push(Event { seed, len, time_us, continues: false });
     }
 
     /// Takes a whole append; `is_whole` says that no crash may leave a part of it.
-    fn push_batch(&mut self, wanted: Wanted, wall_us: u64, is_whole: bool) {
+    fn push_batch(&mut self, wanted: Wanted, wall_us: u64, is_whole: bool, time_of: impl Fn(u64) -> Option<u64>) {
         let first = self.events.len();
-        wanted.into_iter().for_each(|event| self.push(event, wall_us));
+        wanted.into_iter().for_each(|event| self.push(event, wall_us, &time_of));
         let parted = self.events[first..].split_last_mut();
         parted.into_iter().flat_map(|(_, before)| before).for_each(|event| event.continues = is_whole);
     }
@@ -113,6 +183,7 @@ impl Channel {
         refusable: bool,
         fits_commit: impl Fn(&[(u64, usize)]) -> bool,
         is_there: impl Fn(u64, Event) -> bool,
+        time_of: impl Fn(u64) -> Option<u64>,
     ) -> Result<(), String> {
         while self.next() < published {
             let (name, next) = (&self.name, self.next());
@@ -132,7 +203,7 @@ impl Channel {
                 ));
             }
             let is_whole = fits_commit(&wanted);
-            self.push_batch(wanted, wall_us, is_whole);
+            self.push_batch(wanted, wall_us, is_whole, &time_of);
         }
         Ok(())
     }
@@ -156,7 +227,7 @@ impl Channel {
     ///
     /// Why it does not.
     pub fn check_bound(&self, durable: u64, wall_us: u64) -> Result<(), String> {
-        let unflushed = &self.events[durable as usize..];
+        let unflushed = &self.events[durable.max(self.bound_from).min(self.next()) as usize..];
         let late = |period: Duration| {
             let limit = wall_us.saturating_sub(period.as_micros() as u64);
             unflushed.first().filter(|event| event.time_us < limit).map(|event| wall_us - event.time_us)
@@ -184,13 +255,83 @@ impl Channel {
         self.cursors.push((cursor, Some(cursor.seq)));
     }
 
-    /// What is left after a crash, and where the next life begins.
-    pub fn cut(&mut self, survived: u64) {
-        self.events.truncate(survived as usize);
-        self.waiting.clear();
-        for (cursor, leads_to) in &mut self.cursors {
-            *leads_to = leads_to.filter(|_| cursor.seq <= survived);
+    /// Its handle is this one from now on.
+    pub fn opened(&mut self, file: &RedexFile) {
+        (self.is_there, self.epoch, self.dir) = (true, file.cursor().epoch, SimStore::dir_of(file));
+    }
+
+    /// A cut has counted: the events from `end` on are gone, and what was left is durable.
+    pub fn cut_off(&mut self, end: u64, epoch: u32) {
+        self.events.truncate(end as usize);
+        if let Some(last) = self.events.last_mut() {
+            last.continues = false;
         }
-        (self.base, self.floor) = (survived, survived);
+        self.head = self.head.min(end);
+        self.trim_wanted = self.trim_wanted.min(end);
+        self.floor = end;
+        self.bound_from = 0;
+        self.forget_cursors_behind(end);
+        self.cut_ends.push(end);
+        (self.epoch, self.cuts, self.pending) = (epoch, self.cuts + 1, None);
+    }
+
+    /// A deletion has counted.
+    pub fn deleted(&mut self) {
+        let (name, config) = (std::mem::take(&mut self.name), self.config.clone());
+        let (base_dir, base) = (std::mem::take(&mut self.base_dir), self.base);
+        *self = Self { is_there: false, cuts: self.cuts + 1, base_dir, base, ..Self::new(name, config) };
+    }
+
+    fn forget_cursors_behind(&mut self, end: u64) {
+        for (cursor, leads_to) in &mut self.cursors {
+            *leads_to = leads_to.filter(|_| cursor.seq <= end);
+        }
+    }
+
+    /// The head has moved here: somebody has asked for it, or a limit allows it.
+    ///
+    /// # Errors
+    ///
+    /// Why it must not.
+    pub fn move_head(&mut self, head: u64, wall_us: u64) -> Result<(), String> {
+        let name = &self.name;
+        if head < self.head || head > self.next() {
+            return Err(format!("{name}: the head went from {} to {head}, of {}", self.head, self.next()));
+        }
+        if head > self.head && head > self.trim_wanted && !self.limits.iter().any(|l| self.allows(l, head, wall_us)) {
+            return Err(format!("{name}: the head is {head} of {}, more than {:?} drop", self.next(), self.limits));
+        }
+        self.head = head;
+        Ok(())
+    }
+
+    /// Whether limits drop what lies below `head`.
+    fn allows(&self, limits: &Retention, head: u64, wall_us: u64) -> bool {
+        let last = self.events[head as usize - 1];
+        let kept = &self.events[head as usize - 1..];
+        let by_events = limits.max_events.is_some_and(|limit| self.next() - head >= limit);
+        let by_age = limits.max_age.is_some_and(|age| last.time_us < wall_us.saturating_sub(age.as_micros() as u64));
+        let bytes: u64 = kept.iter().map(|event| event.len as u64 + 20).sum();
+        // Blocks that a page leaves unfinished count too.
+        let by_bytes = limits.max_bytes.is_some_and(|limit| 2 * bytes + (64 << 10) >= limit);
+        by_events || by_age || by_bytes
+    }
+
+    /// What is left after a crash, and where the next life begins.
+    pub fn cut(&mut self, survived: Extent) {
+        self.events.truncate(survived.end as usize);
+        if let Some(last) = self.events.last_mut() {
+            // A cut that was on its way may have parted a batch.
+            last.continues = false;
+        }
+        self.waiting.clear();
+        self.forget_cursors_behind(survived.end);
+        if !survived.is_there {
+            self.cursors.clear();
+            self.last_time_us = 0;
+        }
+        self.is_there = survived.is_there;
+        (self.head, self.trim_wanted, self.floor) = (survived.head, survived.head, survived.end);
+        (self.pending, self.cuts, self.base, self.bound_from) = (None, 0, survived, 0);
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redex::sim::{CheckpointLimits, SimOptions, SimSettings};
-use redex::{FsyncPolicy, RedexFileConfig};
+use redex::{FsyncPolicy, RedexFileConfig, Retention};
 
 use crate::dice::Dice;
 
@@ -56,15 +56,44 @@ pub fn disk(dice: &mut Dice) -> SimOptions {
 /// Configuration of a new channel.
 #[must_use]
 pub fn channel(dice: &mut Dice) -> RedexFileConfig {
+    let segment_bytes = dice.pick(&[16 << 10, 16 << 10, 64 << 10, 64 << 10, 256 << 10, 1 << 20, 1 << 30]);
+    let config = RedexFileConfig::default().with_persistent(true).with_segment_bytes(segment_bytes);
+    config.with_fsync_policy(policy(dice)).with_retention(retention(dice))
+}
+
+/// The same with other settings, as far as an open channel allows.
+#[must_use]
+pub fn other(dice: &mut Dice, config: &RedexFileConfig) -> RedexFileConfig {
+    config.clone().with_fsync_policy(policy(dice)).with_retention(retention(dice))
+}
+
+/// When appends resolve.
+#[must_use]
+pub fn policy(dice: &mut Dice) -> FsyncPolicy {
     let period = Duration::from_micros(dice.pick(&[500, 5000, 50_000]));
     let max_bytes = dice.pick(&[1000, 20_000, 200_000]);
-    let policy = match dice.within(0..8) {
+    match dice.within(0..8) {
         0..3 => FsyncPolicy::Never,
         3 => FsyncPolicy::EveryN(1),
         4 => FsyncPolicy::EveryN(dice.within(2..40)),
         5 | 6 => FsyncPolicy::Interval(period),
         _ => FsyncPolicy::IntervalOrBytes { period, max_bytes },
-    };
-    let segment_bytes = dice.pick(&[16 << 10, 64 << 10, 64 << 10, 256 << 10, 1 << 20, 1 << 30]);
-    RedexFileConfig::default().with_persistent(true).with_fsync_policy(policy).with_segment_bytes(segment_bytes)
+    }
+}
+
+/// What is kept: everything in half of the channels.
+#[must_use]
+pub fn retention(dice: &mut Dice) -> Retention {
+    let mut limits = Retention { hold_percent: dice.pick(&[0, 100]), ..Retention::default() };
+    let kinds = dice.within(0..12);
+    if matches!(kinds, 6 | 7 | 10 | 11) {
+        limits.max_events = Some(dice.pick(&[1, 3, 20, 200, 2000]));
+    }
+    if matches!(kinds, 8 | 10) {
+        limits.max_bytes = Some(dice.pick(&[1000, 20_000, 100_000]));
+    }
+    if matches!(kinds, 9 | 11) {
+        limits.max_age = Some(Duration::from_micros(dice.pick(&[1000, 20_000, 500_000])));
+    }
+    limits
 }

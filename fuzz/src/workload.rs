@@ -8,36 +8,25 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use redex::sim::{SimStep, SimStore};
-use redex::{AppendError, RedexFile, SubscribeError, Tail, TailEnd};
+use redex::{AppendError, RedexFile};
 
 use crate::dice::Dice;
 use crate::failure::chain;
-use crate::faults;
+use crate::follow::Follower;
 use crate::history::World;
-use crate::model::{Event, Wanted};
-use crate::settings;
+use crate::model::{Channel, Event, Pending, Wanted};
+use crate::{changes, faults, settings};
 
 /// Steps after which an append that waits is taken for stuck.
-const STEPS_MAX: usize = 20_000;
-
-/// A subscription, and where it must stand.
-struct Follower {
-    /// Of which channel.
-    channel: usize,
-    /// The sequence that comes next.
-    next: u64,
-    /// Whether it shows only what is durable.
-    durable_only: bool,
-    tail: Tail,
-}
+pub(crate) const STEPS_MAX: usize = 20_000;
 
 /// A life under way.
 pub struct Run<'w> {
-    world: &'w mut World,
-    store: SimStore,
-    files: Vec<RedexFile>,
+    pub(crate) world: &'w mut World,
+    pub(crate) store: SimStore,
+    pub(crate) files: Vec<RedexFile>,
     /// A subscription.
-    tail: Option<Follower>,
+    pub(crate) tail: Option<Follower>,
     /// The channels that something is done to: their first, and how many.
     busy: (u64, u64),
     /// Whether the store has failed, as it may.
@@ -70,7 +59,7 @@ impl<'w> Run<'w> {
         Ok((self.store, self.files))
     }
 
-    fn dice(&mut self) -> &mut Dice {
+    pub(crate) fn dice(&mut self) -> &mut Dice {
         &mut self.world.dice
     }
 
@@ -81,6 +70,15 @@ impl<'w> Run<'w> {
         }
         let (first, count) = (self.busy.0, self.files.len() as u64);
         let channel = ((first + self.world.dice.within(0..count.min(self.busy.1))) % count) as usize;
+        if !self.world.channels[channel].is_there {
+            return self.open_again(channel);
+        }
+        if matches!(self.world.channels[channel].pending, Some(Pending::Delete(_))) {
+            return self.turns();
+        }
+        if self.world.dice.percent(self.world.changes_percent) {
+            return self.change(channel);
+        }
         match self.world.dice.within(0..100) {
             0..30 => self.append_one(channel, false),
             30..40 => self.append_batch(channel),
@@ -96,7 +94,7 @@ impl<'w> Run<'w> {
     }
 
     /// An error is in order if there is no power, or if the disk was told to fail or to do damage.
-    fn excuse(&mut self, what: &str, error: &(dyn std::error::Error + 'static)) -> Result<(), String> {
+    pub(crate) fn excuse(&mut self, what: &str, error: &(dyn std::error::Error + 'static)) -> Result<(), String> {
         self.over = true;
         match self.world.disk.is_off() || self.world.faults || self.world.is_struck {
             true => Ok(()),
@@ -104,7 +102,7 @@ impl<'w> Run<'w> {
         }
     }
 
-    fn observe(&mut self) -> Result<(), String> {
+    pub(crate) fn observe(&mut self) -> Result<(), String> {
         let wall_us = self.world.clock.wall_us();
         observe(self.world, &self.files, wall_us)
     }
@@ -127,6 +125,9 @@ impl<'w> Run<'w> {
         let file = self.files[channel].clone();
         if !durable && self.dice().one_in(10) {
             return self.try_append(channel, &file, &wanted, &payload);
+        }
+        if !durable && self.dice().one_in(15) {
+            return self.append_if(channel, &file, &wanted, &payload);
         }
         let future = if durable { file.append_durable(&payload) } else { file.append(&payload) };
         self.drive(channel, &wanted, durable, future)
@@ -173,6 +174,7 @@ impl<'w> Run<'w> {
         F: Future<Output = Result<u64, AppendError>> + Unpin,
     {
         self.world.channels[channel].waiting.push_back(wanted.clone());
+        let cuts = self.world.channels[channel].cuts;
         self.observe()?;
         let patient = self.dice().percent(60);
         for step in 0..STEPS_MAX {
@@ -180,6 +182,10 @@ impl<'w> Run<'w> {
             let polled = poll(&mut future);
             self.observe()?;
             match polled {
+                // Cut off again, or its channel was deleted: it says where it was.
+                Poll::Ready(Ok(_) | Err(AppendError::Closed { .. })) if self.world.channels[channel].cuts > cuts => {
+                    return Ok(());
+                }
                 Poll::Ready(Ok(seq)) if self.world.channels[channel].has(seq, wanted) => {
                     return self.resolved(channel, seq + wanted.len() as u64, durable);
                 }
@@ -207,7 +213,7 @@ impl<'w> Run<'w> {
     }
 
     /// One step of the store, for something that waits.
-    fn step(&mut self, who: &str) -> Result<(), String> {
+    pub(crate) fn step(&mut self, who: &str) -> Result<(), String> {
         // The step moves the clock at its end, if at all.
         let wall_us = self.world.clock.wall_us();
         let step = self.store.step();
@@ -219,6 +225,7 @@ impl<'w> Run<'w> {
 
     fn sync(&mut self, channel: usize) -> Result<(), String> {
         let file = self.files[channel].clone();
+        let (next, cuts) = (self.world.channels[channel].next(), self.world.channels[channel].cuts);
         let mut future = file.sync();
         let patient = self.dice().percent(60);
         for step in 0..STEPS_MAX {
@@ -227,6 +234,9 @@ impl<'w> Run<'w> {
             self.observe()?;
             let model = &mut self.world.channels[channel];
             match polled {
+                // What was there is durable; what came behind a cut was asked for later.
+                Poll::Ready(Ok(())) if model.cuts > cuts => return Ok(()),
+                Poll::Ready(Ok(())) if model.pending.is_some() && file.durable() >= next => return Ok(()),
                 Poll::Ready(Ok(())) => {
                     if self.world.faults {
                         // What still waits in the model was refused.
@@ -255,11 +265,24 @@ impl<'w> Run<'w> {
             let shards = self.store.shard_count() as u64;
             let shard = self.dice().within(0..shards) as usize;
             self.store.turn(shard);
+            self.observe()?;
         }
-        if self.dice().one_in(20) && !self.store.run_until_idle(STEPS_MAX) {
-            return Err("the shards find no rest".to_owned());
+        if self.dice().one_in(20) {
+            return self.rest();
         }
-        self.observe()
+        Ok(())
+    }
+
+    /// Takes turns until nothing is to be done before the next timer.
+    fn rest(&mut self) -> Result<(), String> {
+        for _ in 0..STEPS_MAX {
+            let idle = self.store.run_until_idle(1);
+            self.observe()?;
+            if idle {
+                return Ok(());
+            }
+        }
+        Err("the shards find no rest".to_owned())
     }
 
     fn move_clock(&mut self) -> Result<(), String> {
@@ -285,7 +308,9 @@ impl<'w> Run<'w> {
         };
         match self.store.redex().open_file(&*name, config.clone()) {
             Ok(file) => {
-                self.world.channels.push(crate::model::Channel::new(name, config));
+                let mut model = Channel::new(name, config);
+                model.opened(&file);
+                self.world.channels.push(model);
                 self.files.push(file);
                 self.observe()
             }
@@ -318,7 +343,7 @@ impl<'w> Run<'w> {
     }
 
     fn read(&mut self, channel: usize) -> Result<(), String> {
-        let next = self.world.channels[channel].next();
+        let (head, next) = (self.world.channels[channel].head, self.world.channels[channel].next());
         let from = self.dice().within(0..next + 1);
         let to = from + self.dice().within(0..60);
         let file = self.files[channel].clone();
@@ -327,123 +352,47 @@ impl<'w> Run<'w> {
             Err(error) => return self.excuse("read_range", &error),
         };
         let model = &self.world.channels[channel];
-        if events.len() as u64 != to.min(next) - from {
-            return Err(format!("{}: {} events of {from}..{to}", model.name, events.len()));
+        // What lies below the head is not there.
+        let (first, end) = (from.max(head), to.min(next));
+        if events.len() as u64 != end.saturating_sub(first) {
+            return Err(format!("{}: {} events of {from}..{to} in {head}..{next}", model.name, events.len()));
         }
-        for (event, seq) in events.iter().zip(from..) {
+        for (event, seq) in events.iter().zip(first..) {
             crate::check::same(model, seq, event)?;
         }
         Ok(())
     }
-
-    /// Reads what a subscription has, or begins one.
-    fn follow(&mut self, channel: usize) -> Result<(), String> {
-        let Some(mut follower) = self.tail.take() else { return self.subscribe(channel) };
-        for _ in 0..self.dice().within(1..100) {
-            match poll_tail(&mut follower.tail) {
-                Poll::Ready(Some(event)) => self.delivered(&mut follower, &event)?,
-                Poll::Ready(None) => {
-                    let end = follower.tail.ended().expect("a tail that ended says why").clone();
-                    return self.excuse("tail", &end);
-                }
-                Poll::Pending if follower.next >= self.mark_of(&follower) => break,
-                Poll::Pending => {
-                    return Err(format!("a tail waits at {} below the mark that it follows", follower.next));
-                }
-            }
-        }
-        let cursor = follower.tail.cursor();
-        if cursor.seq != follower.next {
-            return Err(format!("a tail stands at {}, its cursor says {}", follower.next, cursor.seq));
-        }
-        if self.dice().one_in(4) {
-            self.world.channels[follower.channel].note_cursor(cursor);
-        }
-        self.tail = Some(follower);
-        Ok(())
-    }
-
-    /// Begins a subscription: at a sequence, or at a cursor of this life or an earlier one.
-    fn subscribe(&mut self, channel: usize) -> Result<(), String> {
-        let durable_only = self.dice().one_in(2);
-        let model = &self.world.channels[channel];
-        let count = model.cursors.len() as u64;
-        let cursor = (count > 0).then(|| model.cursors[self.world.dice.within(0..count) as usize]);
-        let limit = model.next() + 1;
-        let (subscribe, next) = match cursor.filter(|_| self.world.dice.one_in(2)) {
-            Some((cursor, next)) => (self.files[channel].subscribe_from(cursor), next),
-            None => {
-                let next = self.world.dice.within(0..limit);
-                (self.files[channel].subscribe_from(next), Some(next))
-            }
-        };
-        match (subscribe.wait(), next) {
-            (Ok(tail), Some(next)) => {
-                let tail = if durable_only { tail.durable_only() } else { tail };
-                self.tail = Some(Follower { channel, next, durable_only, tail });
-                Ok(())
-            }
-            (Err(SubscribeError::LostEvents { .. }), None) => Ok(()),
-            (Ok(_), None) => Err("a cursor behind what a crash took back is taken".to_owned()),
-            (Err(error), _) => Err(format!("subscribe_from {cursor:?}: {}", chain(&error))),
-        }
-    }
-
-    fn mark_of(&self, follower: &Follower) -> u64 {
-        let file = &self.files[follower.channel];
-        if follower.durable_only { file.durable() } else { file.published() }
-    }
-
-    /// An event was delivered: it is the right one, and if only durable ones may be, no crash takes it back.
-    fn delivered(&mut self, follower: &mut Follower, event: &redex::RedexEvent) -> Result<(), String> {
-        let model = &mut self.world.channels[follower.channel];
-        crate::check::same(model, follower.next, event)?;
-        follower.next += 1;
-        if follower.durable_only {
-            // Whatever the channel says of its mark: the next opening looks for it.
-            model.acknowledged(follower.next);
-        }
-        Ok(())
-    }
-
-    /// What is left in the subscription of a handle that was closed: everything that was published, then the end.
-    fn end_of(&mut self, follower: &mut Follower) -> Result<(), String> {
-        for step in 0..STEPS_MAX {
-            faults::make_room(self.world, step);
-            match poll_tail(&mut follower.tail) {
-                Poll::Ready(Some(event)) => self.delivered(follower, &event)?,
-                Poll::Ready(None) => {
-                    return match follower.tail.ended().expect("a tail that ended says why").clone() {
-                        TailEnd::Closed if follower.next == self.world.channels[follower.channel].next() => Ok(()),
-                        TailEnd::Closed => Err(format!("a tail ended at {}, below what was published", follower.next)),
-                        end => self.excuse("tail", &end),
-                    };
-                }
-                Poll::Pending => self.step("a tail of a closed handle")?,
-            }
-        }
-        Err("the tail of a closed handle finds no end".to_owned())
-    }
 }
 
-/// Holds what the channels say against the model, and takes into it what was published at `wall_us`.
+/// Holds what the channels say against the model, and takes into it what was published at `wall_us`, and what was dropped.
 ///
 /// # Errors
 ///
 /// What is not as it must be.
 pub fn observe(world: &mut World, files: &[RedexFile], wall_us: u64) -> Result<(), String> {
+    world.wall_max_us = world.wall_max_us.max(wall_us).max(world.clock.wall_us());
     for (model, file) in world.channels.iter_mut().zip(files) {
+        if changes::look(model, file)? {
+            world.deleted.push(SimStore::dir_of(file));
+        }
+        if !model.is_there {
+            continue;
+        }
         let (durable, published, before) = (file.durable(), file.published(), model.next());
-        let is_there = |seq, event: Event| {
-            file.read_one(seq).wait().is_ok_and(|read| read.is_some_and(|read| event.is(&read.payload)))
-        };
+        let read = |seq| file.read_one(seq).wait().ok().flatten();
+        let is_there = |seq, event: Event| read(seq).is_some_and(|read| event.is(&read.payload));
+        let time_of = |seq| Some(read(seq)?.time.as_micros());
         let fits_commit = |wanted: &[(u64, usize)]| world.settings.fits_commit(wanted.iter().map(|(_, len)| *len));
-        model.catch_up(published, wall_us, world.faults, fits_commit, is_there)?;
+        model.catch_up(published, wall_us, world.faults, fits_commit, is_there, time_of)?;
+        if published < model.next() {
+            return Err(format!("{}: {published} events, {before} before", model.name));
+        }
         world.tally.events += published - before;
         if durable > published {
             return Err(format!("{}: durable {durable}, published {published}", model.name));
         }
         model.acknowledged(durable);
+        model.move_head(file.head_seq(), world.wall_max_us)?;
     }
     Ok(())
 }
@@ -462,8 +411,4 @@ impl Future for Batch<'_> {
 /// Polls a future that nobody will wake for.
 pub fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
-}
-
-fn poll_tail(tail: &mut Tail) -> Poll<Option<redex::RedexEvent>> {
-    futures_core::Stream::poll_next(Pin::new(tail), &mut Context::from_waker(Waker::noop()))
 }

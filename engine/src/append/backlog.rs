@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Waker;
 
+use super::wait::Goal;
 use super::{BATCH_SIZE_MAX, Published};
 use crate::channel::Channel;
 use crate::ids::Seq;
@@ -290,11 +291,11 @@ fn publish(channel: &Channel, entry: &Entry) -> Option<Result<Published, Denied>
     let no_space = || channel.persistence().is_some_and(|persistence| persistence.shard.no_space());
     let appended = match &entry.waiting {
         Waiting::Mark => {
-            let first = channel.tail.reserved_end();
+            let Goal { below: first, resets } = Goal::all(channel);
             // A sync or close covers what came before it even if nobody awaits it any more.
             channel.want_durable(first);
             channel.ring();
-            return Some(Ok(Published { first, end: first, wait_below: None }));
+            return Some(Ok(Published { first, end: first, wait_below: None, resets: resets.unwrap_or_default() }));
         }
         _ if channel.tail.is_closed() => return Some(Err(Denied::Closed)),
         Waiting::Grouped => return None,

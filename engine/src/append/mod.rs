@@ -21,7 +21,7 @@ use crate::tail::waiters::Registration;
 use crate::tail::{PAGE_EVENTS_MAX, Refusal, Reserved};
 
 use self::backlog::{Denied, Refused, Ticket, Waiting, line_up, relieve};
-use self::wait::{Awaited, block_on, poll_durable, was_cut_off};
+use self::wait::{Goal, block_on, poll_durable};
 
 /// Payload bytes a batch may have.
 pub const BATCH_SIZE_MAX: usize = 64 << 20;
@@ -38,6 +38,8 @@ pub struct Published {
     pub end: Seq,
     /// Events below are to be durable before the append resolves.
     pub wait_below: Option<Seq>,
+    /// [`Goal::resets`] of all that.
+    pub resets: u32,
 }
 
 impl Published {
@@ -49,7 +51,7 @@ impl Published {
         if let Some(below) = wait_below {
             channel.want_durable(below);
         }
-        Self { first: reserved.first, end, wait_below }
+        Self { first: reserved.first, end, wait_below, resets: reserved.resets }
     }
 }
 
@@ -58,9 +60,9 @@ enum State {
     Failed(Option<AppendError>),
     /// With the sequence that it is to get.
     LinedUp(Arc<Ticket>, Option<Seq>),
-    /// Appended, and published once the producers before it have made their copies: first event, end.
-    Publishing(Seq, Seq, Registration),
-    Waiting(Seq, Seq, Registration),
+    /// Appended, and published once the producers before it have made their copies: first event, and what to wait for.
+    Publishing(Seq, Goal, Registration),
+    Waiting(Seq, Goal, Registration),
     Done(Seq),
 }
 
@@ -83,10 +85,11 @@ pub struct AppendBatch<'f> {
 impl State {
     #[inline]
     fn published(channel: &Channel, published: Published) -> Self {
+        let goal = |below| Goal { below, resets: Some(published.resets) };
         match published.wait_below {
             None if channel.tail.published() >= published.end => Self::Done(published.first),
-            None => Self::Publishing(published.first, published.end, Registration::default()),
-            Some(below) => Self::Waiting(published.first, below, Registration::default()),
+            None => Self::Publishing(published.first, goal(published.end), Registration::default()),
+            Some(below) => Self::Waiting(published.first, goal(below), Registration::default()),
         }
     }
 
@@ -171,20 +174,20 @@ impl<'f> Append<'f> {
                 State::Failed(error) => {
                     return Poll::Ready(Err(error.take().expect("a future is not polled after it has resolved")));
                 }
-                State::Publishing(first, end, registration) => {
-                    let (first, end) = (*first, *end);
-                    if self.channel.tail.published() < end {
-                        self.channel.tail.wait_published(registration, cx.waker());
-                        let is_cut = was_cut_off(self.channel, end, Awaited::Appended);
-                        if self.channel.tail.published() < end && !is_cut {
+                State::Publishing(first, goal, registration) => {
+                    let (first, goal, channel) = (*first, *goal, self.channel);
+                    let is_there = || channel.tail.published() >= goal.below || goal.was_before_a_cut(channel);
+                    if !is_there() {
+                        channel.tail.wait_published(registration, cx.waker());
+                        if !is_there() {
                             return Poll::Pending;
                         }
                     }
                     return Poll::Ready(Ok(first));
                 }
-                State::Waiting(first, below, registration) => {
-                    let (first, below) = (*first, *below);
-                    return poll_durable(self.channel, below, Awaited::Appended, registration, cx).map(|result| {
+                State::Waiting(first, goal, registration) => {
+                    let (first, goal) = (*first, *goal);
+                    return poll_durable(self.channel, goal, registration, cx).map(|result| {
                         result.map_err(|_| why_closed(self.channel))?;
                         Ok(first)
                     });
@@ -216,8 +219,8 @@ impl<'f> Append<'f> {
         if let State::Done(seq) = self.state {
             return Ok(seq);
         }
-        if let State::Waiting(first, below, _) = self.state {
-            wait::wait_durable(self.channel, below, Awaited::Appended).map_err(|_| why_closed(self.channel))?;
+        if let State::Waiting(first, goal, _) = self.state {
+            wait::wait_durable(self.channel, goal).map_err(|_| why_closed(self.channel))?;
             return Ok(first);
         }
         block_on(FULL_RETRY, |cx| self.poll_first(cx))

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use crate::channel::Channel;
+use crate::channel::{Channel, Life};
 use crate::ids::Seq;
 use crate::tail::waiters::Registration;
 
@@ -21,71 +21,85 @@ const SPIN: Duration = Duration::from_micros(200);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
 
-/// Whether the durable mark has reached `below`, or never will.
+/// A position of a channel that somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Goal {
+    /// Events below are meant.
+    pub below: Seq,
+    /// [`Tail::resets`](crate::tail::Tail::resets) when they were reserved; `None` if they have yet to come.
+    pub resets: Option<u32>,
+}
+
+impl Goal {
+    /// Everything that is reserved now.
+    pub fn all(channel: &Channel) -> Self {
+        loop {
+            let resets = channel.tail.resets();
+            let below = channel.tail.reserved_end();
+            if resets == channel.tail.resets() {
+                return Self { below, resets: Some(resets) };
+            }
+        }
+    }
+
+    /// The event before `below`, whether it is there or has yet to come.
+    pub fn to(channel: &Channel, below: Seq) -> Self {
+        let all = Self::all(channel);
+        Self { below, resets: all.resets.filter(|_| below <= all.below) }
+    }
+
+    /// Whether the channel was cut off since: all of it was durable before, and the mark may lie below for good.
+    #[inline]
+    pub fn was_before_a_cut(&self, channel: &Channel) -> bool {
+        self.resets.is_some_and(|resets| resets != channel.tail.resets())
+    }
+}
+
+/// Whether the durable mark has reached the goal, or never will.
 #[inline]
-fn durable_now(channel: &Channel, below: Seq) -> Option<Result<(), Gone>> {
-    if channel.durable() >= below {
+fn durable_now(channel: &Channel, goal: Goal) -> Option<Result<(), Gone>> {
+    let below = goal.below;
+    if channel.durable() >= below || goal.was_before_a_cut(channel) {
         return Some(Ok(()));
     }
     let shard = &channel.persistence()?.shard;
     // The mark moves before the shard says that it has ended: so the mark is looked at again.
-    (shard.poisoned().is_some() || shard.is_closed())
+    (shard.poisoned().is_some() || shard.is_closed() || channel.life() == Life::Over)
         .then(|| if channel.durable() >= below { Ok(()) } else { Err(Gone) })
 }
 
-/// Whether the events that somebody waits for are there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Awaited {
-    /// They were appended before.
-    Appended,
-    /// Somebody may append them.
-    Coming,
-}
-
-/// Whether events that were there have been cut off since. They were durable then, and the marks have gone back. Once others
-/// have their sequences, those are waited for.
-pub fn was_cut_off(channel: &Channel, below: Seq, awaited: Awaited) -> bool {
-    awaited == Awaited::Appended && channel.tail.resets() > 0 && channel.tail.reserved_end() < below
-}
-
-/// Polls until events below `below` are durable, or were and are gone.
+/// Polls until the goal's events are durable.
 pub fn poll_durable(
     channel: &Channel,
-    below: Seq,
-    awaited: Awaited,
+    goal: Goal,
     registration: &mut Registration,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Gone>> {
-    if let Some(result) = durable_now(channel, below) {
+    if let Some(result) = durable_now(channel, goal) {
         return Poll::Ready(result);
     }
+    let below = goal.below;
     registration.register(&channel.durable_waiters, below.0 - 1, cx.waker());
-    if was_cut_off(channel, below, awaited) {
-        return Poll::Ready(Ok(()));
-    }
     channel.want_durable(below);
     channel.ring();
-    match durable_now(channel, below) {
+    match durable_now(channel, goal) {
         Some(result) => Poll::Ready(result),
         None => Poll::Pending,
     }
 }
 
-/// Waits on this thread until events below `below` are durable, or were and are gone.
-pub fn wait_durable(channel: &Channel, below: Seq, awaited: Awaited) -> Result<(), Gone> {
-    if let Some(result) = durable_now(channel, below) {
+/// Waits on this thread until the goal's events are durable.
+pub fn wait_durable(channel: &Channel, goal: Goal) -> Result<(), Gone> {
+    if let Some(result) = durable_now(channel, goal) {
         return result;
     }
-    if was_cut_off(channel, below, awaited) {
-        return Ok(());
-    }
-    channel.want_durable(below);
+    channel.want_durable(goal.below);
     channel.ring();
-    if let Some(result) = spin_alone(|| durable_now(channel, below)) {
+    if let Some(result) = spin_alone(|| durable_now(channel, goal)) {
         return result;
     }
     let mut registration = Registration::default();
-    block_on(Duration::MAX, |cx| poll_durable(channel, below, awaited, &mut registration, cx))
+    block_on(Duration::MAX, |cx| poll_durable(channel, goal, &mut registration, cx))
 }
 
 /// Spins for a while, if no other thread of the process does.

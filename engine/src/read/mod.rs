@@ -170,7 +170,7 @@ impl EventReader {
                 self.advance_to(Seq(self.next.0 + 1));
                 Look::Found(event)
             }
-            None if self.next >= self.channel.tail.published() => Look::Gone,
+            None if self.is_cut_off() || self.next >= self.channel.tail.published() => Look::Gone,
             None => Look::OnDisk,
         }
     }
@@ -197,6 +197,11 @@ impl EventReader {
         };
         if !self.page.as_deref().is_some_and(in_page) {
             self.page = self.channel.tail.page_of(self.next);
+            if self.is_cut_off() {
+                // It may be a page from behind the cut. Pages that were found before stay as they are.
+                self.page = None;
+                return None;
+            }
         }
         // After a cut the page that would have it may not, any more.
         let next = self.next.0;

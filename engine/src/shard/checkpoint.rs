@@ -22,6 +22,7 @@ use super::active::{Active, Position, Sealing};
 use super::checkpoint_moves::Moving;
 use super::commit::{ControlEntry, Kind};
 use super::handle::Slot;
+use super::notes::{Note, NoteKind};
 use super::ops::Purpose;
 use super::stats::add;
 use crate::channel::Channel;
@@ -102,6 +103,9 @@ pub fn load_located_tail(disk: &dyn Disk, shard: ShardId, located: &Located) -> 
 struct Snapshot {
     slot: Slot,
     position: Position,
+    /// Its head, as commits below the checkpoint's say: one that is written and not durable does not count yet, but it is
+    /// not replayed either.
+    head: Seq,
     segment_first: Seq,
     dat_size: u32,
     last_time_us: u64,
@@ -224,13 +228,17 @@ impl Shard {
         let lsn = self.commits.written;
         let changed = std::mem::take(&mut self.changed);
         let mut snapshots = Vec::with_capacity(changed.len());
+        let trims = self.trims_below(lsn);
         for slot in changed {
             let mut active = self.active[slot as usize].take().expect("changed channels are open");
             active.changed = active.lsn > lsn;
             if active.changed {
                 self.changed.push(slot);
             }
-            snapshots.push(self.snapshot(&active));
+            let mut snapshot = self.snapshot(&active);
+            let noted = trims.iter().filter(|(trimmed, _)| *trimmed == slot).map(|(_, head)| *head);
+            snapshot.head = noted.fold(snapshot.head, Seq::max);
+            snapshots.push(snapshot);
             active.force_destage = true;
             self.active[slot as usize] = Some(active);
             self.queue_destage(slot);
@@ -259,6 +267,16 @@ impl Shard {
         self.checkpoint_files.next = CheckpointNo(run.number.0 + 1);
         self.checkpoint.stage = Stage::Destaging(Box::new(run));
         true
+    }
+
+    /// Heads that commits below `lsn` note and that do not count yet.
+    fn trims_below(&self, lsn: Lsn) -> Vec<(Slot, Seq)> {
+        let below = self.commits.pending.iter().take_while(|commit| commit.lsn < lsn);
+        let trimmed = |note: &Note| match note.kind {
+            NoteKind::Trimmed(head) => Some((note.slot, head)),
+            NoteKind::Configured(_) | NoteKind::CutOff(_) | NoteKind::Deleted => None,
+        };
+        below.flat_map(|commit| commit.notes()).filter_map(trimmed).collect()
     }
 
     /// Journal bytes from which a checkpoint is worth its flushes: two files for every channel that has changed. With many
@@ -290,7 +308,8 @@ impl Shard {
         let tail = Tail { records: records.clone(), bytes };
         self.record_scratch = records;
         let last_time_us = self.time_before(active, position.seq);
-        Snapshot { slot: active.slot, position, segment_first, dat_size, last_time_us, tail }
+        let head = active.channel.head();
+        Snapshot { slot: active.slot, position, head, segment_first, dat_size, last_time_us, tail }
     }
 
     /// Time of the event before this one.
@@ -548,7 +567,9 @@ impl Shard {
         };
         self.checkpoint.stage = Stage::Committing(run);
         self.commit_entry(Kind::Checkpoint, &entry, true);
-        if std::mem::take(&mut self.checkpoint.closing_begun) {
+        // A head that moved meanwhile is in the journal only, which nobody reads after a clean end.
+        let all = self.changed.is_empty() && self.tombstones.is_empty();
+        if std::mem::take(&mut self.checkpoint.closing_begun) && all {
             self.checkpoint.closing_end = Some((self.journal.number(), self.journal.offset()));
         }
         Ok(true)
@@ -647,7 +668,7 @@ fn state_of(active: &Active, snapshot: &Snapshot, lsn: Lsn) -> ChannelState {
     }
     let channel = &active.channel;
     // It may have moved since.
-    let head = channel.head().0.min(end);
+    let head = channel.head().max(snapshot.head).0.min(end);
     let epochs = channel.epochs.lock().expect("no panic while the lock is held");
     ChannelState {
         id: channel.id().0,

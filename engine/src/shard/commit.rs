@@ -150,9 +150,9 @@ pub struct Commits {
     spare_marks: Vec<Vec<(Slot, Position)>>,
     plan: Plan,
     created: Vec<Slot>,
-    /// Every commit of this run and where it leaves its channels: what the simulator compares with.
+    /// Every commit of this run and what it says of channels: what the simulator compares with.
     #[cfg(feature = "sim")]
-    pub log: Vec<(Lsn, Vec<(Slot, Seq)>)>,
+    pub log: Vec<crate::sim::SimCommit>,
 }
 
 /// What the simulated disk counts a commit with these notes as.
@@ -225,6 +225,11 @@ impl Commits {
     /// Whether a commit waits for, or does, flushes that cover all before it.
     pub fn has_barrier(&self) -> bool {
         self.pending.iter().any(|commit| commit.means == Means::FlushAfter)
+    }
+
+    /// Whether nothing is under way: each commit that is not durable is written and waits for somebody's flush.
+    pub fn are_written(&self) -> bool {
+        self.pending.iter().all(|commit| commit.means == Means::Unflushed && commit.applied)
     }
 
     /// Whether the writes of a commit are under way.
@@ -406,9 +411,7 @@ impl Shard {
         #[cfg(any(test, feature = "sim"))]
         let _label = crate::io::sim::StepLabel::begin(kind.step_kind().or(step_kind_of(content.notes)));
         #[cfg(feature = "sim")]
-        self.commits
-            .log
-            .push((self.commits.next, marks.iter().map(|(slot, position)| (*slot, position.seq)).collect()));
+        self.log_commit(content.created, content.notes, &marks);
         let plan = content.plan;
         let lsn = self.commits.next;
         self.commits.next = Lsn(lsn.0 + 1);
@@ -669,6 +672,8 @@ impl Shard {
                     self.queue_destage(*slot);
                 }
                 self.look_at_retention(*slot);
+                self.trim_as_asked(*slot);
+                self.bury_below_head(*slot);
             }
             self.commits.pending[index].marks = marks;
             self.commits.written = Lsn(lsn.0 + 1);
@@ -751,6 +756,11 @@ impl Shard {
 }
 
 impl Commit {
+    /// What it notes of channels.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
     /// Takes its notes.
     fn take_notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)

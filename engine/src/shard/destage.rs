@@ -116,7 +116,10 @@ impl Shard {
                 return Ok(());
             }
             let page_end = page.end().map(|end| end.bytes as usize);
-            let (from, to, complete) = active.dat_ready(page_end);
+            let (from, to, mut complete) = active.dat_ready(page_end);
+            // A segment that ended ahead of time begun it, and nothing came that fits: no commit will ever name it, and an
+            // extent of the next page waits for its turn.
+            complete |= page.start().prefix == 0 && page_end == Some(0) && active.at.page_no > active.dat_page;
             let prefix = page.start().prefix as usize;
             active.destaged_total = page.start().byte_base + active.dat_byte.saturating_sub(prefix) as u64;
             if active.deferred {

@@ -83,6 +83,12 @@ impl Errands {
         self.0.push_back(Errand { slot, kind, stage: Stage::Pausing, pushed_out: false, epoch: Epoch(0), request });
     }
 
+    /// Whether a change of the channel has gone so far that its head has to stay where it is until that is over.
+    pub fn holds_trims_up(&self, slot: Slot) -> bool {
+        let is_far = |errand: &Errand| matches!(errand.stage, Stage::Raising(_) | Stage::Noted | Stage::Durable(_));
+        self.0.front().is_some_and(|errand| errand.slot == slot && is_far(errand))
+    }
+
     /// Whether a note is on its way that a checkpoint must not overtake.
     pub fn holds_checkpoints_up(&self) -> bool {
         self.0.front().is_some_and(|errand| matches!(errand.stage, Stage::Noted | Stage::Durable(_)))
@@ -109,7 +115,9 @@ impl Shard {
             Stage::Durable(lsn) => (true, self.apply(&errand, lsn)),
             Stage::Over => (true, true),
         };
-        if !over {
+        if over {
+            self.trim_as_asked(errand.slot);
+        } else {
             self.errands.0.push_front(errand);
         }
         Ok(worked)
@@ -139,6 +147,8 @@ impl Shard {
                 }
                 Err(Refusal::Closed | Refusal::OtherSeq(_)) => {}
             }
+            // The segment that ended with this may have been written long ago.
+            self.push_out(errand.slot);
         }
         errand.stage = Stage::Settling;
         true
@@ -270,6 +280,8 @@ impl Shard {
         }
         self.handle.known_cut_off(channel.id(), end);
         self.handle.cold_due([channel.clone()]);
+        // One that ends there now may lie below the head altogether.
+        self.bury_after_cut(slot, lsn);
         self.room_made = true;
         tracing::info!(channel = %channel.name, end = %end, epoch = %errand.epoch, "suffix cut off");
         end.0
@@ -277,6 +289,8 @@ impl Shard {
 
     fn delete(&mut self, slot: Slot, lsn: Lsn) {
         let active = self.active[slot as usize].take().expect("looked at before");
+        self.forget_notes(slot);
+        active.retention.refuse_requests(&active.channel.name);
         self.queue.retain(|other| *other != slot);
         self.destage_queue.remove(slot);
         self.backlogged.retain(|other| *other != slot);

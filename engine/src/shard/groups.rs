@@ -159,7 +159,7 @@ impl Shard {
             };
             let end = Seq(reserved.first.0 + payloads.len() as u64);
             range = Some((reserved.first, end));
-            Some(Ok(Published { first: reserved.first, end, wait_below: None }))
+            Some(Ok(Published { first: reserved.first, end, wait_below: None, resets: reserved.resets }))
         });
         member.range = range;
         active.group = range;

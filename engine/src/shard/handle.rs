@@ -354,6 +354,12 @@ impl ShardHandle {
         self.deleted.lock().expect("no panic while the lock is held").push(id);
     }
 
+    /// Whether the channel that had this place was deleted.
+    pub fn is_deleted(&self, slot: Slot) -> bool {
+        let channels = self.channels.lock().expect("no panic while the lock is held");
+        channels.get(slot as usize).is_some_and(Option::is_none)
+    }
+
     /// Takes the channels that were deleted.
     pub fn take_deleted(&self) -> Vec<ChannelId> {
         std::mem::take(&mut *self.deleted.lock().expect("no panic while the lock is held"))

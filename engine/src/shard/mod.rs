@@ -586,7 +586,10 @@ impl Shard {
         let mut any = false;
         backlogged.retain(|slot| {
             // A channel may be on the list before the message that opens it is taken.
-            let Some(active) = self.active.get(*slot as usize).and_then(Option::as_ref) else { return true };
+            let Some(active) = self.active.get(*slot as usize).and_then(Option::as_ref) else {
+                // Or it was deleted.
+                return !self.handle.is_deleted(*slot);
+            };
             any |= relieve(&active.channel);
             let over = active.channel.backlog.unlist_if_empty();
             if over && self.closing {

@@ -6,6 +6,7 @@
 use super::Shard;
 use super::handle::Slot;
 use super::plan::Plan;
+use crate::error::ChangeError;
 use crate::ids::{Lsn, Seq};
 use crate::journal::format::{MetaWriter, NOTE_ENTRY_SIZE_MAX};
 use crate::request::Request;
@@ -37,6 +38,17 @@ impl Shard {
     pub(super) fn note(&mut self, slot: Slot, kind: NoteKind) {
         self.notes.push_back(Note { slot, kind });
         self.commit_now = true;
+    }
+
+    /// Takes back what is to be noted of a channel that is gone.
+    pub(super) fn forget_notes(&mut self, slot: Slot) {
+        let channel = self.handle.channel_name(slot);
+        self.notes.retain(|note| {
+            if let (true, NoteKind::Configured(request)) = (note.slot == slot, &note.kind) {
+                request.decide(Err(ChangeError::Closed { channel: channel.clone() }));
+            }
+            note.slot != slot
+        });
     }
 
     /// Takes the notes that have room in the next commit. One about a channel that the journal has yet to be told of waits

@@ -136,7 +136,7 @@ impl Shard {
     /// While nothing else is committed, an empty commit tells of the one that something waits for. Those before it may be
     /// written and not flushed.
     fn leave_durable_witness(&mut self, lsn: Lsn) -> Result<bool, Poisoned> {
-        let quiet = self.can_commit() && self.queue.is_empty() && self.notes.is_empty();
+        let quiet = self.can_commit() && self.commits.are_written() && self.queue.is_empty() && self.notes.is_empty();
         if lsn >= self.commits.durable || !quiet {
             return Ok(false);
         }
@@ -188,7 +188,11 @@ pub fn remove_channel(disk: &dyn Disk, channel: ChannelId) -> io::Result<()> {
 pub fn remove_other_segments(disk: &dyn Disk, channel: ChannelId, known: &[u64]) -> io::Result<()> {
     let dir = channel_dir(channel);
     let mut any = false;
-    for entry in disk.list(&dir).map_err(located(&dir))? {
+    let entries = match disk.list(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        result => result.map_err(located(&dir))?,
+    };
+    for entry in entries {
         if segment_first(&entry.name).is_some_and(|first| !entry.is_dir && !known.contains(&first)) {
             any |= remove(disk, &format!("{dir}/{}", entry.name))?;
         }

@@ -19,7 +19,9 @@ use super::active::Active;
 use super::handle::Slot;
 use super::notes::NoteKind;
 use super::reclaim::Dead;
+use crate::channel_name::ChannelName;
 use crate::config::Retention;
+use crate::error::ChangeError;
 use crate::ids::{Lsn, Seq};
 use crate::read::offload::Offloaded;
 use crate::request::Request;
@@ -39,6 +41,8 @@ pub struct RetentionState {
     noted: Seq,
     /// The commit that noted the present head.
     lsn: Lsn,
+    /// Where the newest segment begins that a checkpoint or a cut tells of, without events of its own.
+    known_from: Seq,
     /// Bytes of sealed segments.
     sealed_bytes: u64,
     /// [`super::active::Position::bytes_total`] where the active segment begins.
@@ -66,7 +70,8 @@ pub fn segment_bytes(segment: &SegmentState) -> u64 {
 impl RetentionState {
     /// A channel that goes on with these segments and this head, and has this count of bytes.
     pub fn new(head: Seq, segments: &[SegmentState], bytes_total: u64) -> Self {
-        let mut state = Self { noted: head, ..Self::default() };
+        let known_from = segments.last().map_or(Seq(0), |segment| Seq(segment.first));
+        let mut state = Self { noted: head, known_from, ..Self::default() };
         state.count(segments);
         state.active_base = bytes_total;
         state
@@ -85,8 +90,27 @@ impl RetentionState {
 
     /// The channel was cut off.
     pub fn restart(&mut self, end: Seq, segments: &[SegmentState]) {
-        self.noted = self.noted.min(end);
+        (self.noted, self.known_from) = (self.noted.min(end), end);
+        self.requests.iter_mut().for_each(|(wanted, _)| *wanted = end.min(*wanted));
         self.count(segments);
+    }
+
+    /// Answers those who wait for no more than this head.
+    fn answer(&mut self, head: Seq) {
+        self.requests.retain(|(wanted, request)| {
+            let there = *wanted <= head;
+            if there {
+                request.decide(Ok(head.0));
+            }
+            !there
+        });
+    }
+
+    /// The channel is gone.
+    pub fn refuse_requests(&self, channel: &ChannelName) {
+        for (_, request) in &self.requests {
+            request.decide(Err(ChangeError::Closed { channel: channel.clone() }));
+        }
     }
 
     /// The active segment was sealed; the next one begins at this count of bytes.
@@ -132,6 +156,10 @@ impl Shard {
 
     /// Moves a head to `to`, if it lies below.
     fn trim(&mut self, slot: Slot, to: Seq) {
+        if self.errands.holds_trims_up(slot) {
+            // The channel may end before that. What was asked for is looked at again.
+            return;
+        }
         let active = self.active[slot as usize].as_mut().expect("the channel is open");
         // What is not in a commit yet has no place that could be given back.
         let to = to.min(active.at.seq);
@@ -144,15 +172,18 @@ impl Shard {
 
     /// Somebody asks for a head.
     pub(super) fn trim_for(&mut self, slot: Slot, to: Seq, request: Request) {
-        self.trim(slot, to);
         let active = self.active[slot as usize].as_mut().expect("the channel is open");
-        let head = active.channel.head();
-        let to = to.min(active.retention.noted);
-        if head >= to {
-            request.decide(Ok(head.0));
-        } else {
-            active.retention.requests.push((to, request));
-        }
+        active.retention.requests.push((to, request));
+        self.trim_as_asked(slot);
+    }
+
+    /// Moves a head as far as was asked for and is committed, and answers those who ask for no more.
+    pub(super) fn trim_as_asked(&mut self, slot: Slot) {
+        let Some(active) = self.active.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        active.retention.answer(active.channel.head());
+        let Some(wanted) = active.retention.requests.iter().map(|(to, _)| *to).max() else { return };
+        self.commit_now |= wanted > active.at.seq;
+        self.trim(slot, wanted);
     }
 
     /// A head lies here now, durably.
@@ -160,24 +191,31 @@ impl Shard {
         let Some(active) = self.active[slot as usize].as_mut() else { return };
         active.channel.move_head(head);
         active.retention.lsn = lsn;
-        active.retention.requests.retain(|(wanted, request)| {
-            let there = *wanted <= head;
-            if there {
-                request.decide(Ok(head.0));
-            }
-            !there
-        });
+        active.retention.answer(head);
+        self.bury_below_head(slot);
+    }
+
+    /// Gives up the segments that this commit has cut off at the head.
+    pub(super) fn bury_after_cut(&mut self, slot: Slot, lsn: Lsn) {
+        self.active[slot as usize].as_mut().expect("the channel is open").retention.lsn = lsn;
         self.bury_below_head(slot);
     }
 
     /// Gives up the sealed segments that lie below the head.
     pub(super) fn bury_below_head(&mut self, slot: Slot) {
         let active = self.active[slot as usize].as_mut().expect("the channel is open");
-        let (head, lsn, id) = (active.channel.head(), active.retention.lsn, active.channel.id());
-        let below = active.segments.iter().take_while(|segment| segment.sealed && segment.end <= head.0).count();
+        let (head, id, written) = (active.channel.head(), active.channel.id(), active.written.seq.0);
+        let known = active.retention.known_from.0;
+        // The journal tells where the next one begins by its first event: before, a recovery goes on in this one.
+        let is_dead = |segment: &&SegmentState| {
+            segment.sealed && segment.end <= head.0 && (segment.end < written || segment.end <= known)
+        };
+        let below = active.segments.iter().take_while(is_dead).count();
         if below == 0 {
             return;
         }
+        // Whichever commit has that event, it is none behind the channel's newest.
+        let lsn = active.retention.lsn.max(Lsn(active.lsn.0.saturating_sub(1)));
         let gone: Vec<SegmentState> = active.segments.drain(..below).collect();
         active.retention.sealed_bytes -= gone.iter().map(segment_bytes).sum::<u64>();
         let first = active.segments.first().map(|segment| Seq(segment.first));

@@ -27,9 +27,10 @@ enum Mark {
 pub struct Fates(HashMap<ChannelId, Vec<Mark>>);
 
 impl Fates {
-    /// The journal tells of a channel, which stands in the segment that begins here.
-    pub fn begin(&mut self, channel: ChannelId, segment_first: Seq) {
-        self.0.entry(channel).or_insert_with(|| vec![Mark::Segment(segment_first)]);
+    /// The journal tells of a channel, which stands in the segment that begins here, and whose head lies here: that may be
+    /// its end, and then this segment went as soon as it was sealed.
+    pub fn begin(&mut self, channel: ChannelId, segment_first: Seq, head: Seq) {
+        self.0.entry(channel).or_insert_with(|| vec![Mark::Segment(segment_first), Mark::Trim(head)]);
     }
 
     /// Whether the journal has told of it before.
@@ -67,8 +68,10 @@ impl Fates {
         let (mut next, mut head, mut cut) = (None, Seq(0), Seq(u64::MAX));
         for mark in self.0[&channel].iter().rev() {
             match *mark {
+                Mark::Segment(first) if cut <= first => gone.push_front(true),
                 Mark::Segment(first) => {
-                    gone.push_front(cut <= first || next.is_some_and(|end| head >= end));
+                    // What lies behind a cut ends nothing before it: the segment of the cut does.
+                    gone.push_front(next.is_some_and(|end| head >= end));
                     next = Some(first);
                 }
                 Mark::Trim(to) => head = head.max(to),
@@ -101,6 +104,8 @@ mod tests {
         // A cut within the first one; the new one has the same first sequence as an old one.
         assert_eq!(fates(&[s(0), s(10), Cut(Seq(10)), s(10)]), [false, true, false]);
         assert_eq!(fates(&[s(0), s(10), Cut(Seq(5)), s(5), s(9)]), [false, true, false, false]);
+        // A head between a cut and what began behind it before.
+        assert_eq!(fates(&[s(5), s(9), Cut(Seq(7)), s(7), Trim(Seq(8))]), [true, true, false]);
         // A reset: what was trimmed before it says nothing of what comes.
         assert_eq!(fates(&[s(0), s(10), Trim(Seq(12)), Cut(Seq(0)), s(0), s(8)]), [true, true, false, false]);
         assert_eq!(fates(&[s(0), s(10), Deleted]), [true, true]);

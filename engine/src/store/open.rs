@@ -297,11 +297,15 @@ impl Store {
             None => (Arc::new(new_state(id, name, &config)), Unfinished::default()),
         };
         check_stored(name, &state, &config)?;
-        if state.has_blocks() {
+        let has_blocks = state.has_blocks();
+        let state = without_dead(state);
+        if has_blocks {
             self.check_meta(name, id)?;
-            self.remove_leftovers(&state);
         }
         let created = present.is_none();
+        if !created {
+            self.remove_leftovers(&state);
+        }
         let differs = !created && state.config != config.encode();
         let cold_policy = config.cold();
         // One copy for the tail, the readers and the shard.
@@ -439,7 +443,9 @@ impl Store {
     /// Removes segment files that the channel does not have any more: a crash came before they went.
     fn remove_leftovers(&self, state: &ChannelState) {
         let (disk, id) = (&*self.environment.disk, ChannelId(state.id));
-        let known: Vec<u64> = state.segments.iter().map(|segment| segment.first).collect();
+        // Without blocks it has no files, but may have had some before all was cut off.
+        let segments = if state.has_blocks() { &state.segments[..] } else { &[] };
+        let known: Vec<u64> = segments.iter().map(|segment| segment.first).collect();
         if let Err(error) = remove_other_segments(disk, id, &known) {
             tracing::warn!(channel = %id, %error, "files that nobody needs any more stay");
         }
@@ -773,6 +779,16 @@ fn seed(environment: &Environment, options: &Options, id: ShardId, restored: Res
 
 fn new_state(id: ChannelId, name: &ChannelName, config: &RedexFileConfig) -> ChannelState {
     ChannelState { id: id.0, name: name.as_str().to_owned(), config: config.encode(), ..ChannelState::default() }
+}
+
+/// Leaves sealed segments out that lie below the head: a checkpoint may have come before they went.
+fn without_dead(state: Arc<ChannelState>) -> Arc<ChannelState> {
+    let is_dead = |segment: &SegmentState| segment.sealed && segment.end <= state.head;
+    if !state.segments.iter().any(is_dead) {
+        return state;
+    }
+    let living = state.segments.iter().filter(|segment| !is_dead(segment)).copied().collect();
+    Arc::new(ChannelState { segments: living, ..ChannelState::clone(&state) })
 }
 
 /// What is stored decides where the formats do; the policy may differ from one opening of the store to the next.

@@ -407,7 +407,8 @@ fn find_fates(commits: &[ScannedCommit], known: &Known) -> Fates {
             let Some(channel) = channel_of(&entry) else { continue };
             let state = known.get(&channel).map(|located| &located.state);
             if !fates.knows(channel) {
-                fates.begin(channel, state.map_or(Seq(0), |state| active_segment(state).0));
+                let stands = state.map_or((Seq(0), Seq(0)), |state| (active_segment(state).0, Seq(state.head)));
+                fates.begin(channel, stands.0, stands.1);
             }
             if state.is_none_or(|state| commit.lsn.0 >= state.lsn) {
                 fates.take(channel, &entry);

@@ -242,6 +242,7 @@ impl<'d> Replay<'d> {
         }
         state.epochs.push((epoch.0, end.0));
         self.begin_segment(end);
+        self.drop_below_head();
         Ok(())
     }
 
@@ -304,6 +305,7 @@ impl<'d> Replay<'d> {
         if self.gone {
             let first = self.segment_first.0;
             self.state.segments.retain(|segment| segment.first != first);
+            self.drop_below_head();
             return Ok(());
         }
         let dat_size = u32::try_from(self.bytes_end()).expect("offsets have 32 bits");

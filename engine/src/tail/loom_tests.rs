@@ -121,3 +121,44 @@ fn loom_a_waiter_sees_the_mark_or_is_woken() {
         assert!(seen == 5 || woken.0.load(Ordering::SeqCst), "the wake-up is lost");
     });
 }
+
+/// A pause meets an append: what was reserved before it is published, and what comes later is refused until the reset.
+#[test]
+fn loom_a_pause_loses_no_append() {
+    model(|| {
+        let tail = tail();
+        tail.append(&[1], 0).unwrap();
+        let producer = {
+            let tail = tail.clone();
+            thread::spawn(move || tail.append(&[2], 0).is_ok())
+        };
+        tail.pause().unwrap();
+        let end = tail.reserved_end();
+        let appended = producer.join().unwrap();
+        assert_eq!(end, Seq(1 + u64::from(appended)), "nothing is reserved behind a pause");
+        assert!(tail.is_settled(), "what was reserved is published");
+        assert!(tail.append(&[3], 0).is_err());
+        tail.reset(TailStart { next: Seq(1), segment_first: Seq(1), ..TailStart::default() });
+        assert_eq!((tail.published(), tail.resets()), (Seq(1), 1));
+        assert_eq!(tail.append(&[4], 0).unwrap().first, Seq(1));
+    });
+}
+
+/// A reset meets an append that was refused before and one that comes behind it: it lies at the new end, and knows that it
+/// came behind the cut.
+#[test]
+fn loom_an_append_lies_before_or_behind_a_reset() {
+    model(|| {
+        let tail = tail();
+        tail.append(&[1], 0).unwrap();
+        tail.pause().unwrap();
+        let producer = {
+            let tail = tail.clone();
+            thread::spawn(move || tail.append(&[2], 0).ok().map(|reserved| (reserved.first, reserved.resets)))
+        };
+        tail.reset(TailStart::default());
+        let appended = producer.join().unwrap();
+        assert!(appended.is_none_or(|at| at == (Seq(0), 1)), "{appended:?}");
+        assert_eq!(tail.published(), Seq(u64::from(appended.is_some())));
+    });
+}

@@ -144,6 +144,8 @@ pub struct Reserved {
     pub crossed: bool,
     /// Whether the channel was put on its shard's list by this.
     pub newly_dirty: bool,
+    /// [`Tail::resets`] at that moment: a suffix that is cut off later may have these events.
+    pub resets: u32,
 }
 
 /// Where a channel goes on when it is opened.
@@ -415,6 +417,8 @@ impl Tail {
         let page = unsafe { &*page };
         // Before the fill, which marks the slot: from then on others may publish it, and the page may go.
         let start = page.start();
+        // Before the fill, too: a tail is reset only when all that was reserved is published.
+        let resets = self.resets();
         fill(page, at.count(), at.bytes());
         let end = at.bytes() + bytes;
         newly_dirty |= self.publish();
@@ -423,6 +427,7 @@ impl Tail {
             bytes_after: start.byte_base + (end - start.prefix as usize) as u64,
             crossed: end >> 16 != at.bytes() >> 16 || (at.count() + count) >> 12 != at.count() >> 12,
             newly_dirty,
+            resets,
         })
     }
 
@@ -450,14 +455,15 @@ impl Tail {
         let current = chain.back().cloned();
         let page_no = current.as_ref().map_or(0, |page| page.start().page_no + 1);
         self.check_room(&chain, page_no)?;
-        let prefix = if current.is_none() { std::mem::take(&mut growth.origin.dat_tail) } else { Bytes::new() };
+        let dat_tail = if current.is_none() { std::mem::take(&mut growth.origin.dat_tail) } else { Bytes::new() };
         let lasted_us = time_us.saturating_sub(growth.grown_at_us);
-        let size = self.next_size(current.as_deref(), lasted_us, count, bytes + prefix.len());
+        let size = self.next_size(current.as_deref(), lasted_us, count, bytes + dat_tail.len());
         let size = match self.pool.take(size) {
             true => size,
-            // A page is closed, and can be destaged, only when the next one is there: so there must be one.
-            false if chain.len() < 2 => {
-                let size = PageSize::for_content(bytes + prefix.len(), count, 0);
+            // A page is closed, and can be destaged, only when the next one is there: so there must be one. An empty one, which
+            // ended a segment, does not count: the page before it stays until something behind is written.
+            false if chain.len() < 2 || chain.len() == 2 && word.count() == 0 => {
+                let size = PageSize::for_content(bytes + dat_tail.len(), count, 0);
                 self.pool.take_anyway(size);
                 size
             }
@@ -469,17 +475,17 @@ impl Tail {
         let at = loop {
             if old.class() == CLASS_CLOSED {
                 if current.is_none() {
-                    growth.origin.dat_tail = prefix;
+                    growth.origin.dat_tail = dat_tail;
                 }
                 return Err(Refusal::Closed);
             }
             let (start, laid) = match &current {
                 Some(page) => (self.start_after(page, old, size), &[][..]),
-                None => self.first_start(&growth.origin, &prefix, size),
+                None => self.first_start(&growth.origin, &dat_tail, size),
             };
             if expected.is_some_and(|expected| expected != start.first_seq) {
                 if current.is_none() {
-                    growth.origin.dat_tail = prefix;
+                    growth.origin.dat_tail = dat_tail;
                 }
                 return Err(Refusal::OtherSeq(start.first_seq));
             }

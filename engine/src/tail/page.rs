@@ -252,6 +252,12 @@ impl Page {
         self.state.published.store(((slots as u64) << 32) | u64::from(bytes), Ordering::Release);
     }
 
+    /// The record of a slot, if it is published.
+    pub fn published_record(&self, slot: usize) -> Option<IndexRecord> {
+        let published = self.state.published.load(Ordering::Acquire) >> 32;
+        ((slot as u64) < published).then(|| self.record(slot))
+    }
+
     /// The record of a published slot. Panics if it is not published.
     #[inline]
     pub fn record(&self, slot: usize) -> IndexRecord {
