@@ -221,7 +221,6 @@ impl Channel {
         self.epoch.store(epoch.0, Ordering::Release);
         drop(epochs);
         self.head.fetch_min(end.0, Ordering::AcqRel);
-        self.holds.cut_off(end);
         self.wanted.store(end.0, Ordering::Release);
         self.written.store(end.0, Ordering::Relaxed);
         self.durable_bytes.store(0, Ordering::Relaxed);

@@ -37,9 +37,10 @@ pub fn retain(channel: &Channel, retention: &Retention, end: Seq, count: u64, no
 /// The head that the limits ask for and readers allow.
 pub fn head_within(channel: &Channel, retention: &Retention, now_us: u64) -> Result<Seq, crate::error::ReadError> {
     let wanted = exact_head(channel, retention, now_us)?;
-    let is_held = channel.holds.lowest().is_some_and(|lowest| lowest < wanted);
-    let hard = if is_held { exact_head(channel, &retention.with_hold(), now_us)? } else { channel.head() };
-    Ok(channel.holds.grant(wanted, hard))
+    match channel.holds.lowest().filter(|lowest| *lowest < wanted) {
+        None => Ok(wanted),
+        Some(lowest) => Ok(lowest.max(exact_head(channel, &retention.with_hold(), now_us)?)),
+    }
 }
 
 /// Moves the head, and gives memory back. `false` if the channel has become persistent.
@@ -51,9 +52,7 @@ fn trim_in_turn(channel: &Channel, head: Seq, _turn: &MutexGuard<'_, ()>) -> boo
     if channel.persistence().is_some() {
         return false;
     }
-    let head = head.min(channel.tail.published());
-    channel.holds.let_go(head);
-    channel.move_head(head);
+    channel.move_head(head.min(channel.tail.published()));
     let Some(page) = channel.tail.page_of(channel.head()) else { return true };
     let segment = page.start().segment_first;
     while channel.tail.unchain_front(|front| front.start().segment_first < segment) {}

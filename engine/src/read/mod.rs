@@ -70,15 +70,6 @@ impl EventReader {
         self
     }
 
-    /// The same, and what is going already is left out.
-    #[must_use]
-    pub fn holding_what_stays(mut self) -> Self {
-        let (hold, next) = self.channel.holds.begin_above_floor(self.next);
-        self.hold = Some(hold);
-        self.next = next;
-        self
-    }
-
     /// The epoch in which its position counts.
     pub fn epoch(&self) -> Epoch {
         self.epoch

@@ -44,7 +44,7 @@ impl ReadRange {
         };
         let reader = EventReader::new(channel.clone(), Seq(range.start));
         // What nothing drops needs no hold, which costs as much as the rest of a read from memory.
-        let reader = if channel.config.is_limited() { reader.holding_what_stays() } else { reader };
+        let reader = if channel.config.is_limited() { reader.holding() } else { reader };
         Self { reader, end: Seq(range.end), events: Vec::new(), refused }
     }
 
@@ -59,11 +59,14 @@ impl ReadRange {
         Ok(self.events)
     }
 
-    /// What was dropped before the first event is not there, as if it had been at the call.
+    /// What is dropped meanwhile is not there, as if it had been dropped at the call: a head may have been on its way then.
     fn take(&mut self, event: Result<RedexEvent, ReadError>) -> Result<(), ReadError> {
         match event {
             Ok(event) => self.events.push(event),
-            Err(ReadError::Trimmed { to, .. }) if self.events.is_empty() => self.reader.seek(Seq(to)),
+            Err(ReadError::Trimmed { to, .. }) => {
+                self.events.clear();
+                self.reader.seek(Seq(to));
+            }
             Err(error) => return Err(error),
         }
         Ok(())
@@ -134,11 +137,7 @@ impl Scan {
             Ok(range) => (range, None),
             Err(error) => (0..0, Some(error)),
         };
-        Self {
-            reader: EventReader::new(channel.clone(), Seq(range.start)).holding_what_stays(),
-            end: Seq(range.end),
-            refused,
-        }
+        Self { reader: EventReader::new(channel.clone(), Seq(range.start)).holding(), end: Seq(range.end), refused }
     }
 
     /// The next event, read on this thread; `None` at the end.

@@ -149,8 +149,7 @@ impl Shard {
     /// Moves a head as far as readers allow, and to `hard` in any case.
     fn trim_within(&mut self, slot: Slot, wanted: Seq, hard: Seq) {
         let active = self.active[slot as usize].as_ref().expect("the channel is open");
-        // What is not in a commit yet cannot go.
-        let to = active.channel.holds.grant(wanted.min(active.at.seq), hard);
+        let to = active.channel.holds.lowest().map_or(wanted, |lowest| wanted.min(lowest.max(hard)));
         self.trim(slot, to);
     }
 
@@ -165,7 +164,6 @@ impl Shard {
         let to = to.min(active.at.seq);
         if to > active.retention.noted {
             active.retention.noted = to;
-            active.channel.holds.let_go(to);
             self.note(slot, NoteKind::Trimmed(to));
         }
     }
