@@ -202,13 +202,8 @@ impl Shard {
     /// Gives up the sealed segments that lie below the head.
     pub(super) fn bury_below_head(&mut self, slot: Slot) {
         let active = self.active[slot as usize].as_mut().expect("the channel is open");
-        let (head, id, written) = (active.channel.head(), active.channel.id(), active.written.seq.0);
-        let known = active.retention.known_from.0;
-        // The journal tells where the next one begins by its first event: before, a recovery goes on in this one.
-        let is_dead = |segment: &&SegmentState| {
-            segment.sealed && segment.end <= head.0 && (segment.end < written || segment.end <= known)
-        };
-        let below = active.segments.iter().take_while(is_dead).count();
+        let (head, id) = (active.channel.head(), active.channel.id());
+        let below = active.segments.iter().take_while(|segment| is_dead(active, segment, head)).count();
         if below == 0 {
             return;
         }
@@ -233,9 +228,9 @@ impl Shard {
         if !limited || self.handle.no_space() || self.wants_recycling() || self.closing {
             return false;
         }
-        let noted = active.retention.noted;
-        let first = active.segments.first().filter(|segment| segment.sealed);
-        first.is_some_and(|segment| segment.end <= noted.0) || self.reclaim.has_some_of(active.channel.id())
+        // Only what will go: the last one below the head stays until an event behind it is written, which may wait for this.
+        let goes = |segment: &SegmentState| is_dead(active, segment, active.retention.noted);
+        active.segments.first().is_some_and(goes) || self.reclaim.has_some_of(active.channel.id())
     }
 
     /// Makes sure that ages are looked at.
@@ -304,6 +299,13 @@ impl Shard {
         }
         self.trim_within(slot, aged.wanted, aged.hard);
     }
+}
+
+/// Whether a sealed segment below a head can go. The journal tells where the next one begins by its first event: before that is
+/// written, a recovery goes on in this one.
+fn is_dead(active: &Active, segment: &SegmentState, head: Seq) -> bool {
+    let told = segment.end < active.written.seq.0 || segment.end <= active.retention.known_from.0;
+    segment.sealed && segment.end <= head.0 && told
 }
 
 /// The head that leaves no more events than allowed.
