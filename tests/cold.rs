@@ -241,6 +241,41 @@ fn a_lost_manifest_is_made_again_from_the_cold_store_alone() {
     }
 }
 
+/// The end of a channel's log falls in a cold segment: the object stays for the events before, the manifest has no more of it
+/// than the channel has, and what is appended then follows there. So also if the manifest is lost.
+#[test]
+fn a_cut_within_a_cold_segment_leaves_its_beginning() {
+    let mut world = World::new(4, false);
+    let (mut store, file) = world.open();
+    fill(&mut store, &file, 250);
+    settle(&mut store);
+    let whole = world.manifest().unwrap();
+    let cut = whole.segments[2].first + 3;
+    assert!(cut < whole.segments[2].end);
+    assert_eq!(drive(&mut store, file.truncate_suffix(cut)).unwrap(), cut);
+    drive(&mut store, file.sweep_cold()).unwrap();
+    let ends: Vec<u64> = world.manifest().unwrap().segments.iter().map(|segment| segment.end).collect();
+    assert_eq!(ends, [whole.segments[0].end, whole.segments[1].end, cut]);
+    assert_eq!(drive(&mut store, file.read_cold(0, 1000)).unwrap().len() as u64, cut);
+    fill(&mut store, &file, 250);
+    settle(&mut store);
+    store.close().unwrap();
+    drop(file);
+    let (before, path) = (world.manifest().unwrap(), world.local("/COLD").pop().unwrap());
+    assert_eq!((before.segments[2].hash, before.segments[3].first), (whole.segments[2].hash, cut));
+    for lost in [false, true] {
+        if lost {
+            world.disk.remove_file(&path).unwrap();
+        }
+        let (mut store, file) = world.open();
+        check_events(&mut store, &file, 250);
+        drive(&mut store, file.sweep_cold()).unwrap();
+        assert_eq!(world.manifest().unwrap(), before);
+        check_events(&mut store, &file, 250);
+        store.close().unwrap();
+    }
+}
+
 /// An old copy of the manifest was put back: it does not know segments that are nowhere else.
 #[test]
 fn an_old_manifest_does_not_make_orphans_of_the_only_copies() {

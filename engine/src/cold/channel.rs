@@ -226,24 +226,18 @@ impl ColdChannel {
         Ok(chunk)
     }
 
-    /// Makes a manifest of what the cold store holds of this channel. Damaged objects are left out; where two contradict
-    /// each other, the one uploaded later counts.
+    /// Makes a manifest of what the cold store holds of this channel. Damaged objects are left out; of two that begin at one
+    /// place the one uploaded later counts. Segments that the channel no longer has may be among them, and overlap others:
+    /// its list decides.
     pub fn rebuild(&self) -> io::Result<ColdManifest> {
         let objects = self.store().list(&self.prefix())?;
         let mut found: BTreeMap<u64, (ColdSegment, u32)> = BTreeMap::new();
         for object in &objects {
             self.tier.check_over()?;
             let Some((segment, epoch)) = self.describe(object)? else { continue };
-            let overlapping: Vec<(u64, u32)> = found
-                .values()
-                .filter(|(other, _)| other.first < segment.end && segment.first < other.end)
-                .map(|(other, epoch)| (other.first, *epoch))
-                .collect();
-            if overlapping.iter().any(|(_, other)| *other > epoch) {
-                continue;
+            if found.get(&segment.first).is_none_or(|(_, other)| *other <= epoch) {
+                found.insert(segment.first, (segment, epoch));
             }
-            overlapping.iter().for_each(|(first, _)| _ = found.remove(first));
-            found.insert(segment.first, (segment, epoch));
         }
         add(&self.tier.counters.rebuilds, 1);
         let segments: Vec<ColdSegment> = found.into_values().map(|(segment, _)| segment).collect();

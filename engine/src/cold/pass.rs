@@ -157,10 +157,9 @@ impl Pass<'_> {
     /// compared the two.
     fn rebuild(&mut self) -> io::Result<()> {
         let mut manifest = self.cold.rebuild()?;
-        manifest.segments.retain(|segment| {
-            let first = Seq(segment.first);
-            !self.local.contains(&first) && is_of_list(&self.list, segment)
-        });
+        let is_only_cold = |segment: &&ColdSegment| !self.local.contains(&Seq(segment.first));
+        manifest.segments =
+            manifest.segments.iter().filter(is_only_cold).filter_map(|segment| of_list(&self.list, segment)).collect();
         let is_missing = |first: &&Seq| !self.local.contains(first) && manifest.segment(**first).is_none();
         if let Some(first) = self.list.keys().find(is_missing) {
             let what = format!(
@@ -206,7 +205,7 @@ impl Pass<'_> {
     fn take_back(&mut self, object: &ColdObject) -> io::Result<()> {
         let described = self.cold.describe(object)?;
         let Some((segment, _)) = described else { return Ok(()) };
-        if is_of_list(&self.list, &segment) {
+        if let Some(segment) = of_list(&self.list, &segment) {
             self.manifest.insert(segment);
             self.write_manifest()?;
             add(&self.tier().counters.adopted, 1);
@@ -235,7 +234,8 @@ impl Pass<'_> {
         if !is_whole_copy(self.tier(), &object, size, &local)? {
             return Ok(false);
         }
-        self.manifest.insert(ColdSegment::of(&object.header, object.header_crc, &object.chunks));
+        let segment = ColdSegment::of(&object.header, object.header_crc, &object.chunks);
+        self.manifest.insert(ColdSegment { end: end.0, ..segment });
         self.write_manifest()?;
         add(&self.tier().counters.adopted, 1);
         Ok(true)
@@ -250,29 +250,33 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Segments that were trimmed, truncated or reset leave the manifest. One that began anew at the same place has another
-    /// hash.
+    /// Segments that were trimmed, truncated or reset leave the manifest, and one that was cut off ends where the channel's
+    /// list has it. One that began anew at the same place has another hash.
     fn drop_what_left_the_list(&mut self) -> io::Result<()> {
+        let mut stay = Vec::new();
         let mut left = Vec::new();
         for segment in &self.manifest.segments {
-            let first = Seq(segment.first);
-            let stays = is_of_list(&self.list, segment);
-            let is_other = stays
-                && self.local.contains(&first)
-                && self.local_segment(first, first)?.is_some_and(|local| local.hash != segment.hash);
-            if !stays || is_other {
-                left.push(*segment);
+            match of_list(&self.list, segment) {
+                Some(present) if !self.is_other_than_local(segment)? => stay.push(present),
+                _ => left.push(self.manifest.key(segment)),
             }
         }
-        if left.is_empty() {
+        if stay == self.manifest.segments {
             return Ok(());
         }
-        self.manifest.segments.retain(|segment| !left.contains(segment));
+        self.manifest.segments = stay;
         self.write_manifest()?;
-        for segment in &left {
-            self.state.doomed.push(self.manifest.key(segment));
-        }
+        self.state.doomed.append(&mut left);
         Ok(())
+    }
+
+    /// Whether the local disk has another segment that begins at the same place.
+    fn is_other_than_local(&self, segment: &ColdSegment) -> io::Result<bool> {
+        let first = Seq(segment.first);
+        if !self.local.contains(&first) {
+            return Ok(false);
+        }
+        Ok(self.local_segment(first, first)?.is_some_and(|local| local.hash != segment.hash))
     }
 
     fn delete_doomed(&mut self) -> io::Result<()> {
@@ -313,6 +317,7 @@ impl Pass<'_> {
         if self.manifest.segment(first).is_none() {
             let Some(local) = self.local_segment(first, end)? else { return Ok(()) };
             let segment = upload(self.tier(), &self.cold.name, &local, Compression::of(self.policy.zstd_level))?;
+            let segment = ColdSegment { end: end.0, ..segment };
             self.manifest.insert(segment);
             let key = self.manifest.key(&segment);
             self.state.doomed.retain(|doomed| *doomed != key);
@@ -348,9 +353,10 @@ impl Pass<'_> {
     }
 }
 
-/// Whether a cold segment is one of the channel's: of one that was cut off only the beginning is.
-fn is_of_list(list: &BTreeMap<Seq, Seq>, segment: &ColdSegment) -> bool {
-    list.get(&Seq(segment.first)).is_some_and(|end| *end <= Seq(segment.end))
+/// A cold segment as the channel's list has it, if it is one of the channel's: one that was cut off ends earlier.
+pub fn of_list(list: &BTreeMap<Seq, Seq>, segment: &ColdSegment) -> Option<ColdSegment> {
+    let end = list.get(&Seq(segment.first))?.0;
+    (end <= segment.end).then_some(ColdSegment { end, ..*segment })
 }
 
 /// Bytes that a sealed segment takes on the local disk.

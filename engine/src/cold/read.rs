@@ -1,5 +1,6 @@
 //! What a program asks of the cold tier: reads that come from the cold store alone, passes now, manifests made anew.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::ops::Range;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use super::failure::ColdError;
 use super::file::ColdDisk;
+use super::pass::of_list;
 use super::tier::ColdTier;
 use super::worker::Job;
 use crate::append::wait::block_on;
@@ -63,7 +65,8 @@ fn read_cold(channel: &Channel, range: Range<u64>) -> Result<Vec<RedexEvent>, Re
         return Err(ReadError::BadRange { channel: channel.name.clone(), start: range.start, end: range.end });
     }
     let persistence = channel.persistence();
-    let Some(cold) = persistence.and_then(|persistence| persistence.on_disk.cold()) else {
+    let cold = persistence.and_then(|persistence| Some((persistence, persistence.on_disk.cold()?)));
+    let Some((persistence, cold)) = cold else {
         let source = io::Error::new(io::ErrorKind::NotFound, "the store was opened without a cold store");
         return Err(ReadError::Cold {
             channel: channel.name.clone(),
@@ -80,8 +83,10 @@ fn read_cold(channel: &Channel, range: Range<u64>) -> Result<Vec<RedexEvent>, Re
         offset: 0,
         source: Arc::new(source),
     })?;
+    let list: BTreeMap<Seq, Seq> = persistence.on_disk.sealed().into_iter().collect();
+    let present = manifest.segments.iter().filter_map(|segment| of_list(&list, segment));
     let segments: Vec<(Seq, Option<Seq>)> =
-        manifest.segments.iter().map(|segment| (Seq(segment.first), Some(Seq(segment.end)))).collect();
+        present.map(|segment| (Seq(segment.first), Some(Seq(segment.end)))).collect();
     let (Some((first, _)), Some((_, end))) = (segments.first(), segments.last()) else { return Ok(Vec::new()) };
     let head = channel.head().0;
     let mut next = Seq(range.start.max(first.0).max(head));
