@@ -141,7 +141,7 @@ impl World {
         let settings = settings::store(&mut dice);
         let disk = SimDisk::new(dice.bits(), settings::disk(&mut dice));
         let channels_max = settings::channels_max(&mut dice);
-        let aims = seed % 8 == 6;
+        let aims = seed % 4 == 2;
         let changes_percent = if aims { 20 } else { dice.pick(&[0, 5, 15, 30]) };
         let clock = Arc::new(ManualClock::default());
         clock.set_wall_us(1_700_000_000_000_000);

@@ -30,8 +30,7 @@ const RARE: [StepKind; 13] = [
 ];
 
 /// The same of segments that go.
-const RARE_COLD: [StepKind; 4] =
-    [StepKind::ColdUpload, StepKind::ColdManifest, StepKind::SegmentUnlink, StepKind::ColdDelete];
+const RARE_COLD: [StepKind; 3] = [StepKind::ColdUpload, StepKind::ColdManifest, StepKind::ColdDelete];
 
 /// Lives one life.
 ///
@@ -55,14 +54,19 @@ pub fn live(world: &mut World) -> Result<(), String> {
     } else {
         world.disk.power_off_after(None);
     }
-    if let Some(aim) = &mut world.aim {
+    let mut aims_at_cold = false;
+    if let Some(aim) = &mut world.aim
+        && !aim.one_in(4)
+    {
         world.disk.power_off_after(None);
-        let kind = if world.cold.is_some() && aim.one_in(2) { aim.pick(&RARE_COLD) } else { aim.pick(&RARE) };
-        let nth = aim.within(1..4);
+        aims_at_cold = world.cold.is_some() && aim.one_in(2);
+        let kind = if aims_at_cold { aim.pick(&RARE_COLD) } else { aim.pick(&RARE) };
+        let nth = if aims_at_cold { 1 } else { aim.within(1..4) };
         world.disk.power_off_at(kind, nth);
     }
     faults::begin(world);
-    let actions = world.dice.within(5..70);
+    // A segment goes to the cold store once it is full, and a checkpoint has it.
+    let actions = world.dice.within(if aims_at_cold { 50..200 } else { 5..70 });
     let (store, files) = Run::new(world, store, files).run(actions)?;
     let result = end(world, store, &files);
     drop(files);

@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn a_short_run_misses_nothing() {
-        let short = tally(0, 1000);
+        let short = tally(0, 900);
         assert!(short.cut_count() < CUTS_FOR_ALL_KINDS);
         assert_eq!(missed(&short), []);
     }

@@ -137,8 +137,13 @@ impl Shard {
     /// written and not flushed.
     fn leave_durable_witness(&mut self, lsn: Lsn) -> Result<bool, Poisoned> {
         let quiet = self.can_commit() && self.commits.are_written() && self.queue.is_empty() && self.notes.is_empty();
-        if lsn >= self.commits.durable || !quiet {
+        if !quiet {
             return Ok(false);
+        }
+        if lsn >= self.commits.durable {
+            // A channel that is never flushed may be the only one, and waits for the removal.
+            self.flush_backlog = self.commits.needs_flush();
+            return Ok(self.flush_backlog);
         }
         if self.journal.bytes_left() < BLOCK_SIZE as u64 + self.journal_reserve() {
             self.begin_roll()?;
