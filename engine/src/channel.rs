@@ -86,6 +86,8 @@ pub struct Channel {
     pub holds: Holds,
     /// Held by the producer that drops what is too much, in memory.
     retaining: Mutex<()>,
+    /// Count of resets at which the channel in memory became persistent, and the epoch since then.
+    bound_at: OnceLock<(u32, Epoch)>,
     /// A channel in memory is made persistent once, by [`Channel::bind`].
     persistence: OnceLock<Persistence>,
     /// A [`Life`].
@@ -159,6 +161,7 @@ impl Channel {
             durable_waiters: Waiters::default(),
             holds: Holds::default(),
             retaining: Mutex::new(()),
+            bound_at: OnceLock::new(),
             persistence: parts.persistence.map_or_else(OnceLock::new, OnceLock::from),
             life: AtomicU8::new(Life::There as u8),
             clock: parts.clock,
@@ -190,6 +193,15 @@ impl Channel {
     /// The epoch in which it gives sequences.
     pub fn epoch(&self) -> Epoch {
         Epoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    /// The epoch of a reader that began in this one, while the suffix has been cut off so many times: that in which the
+    /// channel became persistent, if that came later.
+    pub fn epoch_of_reader(&self, epoch: Epoch, resets: u32) -> Epoch {
+        match self.bound_at.get() {
+            Some((bound_at, bound)) if *bound_at == resets => epoch.max(*bound),
+            _ => epoch,
+        }
     }
 
     /// Whether it is there.
@@ -447,9 +459,11 @@ impl Channel {
     pub fn bind(&self, persistence: Persistence, (first, bytes): (Seq, u64), epoch: Epoch) {
         {
             let mut epochs = self.epochs.lock().expect("no panic while the lock is held");
+            self.epoch.store(epoch.0, Ordering::Release);
+            // Before the place is read: a reader that does not see this yet stands before that.
+            assert!(self.bound_at.set((self.tail.resets(), epoch)).is_ok(), "a channel becomes persistent once");
             epochs.push((epoch, self.tail.published()));
         }
-        self.epoch.store(epoch.0, Ordering::Release);
         self.durable_bytes.store(bytes, Ordering::Relaxed);
         self.written.store(first.0, Ordering::Relaxed);
         self.durable.store(first.0, Ordering::Release);

@@ -9,6 +9,7 @@ use crate::memory;
 use crate::request::{Change, Request};
 use crate::shard::errands::ErrandKind;
 use crate::shard::handle::Control;
+use crate::shard::retention::TrimRequest;
 
 impl RedexFile {
     /// Drops what the channel's limits do not keep, exactly: the newest `max_events`, those of the newest that have
@@ -23,8 +24,9 @@ impl RedexFile {
     pub fn sweep_retention(&self) -> Change<u64> {
         let channel = self.channel();
         let Some(retention) = channel.config.retention() else { return decided(Ok(self.head_seq())) };
+        let resets = channel.tail.resets();
         match memory::head_within(channel, &retention, channel.clock.wall_us()) {
-            Ok(head) => self.trim_head(head.0),
+            Ok(head) => self.trim(head, Some(resets)),
             Err(error) => decided(Err(error.into())),
         }
     }
@@ -37,17 +39,28 @@ impl RedexFile {
     /// [`ChangeError::OutOfRange`] beyond the next event; [`ChangeError::Closed`], [`ChangeError::Poisoned`].
     pub fn trim_head(&self, head: u64) -> Change<u64> {
         let channel = self.channel();
-        if let Some(error) = self.refused_change().or_else(|| out_of_range(channel, head)) {
+        match out_of_range(channel, head) {
+            Some(error) => decided(Err(self.refused_change().unwrap_or(error))),
+            None => self.trim(Seq(head), None),
+        }
+    }
+
+    /// Moves the head to `to`; not if that was found at another count of resets.
+    fn trim(&self, to: Seq, found_at: Option<u32>) -> Change<u64> {
+        let channel = self.channel();
+        if let Some(error) = self.refused_change() {
             return decided(Err(error));
         }
         match channel.persistence() {
             Some(persistence) => {
-                let (slot, request) = (persistence.slot, Request::new());
-                persistence.shard.send(Control::Trim { slot, to: Seq(head), request: request.clone() });
+                let request = Request::new();
+                let wanted = TrimRequest { to, found_at, request: request.clone() };
+                persistence.shard.send(Control::Trim { slot: persistence.slot, wanted });
                 Change::by_shard(request, persistence.shard.clone(), channel.name.clone(), seq)
             }
-            None if memory::trim(channel, Seq(head)) => decided(Ok(channel.head().0)),
-            None => self.trim_head(head),
+            None if memory::trim(channel, to, found_at) => decided(Ok(channel.head().0)),
+            // It has become persistent meanwhile.
+            None => self.trim(to, found_at),
         }
     }
 
@@ -153,7 +166,7 @@ pub fn change<T>(channel: &Channel, kind: ErrandKind, answer: fn(u64) -> T) -> C
 }
 
 fn cut_off_in_memory<T>(channel: &Channel, kind: ErrandKind, end: Seq, answer: fn(u64) -> T) -> Change<T> {
-    match memory::cut_off(channel, end) {
+    match memory::cut_off(channel, end, kind) {
         Some(outcome) => Change::decided(outcome, answer),
         // It has become persistent meanwhile.
         None => change(channel, kind, answer),

@@ -10,6 +10,7 @@ use crate::config::Retention;
 use crate::error::ChangeError;
 use crate::ids::{Epoch, Seq};
 use crate::retention::exact_head;
+use crate::shard::errands::ErrandKind;
 
 /// Events between two looks of an appending producer at what the limits drop: a look costs more than an append.
 const EVENTS_PER_LOOK: u64 = 64;
@@ -43,9 +44,12 @@ pub fn head_within(channel: &Channel, retention: &Retention, now_us: u64) -> Res
     }
 }
 
-/// Moves the head, and gives memory back. `false` if the channel has become persistent.
-pub fn trim(channel: &Channel, head: Seq) -> bool {
-    trim_in_turn(channel, head, &channel.begin_retaining())
+/// Moves the head, and gives memory back; not if the place was found at another count of resets: then it is one among other
+/// events. `false` if the channel has become persistent.
+pub fn trim(channel: &Channel, head: Seq, found_at: Option<u32>) -> bool {
+    let turn = channel.begin_retaining();
+    let is_outdated = found_at.is_some_and(|found_at| found_at != channel.tail.resets());
+    trim_in_turn(channel, if is_outdated { Seq(0) } else { head }, &turn)
 }
 
 fn trim_in_turn(channel: &Channel, head: Seq, _turn: &MutexGuard<'_, ()>) -> bool {
@@ -60,7 +64,7 @@ fn trim_in_turn(channel: &Channel, head: Seq, _turn: &MutexGuard<'_, ()>) -> boo
 }
 
 /// Drops the events from `end` on. `None` if the channel has become persistent.
-pub fn cut_off(channel: &Channel, end: Seq) -> Option<Result<u64, ChangeError>> {
+pub fn cut_off(channel: &Channel, end: Seq, kind: ErrandKind) -> Option<Result<u64, ChangeError>> {
     let _turn = channel.begin_retaining();
     if channel.persistence().is_some() {
         return None;
@@ -71,6 +75,14 @@ pub fn cut_off(channel: &Channel, end: Seq) -> Option<Result<u64, ChangeError>> 
     // Whoever is copying what it has reserved is done in a moment.
     while !channel.tail.is_settled() {
         std::thread::yield_now();
+    }
+    // Another change that came before may have left no such position.
+    let (head, next) = (channel.head(), channel.tail.published());
+    if kind != ErrandKind::Reset && !(head..=next).contains(&end) {
+        channel.tail.resume();
+        relieve(channel);
+        let channel = channel.name.clone();
+        return Some(Err(ChangeError::OutOfRange { channel, end: end.0, head: head.0, next: next.0 }));
     }
     let epoch = Epoch(channel.epoch().0 + 1);
     channel.cut_off(end, epoch);

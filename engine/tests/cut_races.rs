@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use redex::{Redex, RedexFile, RedexFileConfig, TailEnd};
+use redex::{ChangeError, Redex, RedexFile, RedexFileConfig, TailEnd};
 
 mod support;
 
@@ -142,5 +142,63 @@ fn threads_meet_trims_and_cuts() {
         let events = file.read_range(head, next).wait().unwrap();
         assert_eq!(events.len() as u64, next - head);
         events.iter().for_each(check);
+    });
+}
+
+/// In memory whoever cuts does it on its own thread: the second one finds another end than it has seen.
+#[test]
+fn two_cuts_in_memory_meet() {
+    let file = Redex::in_memory().open_file("cut", config(false)).unwrap();
+    for round in 0..2000 {
+        file.append_batch(&vec![vec![round as u8; 40]; 10]).wait().unwrap();
+        let next = file.next_seq();
+        let both = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            for back in [1, 6] {
+                let (file, both) = (&file, &both);
+                scope.spawn(move || {
+                    both.wait();
+                    match file.truncate_suffix(next - back).wait() {
+                        Ok(end) => assert_eq!(end, next - back),
+                        Err(ChangeError::OutOfRange { end, next: present, .. }) => {
+                            assert_eq!((end, present), (next - 1, next - 6));
+                        }
+                        Err(other) => panic!("{other}"),
+                    }
+                });
+            }
+        });
+        assert_eq!(file.next_seq(), next - 6);
+        file.sync().wait().unwrap();
+        if round % 50 == 0 {
+            file.trim_head(next - 6).wait().unwrap();
+        }
+    }
+}
+
+/// Appends that come the moment they are let in again are published like all others.
+#[test]
+fn appends_meet_the_end_of_a_cut_in_memory() {
+    let file = Redex::in_memory().open_file("cut", config(false)).unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for producer in 0..2 {
+            let (file, over) = (&file, &over);
+            scope.spawn(move || {
+                while !over.load(Ordering::Acquire) {
+                    file.append([producer; 24]).wait().unwrap();
+                    file.sync().wait().unwrap();
+                }
+            });
+        }
+        for _ in 0..3000 {
+            let next = file.next_seq();
+            let end = next.saturating_sub(3).max(file.head_seq());
+            file.truncate_suffix(end).wait().unwrap();
+            if next > 5000 {
+                file.trim_head(end).wait().unwrap();
+            }
+        }
+        over.store(true, Ordering::Release);
     });
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use redex::{OpenFileError, Redex, RedexFile, RedexFileConfig};
+use redex::{OpenFileError, Redex, RedexFile, RedexFileConfig, TailEnd};
 
 mod support;
 
@@ -124,4 +124,58 @@ fn a_name_that_lies_in_the_store_is_not_taken() {
     let error = redex.open_file("a", config().with_persistent(true)).unwrap_err();
     assert!(matches!(error, OpenFileError::ConfigConflict { .. }), "{error}");
     assert!(matches!(redex.open_file("b", config()).map(|file| file.next_seq()), Ok(0)));
+}
+
+/// A subscription that was there before stays where it is: its cursor is one of the channel as it is now, and a cut tells of no
+/// more than it takes.
+#[test]
+fn a_subscription_outlives_the_change() {
+    let dir = support::scratch();
+    let redex = Redex::new().with_persistent_dir(dir.path());
+    let file = redex.open_file("a", config()).unwrap();
+    append(&file, 3);
+    let mut tail = file.tail(0);
+    for seq in 0..2 {
+        assert_eq!(tail.next_wait().unwrap().unwrap().seq, seq);
+    }
+    let again = redex.open_file("a", config().with_persistent(true)).unwrap();
+    append(&again, 5);
+    for seq in 2..8 {
+        assert_eq!(tail.next_wait().unwrap().unwrap().seq, seq);
+    }
+    again.subscribe_from(tail.cursor()).wait().expect("nothing was lost");
+    let mut resumed = again.tail(tail.cursor());
+    again.truncate_suffix(7).wait().unwrap();
+    append(&again, 1);
+    for tail in [&mut tail, &mut resumed] {
+        match tail.next_wait() {
+            Some(Err(TailEnd::Lost { from: 7, to: 8, .. })) => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(tail.next_wait().unwrap().unwrap().seq, 7);
+    }
+}
+
+/// The first append of an empty channel may come while it is made durable.
+#[test]
+fn the_first_append_meets_the_change() {
+    let dir = support::scratch();
+    let redex = Redex::new().with_persistent_dir(dir.path());
+    for round in 0..200 {
+        let name = format!("c{round}");
+        let file = redex.open_file(&name, config()).unwrap();
+        let both = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                both.wait();
+                for seq in 0..3 {
+                    assert_eq!(file.append(b"event").wait().unwrap(), seq);
+                }
+            });
+            both.wait();
+            redex.open_file(&name, config().with_persistent(true)).unwrap();
+        });
+        assert_eq!(file.append_durable(b"last").wait().unwrap(), 3);
+        assert_eq!(file.read_range(0, 4).wait().unwrap().len(), 4);
+    }
 }

@@ -72,7 +72,7 @@ impl EventReader {
 
     /// The epoch in which its position counts.
     pub fn epoch(&self) -> Epoch {
-        self.epoch
+        self.channel.epoch_of_reader(self.epoch, self.resets)
     }
 
     /// Whether the channel's suffix was cut off since the last look.
@@ -89,7 +89,7 @@ impl EventReader {
 
     #[cold]
     fn take_back(&mut self) -> Option<ReadError> {
-        let cursor = Cursor { epoch: self.epoch.0, seq: self.next.0 };
+        let cursor = Cursor { epoch: self.epoch().0, seq: self.next.0 };
         let (next, hold) = (self.next, self.hold.take());
         *self = Self { hold, ..Self::new(self.channel.clone(), next) };
         match check_cursor(&self.channel, cursor) {

@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use super::Shard;
 use super::active::{Active, ActiveSegment, Position, Sealing};
 use super::handle::Slot;
-use super::notes::NoteKind;
+use super::notes::{Note, NoteKind};
 use super::reclaim::Dead;
 use crate::channel::Life;
 use crate::error::{ChangeError, Poisoned};
@@ -109,7 +109,7 @@ impl Shard {
             Stage::Pausing => (self.pause(&mut errand), false),
             Stage::Settling => (self.settle(&mut errand), false),
             Stage::Raising(_) => (self.raise_epoch(&mut errand)?, false),
-            Stage::Noted => (false, false),
+            Stage::Noted => (self.make_way_for_checkpoint(&mut errand), false),
             // A deleted channel may have been destaged meanwhile.
             Stage::Durable(_) if !self.io_has_ended(errand.slot) => (false, false),
             Stage::Durable(lsn) => (true, self.apply(&errand, lsn)),
@@ -124,11 +124,11 @@ impl Shard {
     }
 
     fn pause(&mut self, errand: &mut Errand) -> bool {
-        if self.active[errand.slot as usize].as_ref().is_some_and(|active| active.group.is_some()) {
+        let active = self.active[errand.slot as usize].as_ref().expect("looked at before");
+        if active.group.is_some() || self.groups.has_yet_to_append(errand.slot) {
             // A batch that is half appended comes first.
             return false;
         }
-        let active = self.active[errand.slot as usize].as_ref().expect("looked at before");
         if errand.kind == ErrandKind::Delete {
             active.channel.set_life(Life::Ending);
             active.channel.backlog.close();
@@ -241,6 +241,20 @@ impl Shard {
         self.note(errand.slot, NoteKind::CutOff(end));
         errand.stage = Stage::Noted;
         Ok(true)
+    }
+
+    /// A full disk has no room for the journal segment that the note goes into, and the checkpoint that would free one waits
+    /// for the errand: it goes first. What was not committed can be taken back.
+    fn make_way_for_checkpoint(&mut self, errand: &mut Errand) -> bool {
+        if !self.wants_recycling() || !self.journal.waits_to_roll() {
+            return false;
+        }
+        let is_its_own =
+            |note: &Note| note.slot == errand.slot && matches!(note.kind, NoteKind::CutOff(_) | NoteKind::Deleted);
+        let Some(index) = self.notes.iter().position(is_its_own) else { return false };
+        self.notes.remove(index);
+        errand.stage = Stage::Settling;
+        true
     }
 
     /// The errand's note is durable.

@@ -69,6 +69,11 @@ impl GroupRequest {
     pub fn new(members: Vec<Member>, request: Request, firsts: Arc<Mutex<Vec<u64>>>) -> Self {
         Self { members, request, firsts, appended: false }
     }
+
+    /// Whether some of its events are appended: then it is not refused any more.
+    fn has_begun(&self) -> bool {
+        self.members.iter().any(|member| member.range.is_some())
+    }
 }
 
 /// Batches, the first under way.
@@ -88,6 +93,12 @@ impl Groups {
     /// Whether one waits for a commit.
     pub fn wants_commit(&self) -> bool {
         self.waiting.front().is_some_and(|group| group.appended)
+    }
+
+    /// Whether a batch is half appended, and has yet to append to this channel.
+    pub fn has_yet_to_append(&self, slot: Slot) -> bool {
+        let front = self.waiting.front().filter(|group| group.has_begun() && !group.appended);
+        front.is_some_and(|group| group.members.iter().any(|member| member.slot == slot && member.range.is_none()))
     }
 
     /// Lines one up.
@@ -118,7 +129,7 @@ impl Shard {
             self.groups.waiting.push_front(group);
             return false;
         }
-        let begun = group.members.iter().any(|member| member.range.is_some());
+        let begun = group.has_begun();
         if let Some(error) = group.members.iter().find_map(refusal).filter(|_| !begun) {
             group.request.decide(Err(error.into()));
             return true;

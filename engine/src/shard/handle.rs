@@ -15,7 +15,7 @@ use super::active::{Active, ActiveSegment};
 use super::checkpoint::Known;
 use super::errands::ErrandKind;
 use super::groups::GroupRequest;
-use super::retention::RetentionState;
+use super::retention::{RetentionState, TrimRequest};
 use super::stats::{ShardStats, Stats};
 use crate::append::backlog::relieve;
 use crate::channel::Channel;
@@ -45,10 +45,8 @@ pub enum Control {
     Trim {
         /// Whose.
         slot: Slot,
-        /// To this event.
-        to: Seq,
-        /// Who wants to know.
-        request: Request,
+        /// Where to, and who wants to know.
+        wanted: TrimRequest,
     },
     /// Settings of a channel were changed.
     Configured {

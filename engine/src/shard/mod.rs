@@ -441,8 +441,8 @@ impl Shard {
             any = true;
             match control {
                 Control::Open(opened) => self.open_channel(*opened),
-                Control::Trim { slot, request, .. } if self.refuses(slot) => request.decide(Err(self.refusal(slot))),
-                Control::Trim { slot, to, request } => self.trim_for(slot, to, request),
+                Control::Trim { slot, wanted } if self.refuses(slot) => wanted.request.decide(Err(self.refusal(slot))),
+                Control::Trim { slot, wanted } => self.trim_for(slot, wanted),
                 Control::Configured { slot, request } if self.refuses(slot) => request.decide(Err(self.refusal(slot))),
                 Control::Configured { slot, request } => self.note(slot, NoteKind::Configured(request)),
                 Control::Errand { slot, request, .. } if self.refuses(slot) => request.decide(Err(self.refusal(slot))),

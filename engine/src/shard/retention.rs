@@ -50,15 +50,35 @@ pub struct RetentionState {
     /// Bytes of the active segment that were there when the channel was opened.
     active_before: u64,
     /// Those who wait for a head.
-    requests: Vec<(Seq, Request)>,
+    requests: Vec<TrimRequest>,
     /// Whether ages are looked at now and then.
     is_aging: bool,
+}
+
+/// Somebody waits for a head.
+#[derive(Debug)]
+pub struct TrimRequest {
+    /// It lies here, or behind.
+    pub to: Seq,
+    /// Count of resets for which a sweep has found that; `None` where it was asked for by number.
+    pub found_at: Option<u32>,
+    /// Who waits.
+    pub request: Request,
+}
+
+impl TrimRequest {
+    /// Whether the suffix was cut off since: then the place is one among other events.
+    fn is_outdated(&self, resets: u32) -> bool {
+        self.found_at.is_some_and(|found_at| found_at != resets)
+    }
 }
 
 /// A look at the ages of a channel's events, beside the shard.
 #[derive(Debug)]
 pub struct AgeLook {
     slot: Slot,
+    /// How often the channel's suffix had been cut off: afterwards what was found is about other events.
+    resets: u32,
     look: Offloaded<Aged>,
 }
 
@@ -91,16 +111,18 @@ impl RetentionState {
     /// The channel was cut off.
     pub fn restart(&mut self, end: Seq, segments: &[SegmentState]) {
         (self.noted, self.known_from) = (self.noted.min(end), end);
-        self.requests.iter_mut().for_each(|(wanted, _)| *wanted = end.min(*wanted));
+        for waiting in &mut self.requests {
+            waiting.to = if waiting.found_at.is_some() { Seq(0) } else { end.min(waiting.to) };
+        }
         self.count(segments);
     }
 
     /// Answers those who wait for no more than this head.
     fn answer(&mut self, head: Seq) {
-        self.requests.retain(|(wanted, request)| {
-            let there = *wanted <= head;
+        self.requests.retain(|waiting| {
+            let there = waiting.to <= head;
             if there {
-                request.decide(Ok(head.0));
+                waiting.request.decide(Ok(head.0));
             }
             !there
         });
@@ -108,8 +130,8 @@ impl RetentionState {
 
     /// The channel is gone.
     pub fn refuse_requests(&self, channel: &ChannelName) {
-        for (_, request) in &self.requests {
-            request.decide(Err(ChangeError::Closed { channel: channel.clone() }));
+        for waiting in &self.requests {
+            waiting.request.decide(Err(ChangeError::Closed { channel: channel.clone() }));
         }
     }
 
@@ -169,9 +191,12 @@ impl Shard {
     }
 
     /// Somebody asks for a head.
-    pub(super) fn trim_for(&mut self, slot: Slot, to: Seq, request: Request) {
+    pub(super) fn trim_for(&mut self, slot: Slot, mut wanted: TrimRequest) {
         let active = self.active[slot as usize].as_mut().expect("the channel is open");
-        active.retention.requests.push((to, request));
+        if wanted.is_outdated(active.channel.tail.resets()) {
+            wanted.to = Seq(0);
+        }
+        active.retention.requests.push(wanted);
         self.trim_as_asked(slot);
     }
 
@@ -179,7 +204,7 @@ impl Shard {
     pub(super) fn trim_as_asked(&mut self, slot: Slot) {
         let Some(active) = self.active.get_mut(slot as usize).and_then(Option::as_mut) else { return };
         active.retention.answer(active.channel.head());
-        let Some(wanted) = active.retention.requests.iter().map(|(to, _)| *to).max() else { return };
+        let Some(wanted) = active.retention.requests.iter().map(|waiting| waiting.to).max() else { return };
         self.commit_now |= wanted > active.at.seq;
         self.trim(slot, wanted);
     }
@@ -260,14 +285,14 @@ impl Shard {
         if self.age_look.is_none() && !self.begin_age_look() {
             return false;
         }
-        let Some(AgeLook { slot, mut look }) = self.age_look.take() else { return false };
+        let Some(AgeLook { slot, resets, mut look }) = self.age_look.take() else { return false };
         match Pin::new(&mut look).poll(&mut Context::from_waker(&self.errand_waker)) {
             Poll::Pending => {
-                self.age_look = Some(AgeLook { slot, look });
+                self.age_look = Some(AgeLook { slot, resets, look });
                 false
             }
             Poll::Ready(aged) => {
-                self.aged(slot, &aged);
+                self.aged(slot, resets, &aged);
                 true
             }
         }
@@ -280,15 +305,19 @@ impl Shard {
             let sealed = active.segments.iter().filter(|segment| segment.sealed);
             let ends: Vec<Seq> = sealed.map(|segment| Seq(segment.end)).collect();
             let (channel, first, now_us) = (active.channel.clone(), active.segment.first, self.clock.wall_us());
+            let resets = channel.tail.resets();
             let look = self.file_maker.run(move || look_at_ages(&channel, &retention, &ends, first, now_us));
-            self.age_look = Some(AgeLook { slot, look });
+            self.age_look = Some(AgeLook { slot, resets, look });
             return true;
         }
         false
     }
 
-    fn aged(&mut self, slot: Slot, aged: &Aged) {
+    fn aged(&mut self, slot: Slot, resets: u32, aged: &Aged) {
         let Some(active) = self.active[slot as usize].as_ref() else { return };
+        if active.channel.tail.resets() != resets {
+            return;
+        }
         if aged.active_is_old && !self.closing {
             // Full: its pages are on their way, and the next look comes.
             if let Ok(true) = active.channel.tail.end_segment() {

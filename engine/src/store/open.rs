@@ -376,8 +376,9 @@ impl Store {
             let raised = self.roots.raise_epoch_above(channel.epoch());
             raised.map_err(|source| OpenFileError::Store(Arc::new(io_error("write", STORE_PATH)(source))))?
         };
-        let page = channel.tail.front();
-        let first = page.map_or_else(|| channel.tail.published(), |page| page.first_seq);
+        // In this order: an event that is appended meanwhile lies in the page, or behind.
+        let (published, page) = (channel.tail.published(), channel.tail.front());
+        let first = page.map_or(published, |page| page.first_seq);
         let segment = SegmentState { first: first.0, end: first.0, dat_size: 0, sealed: false };
         let head = channel.head().0.min(first.0);
         let state = ChannelState { head, end: first.0, segments: vec![segment], ..new_state(id, name, &config) };

@@ -277,7 +277,11 @@ impl Tail {
         self.published.seq.store(end.0, Ordering::Release);
         self.published.resets.fetch_add(1, Ordering::AcqRel);
         drop(chain);
-        self.publication.state.fetch_and(!(LOCK | NOTE), Ordering::AcqRel);
+        // Appends are let in since the word was stored: one may have left its publication to the holder of the lock.
+        let before = self.publication.state.fetch_and(!LOCK, Ordering::AcqRel);
+        if before & NOTE != 0 {
+            self.publish();
+        }
         self.readers.wake_all();
     }
 
