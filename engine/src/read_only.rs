@@ -30,6 +30,8 @@ const ATTEMPTS: u32 = 12;
 const PAUSE: Duration = Duration::from_millis(4);
 /// Attempts to open a channel whose checkpoint the writer has just replaced: it tells within milliseconds.
 const CHANNEL_ATTEMPTS: u32 = 250;
+/// Attempts to open a channel that is not there: what its writer has just made is seen within milliseconds.
+const NEW_CHANNEL_ATTEMPTS: u32 = 25;
 
 /// A store, open for reading beside the process that writes it. A cheap clone.
 ///
@@ -83,12 +85,11 @@ impl ReadOnlyRedex {
         Ok(Self { base: Arc::new(base.to_owned()), following })
     }
 
-    /// Opens a channel for reading.
+    /// Opens a channel for reading. One that is not there yet may have been made a moment ago: it is waited for, 100 ms at most.
     ///
     /// # Errors
     ///
-    /// [`OpenFileError::NoSuchChannel`] if no durable commit has made one of this name yet; or what a writer would say of
-    /// it.
+    /// [`OpenFileError::NoSuchChannel`] if no durable commit has made one of this name; or what a writer would say of it.
     pub fn open_file(&self, name: impl IntoChannelName) -> Result<ReadOnlyFile, OpenFileError> {
         let name = name.into_channel_name()?;
         let mut attempts = 0;
@@ -97,6 +98,7 @@ impl ReadOnlyRedex {
             match opened {
                 Ok(channel) => return Ok(ReadOnlyFile::over(channel, Some(self.following.clone()))),
                 Err((_, true)) if attempts < CHANNEL_ATTEMPTS => attempts += 1,
+                Err((OpenFileError::NoSuchChannel { .. }, _)) if attempts < NEW_CHANNEL_ATTEMPTS => attempts += 1,
                 Err((error, _)) => return Err(error.beneath(&self.base)),
             }
             std::thread::sleep(PAUSE);
