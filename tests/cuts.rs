@@ -73,3 +73,40 @@ fn nobody_waits_for_an_event_that_was_cut_off() {
         drive(&mut store, file.truncate_suffix(10)).unwrap();
     }
 }
+
+/// A batch is appended to its channels one after the other. A channel in which it finds no room is not deleted, and not cut,
+/// before it is in all of them.
+#[test]
+fn a_half_appended_batch_comes_before_a_change() {
+    let mut half_appended = 0;
+    for (seed, is_cut) in (0..60).flat_map(|seed| [(seed, false), (seed, true)]) {
+        let disk = SimDisk::new(seed, SimOptions::default());
+        let settings = SimSettings { journal_segment_bytes: 1 << 20, ..SimSettings::default() };
+        let mut store = SimStore::open(&disk, &settings, &Arc::new(ManualClock::default()), seed).unwrap();
+        let config = RedexFileConfig::default().with_persistent(true).with_segment_bytes(16 << 10);
+        let roomy = store.redex().open_file("roomy", config.clone()).unwrap();
+        let tight = store.redex().open_file("tight", config).unwrap();
+        // What is appended and not written yet fills its pages.
+        let before: Vec<_> = (0..seed).map(|_| tight.append(vec![1; 9_000])).collect();
+        let mut batch = store.redex().batch();
+        batch.append(&roomy, b"one");
+        (0..4).for_each(|_| _ = batch.append(&tight, vec![2; 12_000]));
+        let batch = batch.commit();
+        store.step();
+        half_appended += u64::from(roomy.next_seq() == 1 && !before.is_empty() && tight.next_seq() < seed + 4);
+        let cut = is_cut.then(|| tight.truncate_suffix(tight.next_seq()));
+        let delete = (!is_cut).then(|| store.redex().delete_channel("tight"));
+        let committed = drive(&mut store, batch);
+        assert_eq!(committed.is_ok(), roomy.next_seq() == 1, "{committed:?}");
+        if let Some(cut) = cut {
+            drive(&mut store, cut).unwrap();
+        }
+        if let Some(delete) = delete {
+            drive(&mut store, delete).unwrap();
+        }
+        drop(before);
+        append(&mut store, &roomy, 1, 10);
+        store.close().unwrap();
+    }
+    assert!(half_appended > 1, "a batch finds room for one channel and not for the other");
+}
