@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use super::Shard;
 use super::active::{Active, ActiveSegment, Position, Sealing};
 use super::handle::Slot;
-use super::notes::{Note, NoteKind};
+use super::notes::NoteKind;
 use super::reclaim::Dead;
 use crate::channel::Life;
 use crate::error::{ChangeError, Poisoned};
@@ -109,7 +109,7 @@ impl Shard {
             Stage::Pausing => (self.pause(&mut errand), false),
             Stage::Settling => (self.settle(&mut errand), false),
             Stage::Raising(_) => (self.raise_epoch(&mut errand)?, false),
-            Stage::Noted => (self.make_way_for_checkpoint(&mut errand), false),
+            Stage::Noted => (false, false),
             // A deleted channel may have been destaged meanwhile.
             Stage::Durable(_) if !self.io_has_ended(errand.slot) => (false, false),
             Stage::Durable(lsn) => (true, self.apply(&errand, lsn)),
@@ -241,20 +241,6 @@ impl Shard {
         self.note(errand.slot, NoteKind::CutOff(end));
         errand.stage = Stage::Noted;
         Ok(true)
-    }
-
-    /// A full disk has no room for the journal segment that the note goes into, and the checkpoint that would free one waits
-    /// for the errand: it goes first. What was not committed can be taken back.
-    fn make_way_for_checkpoint(&mut self, errand: &mut Errand) -> bool {
-        if !self.wants_recycling() || !self.journal.waits_to_roll() {
-            return false;
-        }
-        let is_its_own =
-            |note: &Note| note.slot == errand.slot && matches!(note.kind, NoteKind::CutOff(_) | NoteKind::Deleted);
-        let Some(index) = self.notes.iter().position(is_its_own) else { return false };
-        self.notes.remove(index);
-        errand.stage = Stage::Settling;
-        true
     }
 
     /// The errand's note is durable.
