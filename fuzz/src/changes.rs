@@ -118,7 +118,7 @@ impl Run<'_> {
                 Some(_) => self.step("a change")?,
             }
         }
-        Err(format!("a change waits for ever: {:?}", self.world.channels[channel].pending))
+        Err(format!("a change of {} waits for ever", self.world.channels[channel].name))
     }
 
     /// Subscriptions of a deleted channel end.
