@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use redex::sim::{ManualClock, SimDisk, SimOptions, SimSettings, SimStore};
+use redex::sim::{ManualClock, SimDisk, SimOptions, SimSettings, SimStep, SimStore};
 use redex::{RedexFile, RedexFileConfig};
 use redex_tests::drive;
 
@@ -109,4 +109,24 @@ fn a_half_appended_batch_comes_before_a_change() {
         store.close().unwrap();
     }
     assert!(half_appended > 1, "a batch finds room for one channel and not for the other");
+}
+
+/// Events behind a batch over channels are written as soon as it is, though nobody waits for them.
+#[test]
+fn what_stands_behind_a_batch_is_written() {
+    for in_front in 0..60 {
+        let disk = SimDisk::new(1, SimOptions::default());
+        let (mut store, file) = open(&disk, 1);
+        let other = store.redex().open_file("other", file.config()).unwrap();
+        // More than a commit has room for, so that the batch is appended a few commits before its own.
+        let front: Vec<_> = (0..in_front).map(|_| file.append(vec![1; 2_000])).collect();
+        let mut batch = store.redex().batch();
+        batch.append(&file, b"of it").append(&other, b"of it");
+        let batch = batch.commit();
+        let behind = file.append(b"behind");
+        while matches!(store.step(), SimStep::Worked | SimStep::Waited) {}
+        assert_eq!((file.next_seq(), store.redex().stats().events), (in_front + 2, in_front + 3));
+        drive(&mut store, batch).unwrap();
+        drop((front, behind));
+    }
 }

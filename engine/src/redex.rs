@@ -171,7 +171,8 @@ impl Redex {
     ///
     /// A channel that is open already is the same one, if the configuration is the same. One in memory that is opened as a
     /// persistent one becomes that, in place, with these settings: its events and sequences stay, and so do its handles and
-    /// subscriptions; what it has is written soon, and is durable after `sync`. The other way round is an error.
+    /// subscriptions; what it has is written soon, and is durable after `sync`. A head that was moved in memory is durable a
+    /// commit later: a crash just then keeps some events below it. The other way round is an error.
     ///
     /// # Errors
     ///

@@ -129,7 +129,10 @@ pub struct SimCommit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SimChange {
     /// It is new.
-    Created,
+    Created {
+        /// Its first event will be this one: it may have been in memory before.
+        begin: u64,
+    },
     /// It has other settings.
     Configured,
     /// Its head lies here.

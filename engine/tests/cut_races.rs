@@ -90,9 +90,11 @@ fn threads_meet_trims_and_cuts() {
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             for producer in 0..PRODUCERS {
-                let left = &left;
+                let (left, changes) = (&left, &changes);
                 scope.spawn(move || {
-                    for count in 0..EVENTS {
+                    // On a slow disk a change takes longer than all of that.
+                    let enough = |count| count >= EVENTS && changes.load(Ordering::Relaxed) > 4;
+                    for count in (0..100 * EVENTS).take_while(|count| !enough(*count)) {
                         file.append(payload(producer, count)).wait().unwrap();
                     }
                     left.fetch_sub(1, Ordering::AcqRel);

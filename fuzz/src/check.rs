@@ -7,7 +7,7 @@ use redex::{RedexEvent, RedexFile};
 use crate::failure::chain;
 use crate::history::World;
 use crate::model::Channel;
-use crate::{files, settings, survivors};
+use crate::{files, groups, settings, survivors};
 
 /// Whether this is the event of the model at `seq`.
 ///
@@ -37,6 +37,8 @@ pub fn same(model: &Channel, seq: u64, event: &RedexEvent) -> Result<(), String>
 pub fn reopened(world: &mut World, store: &SimStore) -> Result<Vec<RedexFile>, String> {
     let survived = survivors::survived(world, store)?;
     survivors::check(world, &survived)?;
+    groups::check(world, &survived)?;
+    world.groups.clear();
     for (channel, survived) in world.channels.iter_mut().zip(&survived) {
         // One that was made in the same life may be gone because its making was lost; then it leaves what it leaves.
         if channel.base.is_there && !survived.is_there {

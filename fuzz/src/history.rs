@@ -10,6 +10,7 @@ use crate::cold::Cold;
 use crate::damage::{self, Verdict};
 use crate::dice::Dice;
 use crate::failure::Failure;
+use crate::groups::Group;
 use crate::life;
 use crate::model::Channel;
 use crate::settings;
@@ -56,6 +57,10 @@ pub struct Tally {
     pub events: u64,
     /// Entries of channels that moved along from an older checkpoint file.
     pub checkpoint_moves: u64,
+    /// Batches over several channels of which a crash left all.
+    pub groups_kept: u64,
+    /// The same, of which it left nothing.
+    pub groups_lost: u64,
     /// Damages by what came of them.
     pub blows: BTreeMap<Verdict, u64>,
 }
@@ -70,6 +75,8 @@ impl Tally {
         self.faults += other.faults;
         self.events += other.events;
         self.checkpoint_moves += other.checkpoint_moves;
+        self.groups_kept += other.groups_kept;
+        self.groups_lost += other.groups_lost;
         for (kind, count) in &other.cuts {
             *self.cuts.entry(*kind).or_default() += count;
         }
@@ -118,6 +125,10 @@ pub struct World {
     pub cold: Option<Cold>,
     /// Chance for power cuts in steps that are rare, in the histories that aim at them.
     pub aim: Option<Dice>,
+    /// Chance for batches over channels and for channels that begin in memory, in the histories that have them.
+    pub groups_dice: Option<Dice>,
+    /// Batches over channels that were begun in the present life.
+    pub groups: Vec<Group>,
     /// Steps of the disk in the last life: where the next power cut may fall.
     pub steps: u64,
     /// What was counted.
@@ -161,6 +172,8 @@ impl World {
             is_struck: false,
             cold: (seed % 4 == 2 && mode != Mode::Damage).then(|| Cold::new(seed, &disk)),
             aim: aims.then(|| Dice::new(!seed)),
+            groups_dice: (seed % 7 == 4 && mode != Mode::Damage).then(|| Dice::new(seed ^ 0xba7c)),
+            groups: Vec::new(),
             steps: 150,
             tally: Tally { histories: 1, ..Tally::default() },
         }

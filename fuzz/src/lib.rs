@@ -14,6 +14,7 @@ pub mod failure;
 pub mod faults;
 pub mod files;
 pub mod follow;
+pub mod groups;
 pub mod history;
 pub mod life;
 pub mod model;

@@ -98,6 +98,8 @@ pub struct Channel {
     pub pending: Option<Pending>,
     /// How many of those have counted in the present life.
     pub cuts: u64,
+    /// Where its durable events began when it became persistent in the present life, if it was in memory before.
+    pub began_in_memory: Option<u64>,
     /// Where.
     pub cut_ends: Vec<u64>,
     /// Epoch in which it gives sequences.
@@ -129,6 +131,7 @@ impl Channel {
             cursors: Vec::new(),
             pending: None,
             cuts: 0,
+            began_in_memory: None,
             cut_ends: Vec::new(),
             epoch: 0,
             base: Extent::default(),
@@ -218,7 +221,10 @@ impl Channel {
 
     /// Events below this survive a power cut, as the store said.
     pub fn acknowledged(&mut self, durable: u64) {
-        self.floor = self.floor.max(durable);
+        // Where it began is called durable before it is there. A cut makes all that is left of it durable.
+        if self.began_in_memory != Some(durable) || self.cuts > 0 {
+            self.floor = self.floor.max(durable);
+        }
     }
 
     /// An append resolved when `durable` was the durable mark: the bound of the policy (design section 4) holds then.
@@ -333,5 +339,6 @@ impl Channel {
         self.is_there = survived.is_there;
         (self.head, self.trim_wanted, self.floor) = (survived.head, survived.head, survived.end);
         (self.pending, self.cuts, self.base, self.bound_from) = (None, 0, survived, 0);
+        self.began_in_memory = None;
     }
 }

@@ -22,6 +22,7 @@ pub fn table(tally: &Tally, elapsed: Duration) -> String {
     let _ = writeln!(text, "{histories} histories, {lives} lives, {events} events in {seconds:.1} s");
     let _ = writeln!(text, "{cuts} power cuts, {kills} kills, {closes} clean closes, {faults} faulty lives");
     let _ = writeln!(text, "{checkpoint_moves} entries moved along between checkpoint files");
+    let _ = writeln!(text, "batches over channels: {} survived, {} did not", tally.groups_kept, tally.groups_lost);
     if !blows.is_empty() {
         let count = |verdict| blows.get(&verdict).copied().unwrap_or(0);
         let [unharmed, refused, unreadable] = [Verdict::Unharmed, Verdict::Refused, Verdict::Unreadable].map(count);

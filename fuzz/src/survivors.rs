@@ -24,6 +24,8 @@ struct Stand {
     extent: Extent,
     /// How often it was cut off or deleted in this life.
     cuts: u64,
+    /// Its first event, if it was made in this life.
+    begin: u64,
 }
 
 /// What the store says that it has of each channel of the model.
@@ -61,12 +63,12 @@ pub fn check(world: &World, survived: &[Extent]) -> Result<(), String> {
         let mut stands = BTreeMap::new();
         for (name, _) in commits.iter().flat_map(|commit| &commit.changes) {
             untouched.remove(name.as_str());
-            stands.insert(name.as_str(), Stand { extent: models[name.as_str()].0.base, cuts: 0 });
+            stands.insert(name.as_str(), Stand { extent: models[name.as_str()].0.base, cuts: 0, begin: 0 });
         }
         check_shard(commits, stands, &models, world.end).map_err(|what| format!("shard {shard}: {what}"))?;
     }
     for (name, (model, extent)) in untouched {
-        let stand = Stand { extent: model.base, cuts: 0 };
+        let stand = Stand { extent: model.base, cuts: 0, begin: 0 };
         misses(&stand, model, extent).map_err(|what| format!("{name}: {what}; nothing was committed"))?;
     }
     Ok(())
@@ -119,7 +121,8 @@ fn misses(stand: &Stand, model: &Channel, extent: Extent) -> Result<(), String> 
     if extent.end < floor || extent.end > next {
         return Err(format!("{} events survived of {next}, {floor} were acknowledged as durable", extent.end));
     }
-    if extent.head < model.head {
+    // A head in memory is durable when it was noted, a commit behind the channel's first.
+    if extent.head < model.head && model.began_in_memory.is_none() {
         return Err(format!("the head is {}, it was {} before", extent.head, model.head));
     }
     if !model.may_end_at(extent.end) {
@@ -132,18 +135,27 @@ impl Stand {
     fn take(&mut self, change: SimChange) {
         let extent = &mut self.extent;
         match change {
-            SimChange::Created => *extent = Extent { is_there: true, ..Extent::default() },
+            SimChange::Created { begin } => {
+                *extent = Extent { is_there: true, ..Extent::default() };
+                self.begin = begin;
+            }
             SimChange::Configured => {}
             SimChange::Trimmed(head) => extent.head = extent.head.max(head),
             SimChange::CutOff(end) => {
                 (extent.head, extent.end) = (extent.head.min(end), end);
+                self.begin = end;
                 self.cuts += 1;
             }
             SimChange::Deleted => {
                 *extent = Extent::default();
                 self.cuts += 1;
             }
-            SimChange::Events(end) => extent.end = end,
+            SimChange::Events(end) => {
+                if extent.end == 0 {
+                    extent.head = extent.head.max(self.begin);
+                }
+                extent.end = end;
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::failure::chain;
 use crate::follow::Follower;
 use crate::history::World;
 use crate::model::{Channel, Event, Pending, Wanted};
-use crate::{changes, faults, settings};
+use crate::{changes, faults, groups, settings};
 
 /// Steps after which an append that waits is taken for stuck.
 pub(crate) const STEPS_MAX: usize = 20_000;
@@ -78,6 +78,9 @@ impl<'w> Run<'w> {
         }
         if self.world.dice.percent(self.world.changes_percent) {
             return self.change(channel);
+        }
+        if self.world.groups_dice.as_mut().is_some_and(|dice| dice.one_in(5)) {
+            return self.append_group();
         }
         match self.world.dice.within(0..100) {
             0..30 => self.append_one(channel, false),
@@ -306,9 +309,18 @@ impl<'w> Run<'w> {
             Some(cold) => cold.policy(config),
             None => config,
         };
-        match self.store.redex().open_file(&*name, config.clone()) {
+        let mut model = Channel::new(name, config);
+        // A model of appends that may be refused looks whether they are there, and a limit may have dropped them.
+        let may_begin_in_memory = !self.world.faults;
+        if may_begin_in_memory && self.world.groups_dice.as_mut().is_some_and(|dice| dice.one_in(2)) {
+            let Some(file) = self.open_in_memory(&mut model)? else { return Ok(()) };
+            model.opened(&file);
+            self.world.channels.push(model);
+            self.files.push(file);
+            return self.observe();
+        }
+        match self.store.redex().open_file(&*model.name, model.config.clone()) {
             Ok(file) => {
-                let mut model = Channel::new(name, config);
                 model.opened(&file);
                 self.world.channels.push(model);
                 self.files.push(file);
@@ -326,6 +338,8 @@ impl<'w> Run<'w> {
         if let Poll::Ready(Err(error)) = polled {
             return self.excuse("close of a channel", &error);
         }
+        // Who asks for all also helps what waits for room on.
+        self.observe()?;
         if let Some(mut follower) = self.tail.take_if(|follower| follower.channel == channel) {
             // A close does what it does, awaited or not.
             drop(closing);
@@ -371,6 +385,7 @@ impl<'w> Run<'w> {
 /// What is not as it must be.
 pub fn observe(world: &mut World, files: &[RedexFile], wall_us: u64) -> Result<(), String> {
     world.wall_max_us = world.wall_max_us.max(wall_us).max(world.clock.wall_us());
+    let durable_groups = groups::settle(world)?;
     for (model, file) in world.channels.iter_mut().zip(files) {
         if changes::look(model, file)? {
             world.deleted.push(SimStore::dir_of(file));
@@ -394,7 +409,7 @@ pub fn observe(world: &mut World, files: &[RedexFile], wall_us: u64) -> Result<(
         model.acknowledged(durable);
         model.move_head(file.head_seq(), world.wall_max_us)?;
     }
-    Ok(())
+    groups::check_durable(world, &durable_groups)
 }
 
 /// A batch whose range is told by its first sequence.

@@ -240,15 +240,11 @@ impl Overlay {
         })
     }
 
-    /// Reads, and once more if a file is not there any more: its writer has dropped it, and has told of that before. So the
-    /// channel's head or end says so once the journal was read on.
+    /// Reads, and once more if that fails: the writer has dropped a file, or made another of its name behind a cut, and has
+    /// told of that before. So the channel's head or end says so once the journal was read on. Damage stays.
     pub fn caught_up<T>(&self, read: impl Fn() -> Result<T, ReadError>) -> Result<T, ReadError> {
         match read() {
-            Err(ReadError::Io { source, .. })
-                if source.kind() == io::ErrorKind::NotFound && self.polls.wait_for_next() =>
-            {
-                read()
-            }
+            Err(_) if self.polls.wait_for_next() => read(),
             result => result,
         }
     }

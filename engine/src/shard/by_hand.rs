@@ -24,7 +24,8 @@ impl Shard {
 
     /// Keeps what the next commit says.
     pub(super) fn log_commit(&mut self, created: &[Slot], notes: &[Note], marks: &[(Slot, Position)]) {
-        let created = created.iter().map(|slot| (*slot, SimChange::Created));
+        let begin = |slot: Slot| self.active[slot as usize].as_ref().map_or(0, |active| active.segment.first.0);
+        let created = created.iter().map(|slot| (*slot, SimChange::Created { begin: begin(*slot) }));
         let notes = notes.iter().map(|note| {
             let change = match &note.kind {
                 NoteKind::Configured(_) => SimChange::Configured,

@@ -339,7 +339,8 @@ impl Shard {
         }
         // It comes first in the next one, which has more room.
         no_room |= plan.group_lacks_room;
-        no_room |= alone && !self.queue.is_empty();
+        // A cut stands alone, and what stands behind a batch goes into the next one.
+        no_room |= !self.queue.is_empty();
         let nothing = plan.pieces.is_empty() && created.is_empty() && notes.is_empty();
         let flush_only = nothing && wanted && self.commits.has_backlog();
         let begun = if nothing && !flush_only {
