@@ -45,7 +45,7 @@ fn a_damaged_disk_is_named_and_never_shows_other_bytes() {
 
 #[test]
 fn entries_move_along_between_checkpoint_files() {
-    let limits = Limits { lives: Some(300), ..Limits::default() };
+    let limits = Limits { lives: Some(900), ..Limits::default() };
     let tally = run(4000, Mode::Honest, 2, limits).unwrap_or_else(|failure| panic!("{failure}"));
     assert!(tally.checkpoint_moves > 5, "{tally:?}");
 }

@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 
 use crate::history::Mode;
+use crate::script::Script;
 
 /// Fuzzes RedEX.
 #[derive(Debug, Parser)]
@@ -26,10 +27,17 @@ pub struct SimArgs {
     /// Seed of the first history; the next ones count up. With neither limit nor another: that history alone.
     #[arg(long)]
     pub seed: Option<u64>,
+    /// Of the history of the seed only these lives and actions, as a failure prints them: `0:1-5+9,3:2` is life 0 with actions
+    /// 1 to 5 and 9, and life 3 with action 2.
+    #[arg(long, requires = "seed", conflicts_with_all = ["lives", "cuts", "minutes"])]
+    pub only: Option<Script>,
+    /// Print a failure as it is, and do not make it shorter.
+    #[arg(long)]
+    pub no_shrink: bool,
     /// Lives to live.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub lives: Option<u64>,
-    /// Power cuts to make. From 20000 on, each kind of step must have been hit 100 times.
+    /// Power cuts to make. From 200000 on, each kind of step must have been hit 100 times.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub cuts: Option<u64>,
     /// Minutes to run.

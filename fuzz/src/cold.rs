@@ -23,6 +23,17 @@ impl Cold {
         Self { store: SimColdStore::on(disk), dice: Dice::new(seed.rotate_left(32) ^ 0xc01d) }
     }
 
+    /// Another that holds the same, for a copy of the disk.
+    #[must_use]
+    pub fn fork(&self, disk: &SimDisk) -> Self {
+        Self { store: self.store.fork(disk), dice: self.dice.clone() }
+    }
+
+    /// Draws from this seed from now on.
+    pub fn turn_to(&mut self, seed: u64) {
+        self.dice = Dice::new(seed);
+    }
+
     /// What of a channel stays on the disk.
     pub fn policy(&mut self, config: RedexFileConfig) -> RedexFileConfig {
         match self.dice.within(0..6) {

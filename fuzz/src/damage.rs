@@ -3,13 +3,15 @@
 //! acknowledged may be gone in silence.
 //!
 //! The last life of such a history is brought to rest and closed or killed. Then copies of its disk are struck, one blow
-//! each; or the disk itself has lost or misdirected one write of that life.
+//! each; or the disk itself has lost or misdirected one write of that life; or a storm went over it: writes were lost, misdirected,
+//! rotten or unreadable, and reads short, up to one in ten. What a storm leaves may lack what was acknowledged, since both the
+//! record and its witness may be hit: but what is shown is right.
 //!
 //! At rest means: every channel was synced, and the shard has left its witness (design D6). Without one, the last commit
 //! damaged cannot be told from the last commit torn.
 
 use redex::RedexFile;
-use redex::sim::{FaultKind, SimDisk, SimStep, SimStore};
+use redex::sim::{FaultKind, SimDisk, SimOptions, SimStep, SimStore};
 
 use crate::check::same;
 use crate::dice::Dice;
@@ -26,8 +28,22 @@ const BLOWS: u64 = 8;
 /// Steps after which a store must be at rest.
 const STEPS_MAX: usize = 100_000;
 
+/// Damages of each kind in a storm, in a thousand.
+const STORM_RATES: [u64; 4] = [2, 10, 30, 100];
+
 /// Steps after which one that only looks at ages now and then is.
 const STEPS_AT_REST: usize = 3000;
+
+/// What a damaged disk must hold, unless there is an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    /// Everything that was published.
+    All,
+    /// What was acknowledged as durable.
+    Acknowledged,
+    /// Whatever is shown is what was appended.
+    WhatIsShown,
+}
 
 /// What came of a blow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,7 +65,21 @@ pub fn finish(world: &mut World) -> Result<(), String> {
     world.disk.power_off_after(None);
     let Some((store, files)) = life::open(world)? else { return Err("the power went off by itself".to_owned()) };
     let mut ordered = None;
-    if world.dice.one_in(3) {
+    let is_storm = world.dice.one_in(4);
+    if is_storm {
+        let (dice, calm) = (&mut world.dice, world.disk.options());
+        let mut rate = || if dice.one_in(2) { dice.pick(&STORM_RATES) as f64 / 1000.0 } else { 0.0 };
+        let options = SimOptions {
+            misdirected_write: rate(),
+            lost_write: rate(),
+            rot: rate(),
+            latent_sector: rate(),
+            short_read: rate(),
+            ..calm
+        };
+        world.disk.set_options(options);
+        world.is_struck = true;
+    } else if world.dice.one_in(3) {
         let kind = world.dice.pick(&[FaultKind::LostWrite, FaultKind::MisdirectedWrite]);
         let nth = world.dice.within(1..120);
         world.disk.one_shot_fault(kind, nth);
@@ -60,7 +90,14 @@ pub fn finish(world: &mut World) -> Result<(), String> {
     let (store, files) = Run::new(world, store, files).run(actions)?;
     end_at_rest(world, store, files)?;
     world.disk.forget_faults();
-    let all = world.end == End::Closed;
+    if is_storm {
+        let (verdict, _) = examine(&world.channels, Expected::WhatIsShown, world, &world.disk)
+            .map_err(|what| format!("{:?} in the last life, {:?}: {what}", world.disk.options(), world.end))?;
+        world.tally.storms += 1;
+        *world.tally.blows.entry(verdict).or_default() += 1;
+        return Ok(());
+    }
+    let all = if world.end == End::Closed { Expected::All } else { Expected::Acknowledged };
     if let Some((kind, nth)) = ordered {
         let (verdict, _) = examine(&world.channels, all, world, &world.disk)
             .map_err(|what| format!("{kind:?} at write {nth} of the last life, {:?}: {what}", world.end))?;
@@ -138,7 +175,13 @@ fn end_at_rest(world: &mut World, mut store: SimStore, files: Vec<RedexFile>) ->
 }
 
 /// Opens the store on this disk and reads everything, compared with the model. Tells why a refused store was.
-fn examine(channels: &[Channel], all: bool, world: &World, disk: &SimDisk) -> Result<(Verdict, String), String> {
+fn examine(
+    channels: &[Channel],
+    expected: Expected,
+    world: &World,
+    disk: &SimDisk,
+) -> Result<(Verdict, String), String> {
+    let is_lenient = expected == Expected::WhatIsShown;
     let store = match SimStore::open(disk, &world.settings, &world.clock, 7) {
         Ok(store) => store,
         Err(error) => {
@@ -152,15 +195,16 @@ fn examine(channels: &[Channel], all: bool, world: &World, disk: &SimDisk) -> Re
         let info = infos.iter().find(|info| info.name.as_str() == channel.name);
         let survived = info.map_or(0, |info| info.next_seq);
         let (name, floor, next) = (&channel.name, channel.floor, channel.next());
-        if !channel.is_there && info.is_some() {
+        if !channel.is_there && info.is_some() && !is_lenient {
             return Err(format!("{name} was deleted, and is there"));
         }
         // One that had no answer when the shard failed has counted or not.
-        let in_doubt = channel.pending.is_some();
+        let in_doubt = channel.pending.is_some() || is_lenient;
         if !in_doubt && info.is_some_and(|info| info.head_seq < channel.head) {
             return Err(format!("{name}: the head was {} and has gone back; and no error", channel.head));
         }
-        if !in_doubt && (survived < floor || survived > next || (all && survived < next)) {
+        let is_short = survived < floor || (expected == Expected::All && survived < next);
+        if !in_doubt && (is_short || survived > next) {
             return Err(format!("{name}: {survived} events of {next}, {floor} were acknowledged; and no error"));
         }
         if info.is_some() && !is_whole(channel, &store, survived)? {

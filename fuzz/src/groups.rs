@@ -14,7 +14,7 @@ use crate::survivors::Extent;
 use crate::workload::{Run, STEPS_MAX, poll};
 
 /// What a batch has for one channel.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Member {
     channel: usize,
     wanted: Wanted,
@@ -28,6 +28,14 @@ pub struct Group {
     /// Who waits for it, until it is known what came of it.
     commit: Option<CommitBatch>,
     members: Vec<Member>,
+}
+
+impl Group {
+    /// The same, with nobody who waits for it.
+    #[must_use]
+    pub fn without_waiter(&self) -> Self {
+        Self { commit: None, members: self.members.clone() }
+    }
 }
 
 impl Member {

@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::groups::Group;
 use crate::life;
 use crate::model::Channel;
+use crate::script::Script;
 use crate::settings;
 
 /// What the disk does beside losing its power.
@@ -61,6 +62,10 @@ pub struct Tally {
     pub groups_kept: u64,
     /// The same, of which it left nothing.
     pub groups_lost: u64,
+    /// Power cuts of copies of a disk, each with a recovery and a comparison.
+    pub branches: u64,
+    /// Lives in which much was damaged.
+    pub storms: u64,
     /// Damages by what came of them.
     pub blows: BTreeMap<Verdict, u64>,
 }
@@ -77,6 +82,8 @@ impl Tally {
         self.checkpoint_moves += other.checkpoint_moves;
         self.groups_kept += other.groups_kept;
         self.groups_lost += other.groups_lost;
+        self.branches += other.branches;
+        self.storms += other.storms;
         for (kind, count) in &other.cuts {
             *self.cuts.entry(*kind).or_default() += count;
         }
@@ -92,9 +99,28 @@ impl Tally {
     }
 }
 
+/// What something is drawn for: each has its own seed, so that what is left of a history stays what it was.
+#[derive(Clone, Copy, Debug)]
+pub enum Part {
+    /// The beginning of a life.
+    Begin,
+    /// One of its actions.
+    Action(u64),
+    /// Its end.
+    End,
+}
+
 /// A history under way.
 #[derive(Debug)]
 pub struct World {
+    /// Its seed.
+    pub seed: u64,
+    /// Which life is lived, from 0.
+    pub life: u32,
+    /// What is left of the history, if not all.
+    pub script: Option<Script>,
+    /// What was done in each life.
+    pub done: Script,
     /// The disk.
     pub disk: SimDisk,
     /// Time.
@@ -127,6 +153,8 @@ pub struct World {
     pub aim: Option<Dice>,
     /// Chance for batches over channels and for channels that begin in memory, in the histories that have them.
     pub groups_dice: Option<Dice>,
+    /// Chance for power cuts of copies of the disk, unless it damages what it holds.
+    pub branches: Option<Dice>,
     /// Batches over channels that were begun in the present life.
     pub groups: Vec<Group>,
     /// Steps of the disk in the last life: where the next power cut may fall.
@@ -157,6 +185,10 @@ impl World {
         let clock = Arc::new(ManualClock::default());
         clock.set_wall_us(1_700_000_000_000_000);
         Self {
+            seed,
+            life: 0,
+            script: None,
+            done: Script::default(),
             disk: disk.clone(),
             clock,
             dice,
@@ -173,10 +205,37 @@ impl World {
             cold: (seed % 4 == 2 && mode != Mode::Damage).then(|| Cold::new(seed, &disk)),
             aim: aims.then(|| Dice::new(!seed)),
             groups_dice: (seed % 7 == 4 && mode != Mode::Damage).then(|| Dice::new(seed ^ 0xba7c)),
+            branches: (mode != Mode::Damage).then(|| Dice::new(seed ^ 0xb4a9)),
             groups: Vec::new(),
             steps: 150,
             tally: Tally { histories: 1, ..Tally::default() },
         }
+    }
+
+    /// Draws from the seed of this part of the present life from now on.
+    pub fn turn_to(&mut self, part: Part) {
+        let number = match part {
+            Part::Begin => 0,
+            Part::End => 1,
+            Part::Action(action) => 2 + action,
+        };
+        let mut dice = Dice::new(self.seed ^ (u64::from(self.life) << 32) ^ (number << 40));
+        self.dice = Dice::new(dice.bits());
+        let rest = [&mut self.aim, &mut self.groups_dice, &mut self.branches];
+        rest.into_iter().for_each(|own| *own = own.take().map(|_| Dice::new(dice.bits())));
+        if let Some(cold) = &mut self.cold {
+            cold.turn_to(dice.bits());
+        }
+    }
+
+    /// Whether an action of the present life is done; it is noted if so.
+    pub fn does(&mut self, action: u64) -> bool {
+        let left = self.script.as_ref().map(|script| &script.lives[&self.life]);
+        let does = left.is_none_or(|actions| actions.binary_search(&action).is_ok());
+        if does {
+            self.done.lives.get_mut(&self.life).expect("noted as it began").push(action);
+        }
+        does
     }
 }
 
@@ -186,19 +245,36 @@ impl World {
 ///
 /// The first thing that is not as it must be; a panic of the engine is one.
 pub fn run(seed: u64, mode: Mode) -> Result<Outcome, Failure> {
+    run_script(seed, mode, None)
+}
+
+/// Runs what a script has of the history of a seed, or all of it.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn run_script(seed: u64, mode: Mode, script: Option<&Script>) -> Result<Outcome, Failure> {
     let mut world = World::new(seed, mode);
+    world.script = script.cloned();
     let lives = world.dice.within(4..14) as u32;
-    for life in 0..lives {
+    for life in (0..lives).filter(|life| script.is_none_or(|script| script.lives.contains_key(life))) {
+        world.life = life;
+        world.done.lives.insert(life, Vec::new());
         let lived = catch_unwind(AssertUnwindSafe(|| life::live(&mut world)));
         let lived = lived.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
-        lived.map_err(|what| Failure { seed, mode, life, what })?;
+        lived.map_err(|what| Failure { seed, mode, life, what, script: world.done.clone() })?;
     }
+    world.life = lives;
+    world.turn_to(Part::Begin);
+    world.script = None;
+    world.done.lives.insert(lives, Vec::new());
     let last = catch_unwind(AssertUnwindSafe(|| match mode {
         Mode::Honest | Mode::Faults => life::finish(&mut world),
         Mode::Damage => damage::finish(&mut world),
     }));
     let last = last.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
-    last.map_err(|what| Failure { seed, mode, life: lives, what })?;
+    world.done.lives.remove(&lives);
+    last.map_err(|what| Failure { seed, mode, life: lives, what, script: world.done.clone() })?;
     Ok(Outcome { trace_hash: world.disk.trace_hash(), tally: world.tally })
 }
 

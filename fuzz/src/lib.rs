@@ -5,6 +5,7 @@
 //! [`model`] by the rules of [`check`]. A failing history is run again by its seed alone.
 
 pub mod args;
+pub mod branch;
 pub mod changes;
 pub mod check;
 pub mod cold;
@@ -20,6 +21,8 @@ pub mod life;
 pub mod model;
 pub mod report;
 pub mod runner;
+pub mod script;
 pub mod settings;
+pub mod shrink;
 pub mod survivors;
 pub mod workload;

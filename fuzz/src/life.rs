@@ -3,10 +3,11 @@
 use redex::RedexFile;
 use redex::sim::{SimCommit, SimStep, SimStore, StepKind};
 
+use crate::branch;
 use crate::check;
 use crate::failure::chain;
 use crate::faults;
-use crate::history::{End, World};
+use crate::history::{End, Part, World};
 use crate::workload::{Run, observe};
 
 /// Steps after which a close is taken for stuck.
@@ -39,6 +40,7 @@ const RARE_COLD: [StepKind; 3] = [StepKind::ColdUpload, StepKind::ColdManifest, 
 /// What is not as it must be.
 pub fn live(world: &mut World) -> Result<(), String> {
     world.tally.lives += 1;
+    world.turn_to(Part::Begin);
     if world.dice.percent(25) {
         // In the midst of the recovery.
         let steps = world.dice.within(0..80);
@@ -68,6 +70,7 @@ pub fn live(world: &mut World) -> Result<(), String> {
     // A segment goes to the cold store once it is full, and a checkpoint has it.
     let actions = world.dice.within(if aims_at_cold { 50..200 } else { 5..70 });
     let (store, files) = Run::new(world, store, files).run(actions)?;
+    world.turn_to(Part::End);
     let result = end(world, store, &files);
     drop(files);
     faults::end(world);
@@ -132,6 +135,7 @@ fn end(world: &mut World, mut store: SimStore, files: &[RedexFile]) -> Result<()
         store.begin_close();
         for step in 0..STEPS_MAX {
             faults::make_room(world, step);
+            branch::now_and_then(world, &store, 40)?;
             let wall_us = world.clock.wall_us();
             let step = store.step();
             // Appends that wait for room are made before the end.
@@ -150,6 +154,7 @@ fn end(world: &mut World, mut store: SimStore, files: &[RedexFile]) -> Result<()
     note_commits(world, &store);
     drop(store);
     if world.disk.is_off() || world.dice.percent(70) {
+        branch::at_the_end(world)?;
         cut(world);
     } else {
         world.disk.power_off_after(None);

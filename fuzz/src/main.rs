@@ -5,14 +5,22 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use redex_fuzz::args::{Cli, Command, SimArgs};
+use redex_fuzz::history;
 use redex_fuzz::report::{missed, table};
 use redex_fuzz::runner::{self, Limits};
+use redex_fuzz::shrink::shrink;
 
 fn main() -> anyhow::Result<ExitCode> {
     let Command::Sim(args) = Cli::parse().command;
+    // A life of a store is short and uses little of its buffers: to clear huge pages would take longer than that.
+    nix::sys::prctl::set_thp_disable(true)?;
     let (seed, threads) = (args.seed.unwrap_or(1), threads(&args)?);
     let begun = Instant::now();
-    match runner::run(seed, args.mode(), threads, limits(&args)) {
+    let outcome = match &args.only {
+        Some(script) => history::run_script(seed, args.mode(), Some(script)).map(|outcome| outcome.tally),
+        None => runner::run(seed, args.mode(), threads, limits(&args)),
+    };
+    match outcome {
         Ok(tally) => {
             print!("{}", table(&tally, begun.elapsed()));
             let missed = missed(&tally);
@@ -22,7 +30,14 @@ fn main() -> anyhow::Result<ExitCode> {
             Ok(if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Err(failure) => {
-            println!("{failure}");
+            println!("life {} of seed {}: {}", failure.life, failure.seed, failure.what);
+            if args.no_shrink {
+                println!("{failure}");
+                return Ok(ExitCode::FAILURE);
+            }
+            println!("it is made shorter, for a minute at most; {} actions now", failure.script.len());
+            let failure = shrink(failure);
+            println!("{} actions are left\n{failure}", failure.script.len());
             Ok(ExitCode::FAILURE)
         }
     }

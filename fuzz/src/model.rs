@@ -59,6 +59,15 @@ pub enum Pending {
 }
 
 impl Pending {
+    /// The same, with nobody who waits for it.
+    fn without_waiter(&self) -> Self {
+        match self {
+            Self::CutOff(end, _) => Self::CutOff(*end, None),
+            Self::Reset(_) => Self::Reset(None),
+            Self::Delete(_) => Self::Delete(None),
+        }
+    }
+
     /// Whether it was answered with an error: it will not count, or has already.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -137,6 +146,24 @@ impl Channel {
             base: Extent::default(),
             floor: 0,
             bound_from: 0,
+        }
+    }
+
+    /// The same, with nobody who waits for what is on its way.
+    #[must_use]
+    pub fn without_waiters(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            config: self.config.clone(),
+            limits: self.limits.clone(),
+            dir: self.dir.clone(),
+            base_dir: self.base_dir.clone(),
+            events: self.events.clone(),
+            waiting: self.waiting.clone(),
+            cursors: self.cursors.clone(),
+            pending: self.pending.as_ref().map(Pending::without_waiter),
+            cut_ends: self.cut_ends.clone(),
+            ..*self
         }
     }
 

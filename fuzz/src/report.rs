@@ -9,7 +9,7 @@ use crate::damage::Verdict;
 use crate::history::Tally;
 
 /// Power cuts from which on each kind of step must have been hit.
-pub const CUTS_FOR_ALL_KINDS: u64 = 20_000;
+pub const CUTS_FOR_ALL_KINDS: u64 = 200_000;
 /// How often.
 pub const CUTS_PER_KIND: u64 = 100;
 
@@ -21,11 +21,13 @@ pub fn table(tally: &Tally, elapsed: Duration) -> String {
     let (cuts, seconds) = (tally.cut_count(), elapsed.as_secs_f64());
     let _ = writeln!(text, "{histories} histories, {lives} lives, {events} events in {seconds:.1} s");
     let _ = writeln!(text, "{cuts} power cuts, {kills} kills, {closes} clean closes, {faults} faulty lives");
+    let _ = writeln!(text, "{} of the power cuts on copies of a disk, in the midst of a life", tally.branches);
     let _ = writeln!(text, "{checkpoint_moves} entries moved along between checkpoint files");
     let _ = writeln!(text, "batches over channels: {} survived, {} did not", tally.groups_kept, tally.groups_lost);
     if !blows.is_empty() {
         let count = |verdict| blows.get(&verdict).copied().unwrap_or(0);
         let [unharmed, refused, unreadable] = [Verdict::Unharmed, Verdict::Refused, Verdict::Unreadable].map(count);
+        let _ = writeln!(text, "{} lives in a storm of damages", tally.storms);
         let _ = writeln!(text, "damages: {unharmed} without harm, {refused} refused, {unreadable} named by reads");
     }
     for kind in StepKind::ALL {
@@ -54,9 +56,9 @@ mod tests {
 
     #[test]
     fn a_kind_of_step_that_few_cuts_have_hit_is_missed() {
-        assert_eq!(missed(&tally(CUTS_PER_KIND - 1, 2000)), [StepKind::Rename]);
-        assert_eq!(missed(&tally(CUTS_PER_KIND, 2000)), []);
-        let mut none = tally(0, 2000);
+        assert_eq!(missed(&tally(CUTS_PER_KIND - 1, 20_000)), [StepKind::Rename]);
+        assert_eq!(missed(&tally(CUTS_PER_KIND, 20_000)), []);
+        let mut none = tally(0, 20_000);
         none.cuts.remove(&StepKind::Rename);
         assert_eq!(missed(&none), [StepKind::Rename]);
     }

@@ -13,9 +13,9 @@ use redex::{AppendError, RedexFile};
 use crate::dice::Dice;
 use crate::failure::chain;
 use crate::follow::Follower;
-use crate::history::World;
+use crate::history::{Part, World};
 use crate::model::{Channel, Event, Pending, Wanted};
-use crate::{changes, faults, groups, settings};
+use crate::{branch, changes, faults, groups, settings};
 
 /// Steps after which an append that waits is taken for stuck.
 pub(crate) const STEPS_MAX: usize = 20_000;
@@ -49,10 +49,15 @@ impl<'w> Run<'w> {
     ///
     /// What is not as it must be.
     pub fn run(mut self, actions: u64) -> Result<(SimStore, Vec<RedexFile>), String> {
-        for _ in 0..actions {
+        for action in 0..actions {
             if self.over || self.world.disk.is_off() {
                 break;
             }
+            if !self.world.does(action) {
+                continue;
+            }
+            self.world.turn_to(Part::Action(action));
+            branch::now_and_then(self.world, &self.store, 3)?;
             self.act()?;
         }
         self.observe()?;

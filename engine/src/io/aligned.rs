@@ -21,6 +21,9 @@ use super::BLOCK_SIZE;
 
 /// Size and alignment of a huge page, bytes. Buffers of at least this size are aligned to it.
 pub const HUGE_PAGE_SIZE: usize = 2 << 20;
+/// Buffers of at least this size are mapped: the allocator would zero all of one whose alignment is above that of a type,
+/// and of a large buffer often little is used.
+const MAPPED_SIZE: usize = 512 << 10;
 
 /// An owned buffer for direct I/O: zeroed when made, aligned to [`BLOCK_SIZE`], a whole number of blocks.
 ///
@@ -48,7 +51,11 @@ impl AlignedBuf {
     pub fn new(len: usize) -> Self {
         assert!(len <= isize::MAX as usize - HUGE_PAGE_SIZE, "buffer of {len} bytes");
         let len = len.max(1).next_multiple_of(BLOCK_SIZE);
-        let ptr = if len >= HUGE_PAGE_SIZE { map_huge(len) } else { allocate(len) };
+        let ptr = match len {
+            HUGE_PAGE_SIZE.. => map_huge(len),
+            MAPPED_SIZE.. => map(len),
+            _ => allocate(len),
+        };
         Self { ptr, len, seen: false, registration: None }
     }
 
@@ -98,7 +105,7 @@ impl DerefMut for AlignedBuf {
 
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
-        if self.len >= HUGE_PAGE_SIZE {
+        if self.len >= MAPPED_SIZE {
             unmap(self.ptr.as_ptr(), self.len);
         } else {
             // SAFETY: `ptr` came from `allocate` with this very layout, and nobody uses it after this.
@@ -127,14 +134,13 @@ fn allocate(len: usize) -> NonNull<u8> {
     NonNull::new(ptr).unwrap_or_else(|| handle_alloc_error(layout))
 }
 
-/// Maps `len` bytes at a huge page boundary: maps one huge page more, then gives back both ends.
-fn map_huge(len: usize) -> NonNull<u8> {
-    let mapped = len + HUGE_PAGE_SIZE;
+/// Maps `len` bytes, zeroed.
+fn map(len: usize) -> NonNull<u8> {
     // SAFETY: an anonymous private mapping at an address of the kernel's choice touches nothing that exists.
     let base = unsafe {
         libc::mmap(
             ptr::null_mut(),
-            mapped,
+            len,
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
             -1,
@@ -144,17 +150,23 @@ fn map_huge(len: usize) -> NonNull<u8> {
     if base == libc::MAP_FAILED {
         handle_alloc_error(layout(len));
     }
-    let base = base.cast::<u8>();
+    NonNull::new(base.cast()).expect("mmap never answers with address zero")
+}
+
+/// Maps `len` bytes at a huge page boundary: maps one huge page more, then gives back both ends.
+fn map_huge(len: usize) -> NonNull<u8> {
+    let mapped = len + HUGE_PAGE_SIZE;
+    let base = map(mapped).as_ptr();
     let before = base.align_offset(HUGE_PAGE_SIZE);
     let start = base.wrapping_add(before);
     unmap(base, before);
     unmap(start.wrapping_add(len), mapped - before - len);
     // SAFETY: the range is this mapping's. A refusal is no error: the buffer then has small pages.
     unsafe { libc::madvise(start.cast(), len, libc::MADV_HUGEPAGE) };
-    NonNull::new(start).expect("mmap never answers with address zero")
+    NonNull::new(start).expect("a place within a mapping is not address zero")
 }
 
-/// Unmaps a block-aligned range of a mapping made by [`map_huge`].
+/// Unmaps a block-aligned range of a mapping made by [`map`].
 fn unmap(start: *mut u8, len: usize) {
     if len > 0 {
         // SAFETY: the callers own the range: an unused end of a fresh mapping, or a buffer that is being dropped.

@@ -363,9 +363,12 @@ impl ShardHandle {
         std::mem::take(&mut *self.deleted.lock().expect("no panic while the lock is held"))
     }
 
-    /// Forgets the channels of a shard that has ended: they know their shard, so neither would ever be freed.
+    /// Forgets the channels of a shard that has ended, those too that it was never told of: they know their shard, so neither
+    /// would ever be freed.
     pub fn forget_channels(&self) {
-        self.channels.lock().expect("no panic while the lock is held").clear();
+        let channels = std::mem::take(&mut *self.channels.lock().expect("no panic while the lock is held"));
+        let unread = std::mem::take(&mut *self.control.lock().expect("no panic while the lock is held"));
+        drop((channels, unread));
     }
 
     /// A channel was cut off: what its checkpointed entry says of segments behind that counts no more.

@@ -557,7 +557,7 @@ impl StateReader<'_> {
     fn read_all(mut self, file: &dyn File, states_len: u64, count: u64) -> Result<Vec<ChannelState>, CheckpointError> {
         let end = BLOCK_SIZE as u64 + states_len;
         let mut states = Vec::with_capacity(count.min(states_len / 16) as usize);
-        let mut chunk = AlignedBuf::new(READ_SIZE);
+        let mut chunk = AlignedBuf::new(states_len.min(READ_SIZE as u64) as usize);
         let mut carried = Vec::new();
         let mut at = BLOCK_SIZE as u64;
         while at < end {

@@ -5,6 +5,8 @@
 //! bytes. A flush forgets the oldest effects; a power cut picks one version of each touched sector. Neither copies the
 //! file.
 
+use std::sync::Arc;
+
 use super::chance::{Chance, Style};
 
 /// A change of bytes that is not durable.
@@ -24,8 +26,8 @@ struct Effect {
 #[derive(Clone, Debug)]
 pub(super) struct Content {
     sector: usize,
-    /// What a read sees.
-    live: Vec<u8>,
+    /// What a read sees. A copy of the disk shares it until one of the two is written.
+    live: Arc<Vec<u8>>,
     /// In order of `order`.
     effects: Vec<Effect>,
     durable_size: usize,
@@ -36,12 +38,16 @@ pub(super) struct Content {
 impl Content {
     /// An empty file.
     pub(super) fn new(sector: usize) -> Self {
-        Self { sector, live: Vec::new(), effects: Vec::new(), durable_size: 0, sizes: Vec::new() }
+        Self { sector, live: Arc::default(), effects: Vec::new(), durable_size: 0, sizes: Vec::new() }
     }
 
     /// What a read sees.
     pub(super) fn live(&self) -> &[u8] {
         &self.live
+    }
+
+    fn live_mut(&mut self) -> &mut Vec<u8> {
+        Arc::make_mut(&mut self.live)
     }
 
     /// Whether a power cut changes nothing.
@@ -61,17 +67,17 @@ impl Content {
         self.effects.clear();
         self.sizes.clear();
         self.durable_size = bytes.len();
-        self.live = bytes;
+        self.live = Arc::new(bytes);
     }
 
     /// Writes `data` (whole sectors), not durably.
     pub(super) fn write(&mut self, order: u64, offset: usize, mut data: Vec<u8>) {
         let end = offset + data.len();
         if end > self.live.len() {
-            self.live.resize(end, 0);
+            self.live_mut().resize(end, 0);
             self.sizes.push((order, end));
         }
-        self.live[offset..end].swap_with_slice(&mut data);
+        self.live_mut()[offset..end].swap_with_slice(&mut data);
         self.effects.push(Effect { order, offset, before: data, is_cut: false });
     }
 
@@ -79,10 +85,10 @@ impl Content {
     pub(super) fn write_durable(&mut self, order: u64, offset: usize, data: &[u8]) {
         let end = offset + data.len();
         if end > self.live.len() {
-            self.live.resize(end, 0);
+            self.live_mut().resize(end, 0);
             self.sizes.push((order, end));
         }
-        self.live[offset..end].copy_from_slice(data);
+        self.live_mut()[offset..end].copy_from_slice(data);
         self.durable_size = self.durable_size.max(end);
         for size in &mut self.sizes {
             size.1 = size.1.max(end);
@@ -103,7 +109,7 @@ impl Content {
             before.resize(before.len().next_multiple_of(self.sector), 0);
             self.effects.push(Effect { order, offset: start, before, is_cut: true });
         }
-        self.live.resize(size, 0);
+        self.live_mut().resize(size, 0);
         self.sizes.push((order, size));
     }
 
@@ -119,7 +125,7 @@ impl Content {
 
     /// Flips a bit of every version of a byte; false if the file does not reach it.
     pub(super) fn flip_bit(&mut self, offset: usize, bit: u8) -> bool {
-        let Some(byte) = self.live.get_mut(offset) else { return false };
+        let Some(byte) = self.live_mut().get_mut(offset) else { return false };
         *byte ^= 1 << bit;
         for effect in &mut self.effects {
             let at = offset.checked_sub(effect.offset);
@@ -137,7 +143,8 @@ impl Content {
         let effects = std::mem::take(&mut self.effects);
         let whole: Vec<bool> = effects.iter().map(|effect| style.keeps(chance, effect.order, newest)).collect();
         let reach = effects.iter().map(|effect| effect.offset + effect.before.len()).max().unwrap_or(0);
-        self.live.resize(reach.max(self.live.len()), 0);
+        let live = self.live_mut();
+        live.resize(reach.max(live.len()), 0);
 
         let touched = touched_sectors(&effects, self.sector);
         for versions in touched.chunk_by(|a, b| a.0 == b.0) {
@@ -149,8 +156,8 @@ impl Content {
             let (base, picked) = pick_version(versions, &effects, size_order, |at| keeps(chance, at));
             self.take_version(versions, &effects, picked, base, tear && picked != base && chance.below(8) == 0, chance);
         }
-        self.live.resize(size, 0);
-        self.live.shrink_to(size * 2);
+        self.live_mut().resize(size, 0);
+        self.live_mut().shrink_to(size * 2);
         self.durable_size = size;
         self.sizes.clear();
     }
@@ -176,13 +183,14 @@ impl Content {
         torn: bool,
         chance: &mut Chance,
     ) {
-        let start = versions[0].0 * self.sector;
-        let range = start..start + self.sector;
+        let sector = self.sector;
+        let start = versions[0].0 * sector;
+        let range = start..start + sector;
         let version = |at: usize| {
             let effect = &effects[versions.get(at)?.1];
-            Some(&effect.before[start - effect.offset..start - effect.offset + self.sector])
+            Some(&effect.before[start - effect.offset..start - effect.offset + sector])
         };
-        let live = &mut self.live[range];
+        let live = &mut self.live_mut()[range];
         if let Some(bytes) = version(picked) {
             live.copy_from_slice(bytes);
         } // else it is the last one, which is the live one

@@ -99,6 +99,12 @@ impl SimDisk {
         self.lock().is_off
     }
 
+    /// Whether a power cut could take something back: a write or a change of names that is not durable, or in flight.
+    #[must_use]
+    pub fn has_unflushed(&self) -> bool {
+        self.lock().has_unflushed()
+    }
+
     /// Steps so far: every call that changes something, every submission and every completion. Opening a file that
     /// exists and reading are none.
     #[must_use]

@@ -28,6 +28,12 @@ pub struct SimOptions {
     pub misdirected_write: f64,
     /// A write succeeds without any effect.
     pub lost_write: f64,
+    /// A bit of what was written is another one, from the end of the write on.
+    pub rot: f64,
+    /// A sector of what was written cannot be read until it is written again.
+    pub latent_sector: f64,
+    /// A read gives fewer blocks than the file has, and says so.
+    pub short_read: f64,
     /// An asynchronous operation takes up to eight reaps longer.
     pub slow: f64,
     /// A reap finds nothing finished.
@@ -48,6 +54,9 @@ impl Default for SimOptions {
             read_error: 0.0,
             misdirected_write: 0.0,
             lost_write: 0.0,
+            rot: 0.0,
+            latent_sector: 0.0,
+            short_read: 0.0,
             slow: 0.0,
             reap_nothing: 0.0,
             space: None,

@@ -34,7 +34,11 @@ impl State {
         let failed = self.fails(FaultKind::Read, self.options.read_error);
         let inode = &self.inodes[&id];
         let (live, sector) = (inode.content.live(), self.options.sector_size);
-        let end = (start + buf.len()).min(live.len()).max(start);
+        let mut end = (start + buf.len()).min(live.len()).max(start);
+        if end > start && self.chance.happens(self.options.short_read) {
+            let blocks = (end - start).div_ceil(BLOCK_SIZE) as u64;
+            end = start + self.chance.below(blocks) as usize * BLOCK_SIZE;
+        }
         let sectors = start / sector..end.div_ceil(sector);
         let failed =
             failed.and_then(|()| match inode.latent.range(sectors.start..sectors.end.max(sectors.start)).next() {
@@ -189,7 +193,25 @@ impl State {
         } else {
             inode.content.write(order, offset, data);
         }
+        self.damage(id, offset..end);
         error.map_or(Ok(()), |error| Err(os_error(error)))
+    }
+
+    /// What the medium does to bytes that it has taken, as often as the options say.
+    fn damage(&mut self, id: u64, written: std::ops::Range<usize>) {
+        if written.is_empty() {
+            return;
+        }
+        if self.chance.happens(self.options.rot) {
+            let at = written.start + self.chance.below(written.len() as u64) as usize;
+            let bit = self.chance.below(8) as u8;
+            self.inode(id).content.flip_bit(at, bit);
+        }
+        if self.chance.happens(self.options.latent_sector) {
+            let sector = self.options.sector_size;
+            let at = written.start + self.chance.below(written.len() as u64) as usize;
+            self.inode(id).latent.insert(at / sector);
+        }
     }
 
     /// Makes a write that fails one of which some sectors were written.

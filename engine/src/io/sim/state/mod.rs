@@ -236,6 +236,13 @@ impl State {
 
     // --- From outside ---
 
+    /// Whether a power cut could take something back.
+    pub(in crate::io::sim) fn has_unflushed(&self) -> bool {
+        !self.flights.is_empty()
+            || self.names.oldest().is_some()
+            || self.inodes.values().any(|inode| !inode.content.is_durable())
+    }
+
     pub(in crate::io::sim) fn fork(&self, seed: u64) -> Self {
         let mut fork = Self { chance: Chance::new(seed), trace: mix(seed), ..self.clone() };
         fork.kill();
