@@ -244,3 +244,31 @@ fn million_states_load_in_well_under_a_second() {
     let states = load(&disk).unwrap();
     println!("loaded {} states in {:?}", states.len(), began.elapsed());
 }
+
+/// A header whose checksum is right may count as many states as it likes: memory is set aside for few of them, and a state
+/// that says it is longer than any is refused before it is read.
+#[test]
+fn what_a_file_claims_takes_no_memory() {
+    let disk = MemoryDisk::default();
+    let file = disk.open(PATH, OpenMode::Create).unwrap();
+    let load = |state_len: u32| {
+        let mut bytes = encoded(0);
+        bytes.resize(8 * BLOCK_SIZE, 0);
+        let mut header = RawHeader::read_from_bytes(&bytes[..BLOCK_SIZE]).unwrap();
+        header.state_count = U64::new(u64::MAX);
+        // A size that no disk holds cannot be made here, so only the count is absurd; the file is as long as it says.
+        header.states_len = U64::new(6 * BLOCK_SIZE as u64);
+        (header.tails_offset, header.size) = (U64::new(7 * BLOCK_SIZE as u64), U64::new(8 * BLOCK_SIZE as u64));
+        bytes[..BLOCK_SIZE].copy_from_slice(header.as_bytes());
+        let crc = header_crc(&bytes[..BLOCK_SIZE]);
+        bytes[CRC_OFFSET..CRC_OFFSET + 4].copy_from_slice(&crc.to_le_bytes());
+        bytes[BLOCK_SIZE..BLOCK_SIZE + 4].copy_from_slice(&state_len.to_le_bytes());
+        let mut buf = AlignedBuf::new(bytes.len());
+        buf[..bytes.len()].copy_from_slice(&bytes);
+        file.write_at(&buf[..bytes.len()], 0).unwrap();
+        load_states(&disk, PATH, UUID, SHARD, NUMBER).unwrap_err().to_string()
+    };
+    let most = STATE_SIZE_MAX as u32;
+    assert!(load(most).contains("the number of states is not what the header says"), "it may only be cut off");
+    assert!(load(most + 1).contains("a state is longer than any that is written"));
+}
