@@ -139,7 +139,10 @@ impl Tree {
     /// Says in words which part of a path was the trouble, where the kernel's answer is a riddle: the first symbolic link; or
     /// what cannot be opened as a file.
     fn explain(&self, path: &str, error: io::Error) -> io::Error {
-        if !matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENOTDIR | libc::ENXIO | libc::ENODEV)) {
+        if !matches!(
+            error.raw_os_error(),
+            Some(libc::ELOOP | libc::ENOTDIR | libc::EISDIR | libc::ENXIO | libc::ENODEV)
+        ) {
             return error;
         }
         self.trouble(path).ok().flatten().map_or(error, io::Error::from)
@@ -260,6 +263,40 @@ mod tests {
             refused(tree.unlink("link/file").unwrap_err(), "link");
             refused(tree.remove_dir("link/dir").unwrap_err(), "link");
             assert_eq!(tree.open_file("real/none", libc::O_RDONLY).unwrap_err().kind(), io::ErrorKind::NotFound);
+            tree.has_openat2.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Both ways to resolve open plain files with one name, and wait for nobody; what is open then blocks as it was asked to.
+    #[test]
+    fn only_plain_files_are_opened() {
+        use std::os::fd::AsRawFd;
+        let dir = crate::io::posix::tests::temp_dir();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("file"), b"x").unwrap();
+        std::fs::write(path("linked"), b"x").unwrap();
+        std::fs::hard_link(path("linked"), path("second")).unwrap();
+        std::fs::create_dir(path("dir")).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+        std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        let tree = Tree::open(dir.path()).unwrap();
+        for _ in ["openat2", "openat"] {
+            for flags in [libc::O_RDONLY, libc::O_RDWR, libc::O_RDWR | libc::O_CREAT] {
+                let file = tree.open_file("file", flags).unwrap();
+                let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).unwrap();
+                let found = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
+                assert_eq!(i32::from_str_radix(found, 8).unwrap() & libc::O_NONBLOCK, 0, "{info}");
+                for (name, what) in [
+                    ("linked", "hard links"),
+                    ("dir", "is a directory"),
+                    ("pipe", "is a named pipe"),
+                    ("socket", "is a socket"),
+                ] {
+                    let error = tree.open_file(name, flags).unwrap_err();
+                    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{name} {flags:#o}: {error}");
+                    assert!(error.to_string().contains(what), "{name} {flags:#o}: {error}");
+                }
+            }
             tree.has_openat2.store(false, Ordering::Relaxed);
         }
     }
