@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use io_uring::register::Restriction;
 use io_uring::squeue::Flags;
 use io_uring::{opcode, types};
 
@@ -256,6 +257,19 @@ fn a_ring_without_restrictions_says_so() {
         return;
     }
     let mut ring = Ring::with(&[RingFacts::default()]).unwrap();
+    ring.enable(Tables { files: false, buffers: false }).unwrap();
+    assert!(!ring.facts().restricted);
+    assert_eq!(result_of(&mut ring, opcode::Nop::new().build()), 0);
+}
+
+/// A refusal of the restrictions alone, here since there are some already, leaves a ring that works, and says so.
+#[test]
+fn a_ring_whose_restrictions_are_refused_goes_on() {
+    if !allowed() {
+        return;
+    }
+    let mut ring = Ring::new().unwrap();
+    ring.submitter().register_restrictions(&mut [Restriction::sqe_op(opcode::Nop::CODE)]).unwrap();
     ring.enable(Tables { files: false, buffers: false }).unwrap();
     assert!(!ring.facts().restricted);
     assert_eq!(result_of(&mut ring, opcode::Nop::new().build()), 0);
