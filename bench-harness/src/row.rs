@@ -126,6 +126,8 @@ pub(crate) struct Cost {
     pub(crate) backend: String,
     /// How the engine makes a write durable.
     pub(crate) durable_write: String,
+    /// Whether the kernel holds the engine's ring to what the engine uses; false without a ring.
+    pub(crate) ring_restricted: bool,
 }
 
 impl Row {
@@ -212,6 +214,7 @@ impl Row {
             write_amplification: usage.device_bytes as f64 / (events * self.payload_bytes.max(1) as f64),
             backend: facts.backend.to_owned(),
             durable_write: facts.durable_write.to_owned(),
+            ring_restricted: facts.ring.restricted,
         });
         self
     }
@@ -283,6 +286,7 @@ pub(crate) mod tests {
             "page_cache_delta_bytes",
             "cpu_ns_per_event",
             "device_bytes_written",
+            "ring_restricted",
         ] {
             assert!(json.get(name).is_some(), "{name} is missing");
         }

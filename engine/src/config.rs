@@ -159,7 +159,7 @@ pub(crate) const SEGMENT_BYTES_DEFAULT: u64 = 1 << 30;
 /// Bounds of what can be set: one page's worth at least, and offsets have 32 bits.
 pub(crate) const SEGMENT_BYTES_RANGE: std::ops::RangeInclusive<u64> = (16 << 10)..=(4 << 30) - (256 << 20);
 /// Records of a segment at the most.
-const SEGMENT_RECORDS_MAX: u64 = 16 << 20;
+pub(crate) const SEGMENT_RECORDS_MAX: u64 = 16 << 20;
 
 impl Default for RedexFileConfig {
     fn default() -> Self {

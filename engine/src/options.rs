@@ -9,6 +9,7 @@ use crate::cold::tier::COLD_CACHE_BYTES_DEFAULT;
 use crate::error::OpenError;
 use crate::io::BLOCK_SIZE;
 use crate::io::probe::DurableWrite;
+use crate::journal::SEGMENT_SIZE_MAX;
 
 /// What [`Options::write_behind`] may be. Less leaves a shard no time to sleep between two commits that nobody waits for;
 /// under more, a killed process would lose more than anybody expects of "written behind".
@@ -117,7 +118,7 @@ impl Options {
         };
         let segment = self.journal_segment_bytes;
         let whole = segment.is_multiple_of(BLOCK_SIZE as u64);
-        let segment_ok = whole && (64 << 10..=1 << 30).contains(&segment);
+        let segment_ok = whole && (64 << 10..=SEGMENT_SIZE_MAX).contains(&segment);
         check(segment_ok, "journal_segment_bytes", segment, "64 KiB to 1 GiB, whole blocks of 4096")?;
         let shards = self.shards.unwrap_or(1);
         check((1..=64).contains(&shards), "shards", shards as u64, "1 to 64")?;

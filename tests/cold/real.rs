@@ -1,6 +1,7 @@
 //! A real directory as the store, `object_store` as the cold store, threads and all.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -106,6 +107,17 @@ fn a_directory_is_an_archive_that_is_flushed() {
     check(&file, 200);
     assert!(!file.read_cold(0, 200).wait().unwrap().is_empty());
     redex.close().wait().unwrap();
+    let made = archive.path().join("made");
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&made), mode(&made.join("by it"))), (0o700, 0o700));
+    let objects = objects(&made);
+    assert!(objects.len() >= 5 && objects.iter().all(|path| mode(path) == 0o600), "{objects:?}");
+}
+
+/// Every file below a directory.
+fn objects(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { objects(&path) } else { vec![path] }).collect()
 }
 
 /// Readers read all the while that segments go: each event is there, wherever it is at that moment.

@@ -103,7 +103,11 @@ fn machine_table(rows: &[Row], machine: &Machine) -> String {
         ),
         (
             "engine's way to the disk",
-            cost.map(|cost| format!("{}, {}", cost.backend, cost.durable_write)).unwrap_or_default(),
+            cost.map(|cost| {
+                let ring = if cost.ring_restricted { ", restricted ring" } else { "" };
+                format!("{}{ring}, {}", cost.backend, cost.durable_write)
+            })
+            .unwrap_or_default(),
         ),
         ("commit", machine.commit.clone()),
     ];

@@ -6,6 +6,10 @@ use bytes::Bytes;
 
 use super::object::Codec;
 
+/// Bytes that come out of one byte of zstd at the most: a block has at least 4 bytes and gives at most 128 KiB (RFC 8878,
+/// 3.1.1.2). What claims more is refused before there is a buffer for it.
+const ZSTD_RATIO_MAX: usize = (128 << 10) / 4;
+
 /// How chunks of an upload are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compression {
@@ -43,6 +47,10 @@ pub fn decode(codec: Codec, stored: Bytes, len: usize) -> io::Result<Bytes> {
     }
     let raw = match codec {
         Codec::None => stored,
+        Codec::Zstd if len > stored.len().saturating_mul(ZSTD_RATIO_MAX) => {
+            let what = format!("a chunk of {len} bytes cannot lie in {} compressed ones", stored.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
         Codec::Zstd => decompress(&stored, len)?.into(),
     };
     if raw.len() == len {
@@ -93,6 +101,22 @@ mod tests {
         assert_eq!(decode(Codec::Zstd, noise.clone(), 512).unwrap(), noise);
         assert!(decode(Codec::Zstd, stored.clone(), 8191).is_err() && decode(Codec::Zstd, stored, 8193).is_err());
         assert!(decode(Codec::None, noise, 513).is_err());
+    }
+
+    /// The largest chunk of one byte repeated is under the limit; what claims a byte more than the format can hold is refused, and so
+    /// is what comes out longer than it should.
+    #[test]
+    fn the_ratio_of_a_chunk_is_limited() {
+        let raw = Bytes::from(vec![0; crate::cold::object::CHUNK_SIZE_MAX as usize]);
+        let stored = Compression::of(Some(19)).encode(raw.clone()).unwrap();
+        assert!(stored.len() < raw.len() / 10_000, "{}", stored.len());
+        assert_eq!(decode(Codec::Zstd, stored.clone(), raw.len()).unwrap(), raw);
+        let most = stored.len() * ZSTD_RATIO_MAX;
+        for len in [most, most + 1] {
+            let error = decode(Codec::Zstd, stored.clone(), len).unwrap_err();
+            assert_eq!(error.to_string().contains("cannot lie in"), len > most, "{error}");
+        }
+        assert!(decode(Codec::Zstd, stored, 1 << 20).is_err());
     }
 
     /// What passes for a chunk never panics, whatever is flipped in it.

@@ -24,6 +24,9 @@ use crate::store::envelope::{self, ENVELOPE_SIZE, EnvelopeError};
 /// Version of the manifest's layout.
 pub const COLD_MANIFEST_VERSION: u16 = 1;
 
+/// Largest manifest that is read or written, bytes: more than a million segments.
+pub const COLD_MANIFEST_SIZE_MAX: u64 = 64 << 20;
+
 const MAGIC: [u8; 8] = *b"REDEXCLD";
 
 /// A segment in the cold store.
@@ -158,7 +161,17 @@ pub(crate) fn read(disk: &dyn Disk, uuid: StoreUuid, channel: ChannelId) -> io::
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         result => result?,
     };
-    let size = usize::try_from(file.size()?).map_err(io::Error::other)?.next_multiple_of(BLOCK_SIZE);
+    let size = file.size()?;
+    if size > COLD_MANIFEST_SIZE_MAX {
+        tracing::warn!(
+            path,
+            size,
+            limit = COLD_MANIFEST_SIZE_MAX,
+            "a manifest of cold segments is too large, and not read"
+        );
+        return Ok(None);
+    }
+    let size = (size as usize).next_multiple_of(BLOCK_SIZE);
     let mut buf = AlignedBuf::new(size.max(BLOCK_SIZE));
     let read = read_full(&*file, &mut buf[..size], 0)?;
     match ColdManifest::decode(&buf[..read]) {
@@ -179,6 +192,16 @@ pub(crate) fn read(disk: &dyn Disk, uuid: StoreUuid, channel: ChannelId) -> io::
 /// Makes a channel's manifest durable. After an error the old one or the new one is there, whole, or none if there was none.
 pub(crate) fn write(disk: &dyn Disk, manifest: &ColdManifest) -> io::Result<()> {
     let (path, new_path) = (manifest_path(manifest.channel), new_manifest_path(manifest.channel));
+    let bytes = manifest.encode();
+    if bytes.len() as u64 > COLD_MANIFEST_SIZE_MAX {
+        let what = format!(
+            "the manifest of {} cold segments would have {} bytes, the limit is {COLD_MANIFEST_SIZE_MAX}; trim the channel, or \
+             make its segments larger",
+            manifest.segments.len(),
+            bytes.len()
+        );
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+    }
     let file = match disk.open(&new_path, OpenMode::Create) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             // Left by a crash or an error: a file whose flush has failed is not written again.
@@ -187,7 +210,6 @@ pub(crate) fn write(disk: &dyn Disk, manifest: &ColdManifest) -> io::Result<()> 
         }
         result => result?,
     };
-    let bytes = manifest.encode();
     let mut buf = AlignedBuf::new(bytes.len());
     buf[..bytes.len()].copy_from_slice(&bytes);
     file.write_at(&buf[..bytes.len()], 0)?;
@@ -208,7 +230,7 @@ pub(crate) fn check_header(
     Err(ObjectError::Checksum { what: "header, by the manifest,", expected: segment.header_crc, found: crc })
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(redex_loom)))]
 mod tests {
     use super::*;
 
@@ -255,6 +277,26 @@ mod tests {
             let found = ColdManifest::decode(&bytes[..size]);
             assert!(found.is_err() || (size > 80 && found == Ok(manifest(3))), "{size}");
         }
+    }
+
+    /// A file may have any size: one above the limit is not read, and none such is written.
+    #[test]
+    fn a_manifest_that_is_too_large_is_neither_read_nor_written() {
+        let dir = crate::io::posix::tests::temp_dir();
+        let disk = crate::io::posix::PosixDisk::open(dir.path(), None).unwrap();
+        let small = manifest(3);
+        let path = manifest_path(small.channel);
+        std::fs::create_dir_all(dir.path().join(&path).parent().unwrap()).unwrap();
+        write(&disk, &small).unwrap();
+        let file = std::fs::File::options().write(true).open(dir.path().join(&path)).unwrap();
+        file.set_len(COLD_MANIFEST_SIZE_MAX).unwrap();
+        assert_eq!(read(&disk, small.uuid, small.channel).unwrap().as_ref(), Some(&small));
+        for size in [COLD_MANIFEST_SIZE_MAX + 1, 1 << 42] {
+            file.set_len(size).unwrap();
+            assert_eq!(read(&disk, small.uuid, small.channel).unwrap(), None, "{size}");
+        }
+        let error = write(&disk, &manifest(3 << 20)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{error}");
     }
 
     #[test]

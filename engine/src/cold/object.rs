@@ -33,6 +33,7 @@ use std::ops::Range;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::config::SEGMENT_RECORDS_MAX;
 use crate::ids::{ChannelId, Epoch, Seq, StoreUuid};
 use crate::segment::block::RECORDS_PER_BLOCK;
 use crate::segment::footer::{FOOTER_SIZE, Footer, TIME_SAMPLES_MAX};
@@ -327,7 +328,7 @@ impl RawHeader {
         let chunk_size = u64::from(self.chunk_size.get());
         let name_len = usize::from(self.name_len.get());
         let in_blocks = |size: u64| size.is_multiple_of(BLOCK);
-        if first >= end || end - first > u64::from(u32::MAX) {
+        if first >= end || end - first > SEGMENT_RECORDS_MAX {
             return Some("end_seq");
         }
         let blocks = idx_size(Seq(first), Seq(end));

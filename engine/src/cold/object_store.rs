@@ -8,6 +8,7 @@ use std::fs;
 use std::future::Future;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -22,6 +23,9 @@ use super::{ColdObject, ColdStore};
 
 /// Bytes of one part of an upload: S3 wants 5 MiB at the least, and takes 10,000 at the most. What is smaller goes at once.
 const PART_BYTES: usize = 8 << 20;
+/// Modes of directories and files that are made here.
+const DIR_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
 
 /// A [`ColdStore`] over a store of the crate `object_store`, below a prefix.
 ///
@@ -86,11 +90,14 @@ impl ObjectStoreCold {
     /// Objects are files in this directory, which is made if it is not there: on another disk, or mounted from elsewhere. A file is
     /// flushed, and so are the directories that it lies in, before its upload counts.
     ///
+    /// A directory that is made here is for the owner alone (0700), and so are files once they are whole (0600). One that was there
+    /// keeps its mode: while a file is uploaded there, others see what the umask lets them.
+    ///
     /// # Errors
     ///
     /// If the directory cannot be made, or no thread can be had.
     pub fn directory(dir: impl AsRef<std::path::Path>) -> io::Result<Self> {
-        fs::create_dir_all(&dir)?;
+        fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(&dir)?;
         let root = dir.as_ref().canonicalize()?;
         let files = Arc::new(LocalFileSystem::new_with_prefix(&root).map_err(io_error)?);
         let mut this = Self::new(files.clone(), "")?;
@@ -102,7 +109,9 @@ impl ObjectStoreCold {
     fn make_durable(&self, path: &Path) -> io::Result<()> {
         let Some((files, root)) = &self.directory else { return Ok(()) };
         let path = files.path_to_filesystem(path).map_err(io_error)?;
-        fs::File::open(&path)?.sync_all()?;
+        let file = fs::File::open(&path)?;
+        file.set_permissions(fs::Permissions::from_mode(FILE_MODE))?;
+        file.sync_all()?;
         for dir in path.ancestors().skip(1).take_while(|dir| dir.starts_with(root)) {
             fs::File::open(dir)?.sync_all()?;
         }

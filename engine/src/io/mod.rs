@@ -85,7 +85,8 @@ pub struct IoFacts {
     pub ring: RingFacts,
 }
 
-/// What of io_uring a shard's ring uses: newer kernels have more. All of it saves time, nothing else changes.
+/// What of io_uring a shard's ring uses: newer kernels have more. What is missing costs time, or a second line of defence;
+/// nothing else changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RingFacts {
@@ -101,6 +102,9 @@ pub struct RingFacts {
     pub registered_files: bool,
     /// Whether the ring has a table of registered buffers (Linux 5.19).
     pub registered_buffers: bool,
+    /// Whether the kernel holds the ring to what the engine uses: writes, flushes and its doorbell, by
+    /// `IORING_REGISTER_RESTRICTIONS` (Linux 5.10).
+    pub restricted: bool,
 }
 
 /// A store's directory tree, by blocking calls.

@@ -12,6 +12,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use io_uring::IoUring;
+use io_uring::register::Restriction;
+
 use super::posix::syscall;
 use super::{AlignedBuf, BLOCK_SIZE, IoFacts};
 
@@ -227,11 +230,23 @@ impl Device {
 /// The kernel's refusal: `EPERM` where a seccomp profile or `kernel.io_uring_disabled` forbids it, `ENOSYS` where it is
 /// missing; `Unsupported` where it is too old (before Linux 5.11).
 pub fn uring_available() -> io::Result<()> {
-    let ring = io_uring::IoUring::new(4)?;
+    let ring = idle_ring()?;
     if ring.params().is_feature_ext_arg() && ring.params().is_feature_nodrop() {
         return Ok(());
     }
     Err(io::Error::new(io::ErrorKind::Unsupported, "io_uring here cannot wait with a timeout (Linux 5.11 can)"))
+}
+
+/// A ring that may do nothing, enabled as a shard's is; an ordinary one where none can begin disabled.
+fn idle_ring() -> io::Result<IoUring> {
+    let ring = match IoUring::builder().setup_r_disabled().build(4) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return IoUring::new(4),
+        result => result?,
+    };
+    // Where there are no restrictions a shard's ring does without, too; but it has to be enabled.
+    let _ = ring.submitter().register_restrictions(&mut [Restriction::sqe_flags_allowed(0)]);
+    ring.submitter().register_enable_rings()?;
+    Ok(ring)
 }
 
 #[cfg(all(test, not(redex_loom)))]

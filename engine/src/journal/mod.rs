@@ -33,6 +33,9 @@ pub fn segment_path(shard: ShardId, number: SegmentNo) -> String {
     format!("journal/{:03}/{:020}.wal", shard.0, number.0)
 }
 
+/// Largest segment of a journal, bytes.
+pub const SEGMENT_SIZE_MAX: u64 = 1 << 30;
+
 /// The number in a segment's file name; `None` if no segment has such a name.
 #[must_use]
 pub fn segment_number(name: &str) -> Option<SegmentNo> {

@@ -23,6 +23,10 @@ pub const RECORD_SIZE: usize = 20;
 /// Longest payload that lies in its record, bytes.
 pub const INLINE_SIZE_MAX: usize = 8;
 
+/// Longest payload that a record may name, as stored, bytes. More than a writer has ever given to one, whose pages are below;
+/// a reader makes a buffer for no more.
+pub const PAYLOAD_STORED_MAX: u32 = 128 << 20;
+
 /// Latest time a record can hold, microseconds since the Unix epoch (in the year 4253).
 pub const TIME_US_MAX: u64 = (1 << TIME_BITS) - 1;
 
@@ -106,6 +110,12 @@ pub enum RecordError {
         expected: u32,
         /// What the payload has.
         found: u32,
+    },
+    /// The payload is longer than any that was ever accepted.
+    #[error("an index record names a payload of {len} bytes, the longest has {PAYLOAD_STORED_MAX}")]
+    TooLong {
+        /// Payload length, bytes.
+        len: u32,
     },
     /// The payload would end behind the largest dat file.
     #[error("an index record puts {len} bytes at dat offset {offset}, behind 4 GiB")]
@@ -257,8 +267,9 @@ impl IndexRecord {
         match self.place() {
             RecordPlace::Inline { bytes, len } => self.check_inline(&bytes, len),
             RecordPlace::Dat { offset, len } => match offset.checked_add(len) {
-                Some(_) => Ok(()),
                 None => Err(RecordError::Range { offset, len }),
+                Some(_) if len > PAYLOAD_STORED_MAX => Err(RecordError::TooLong { len }),
+                Some(_) => Ok(()),
             },
         }
     }
@@ -339,13 +350,13 @@ mod tests {
 
     #[test]
     fn dat_record_has_the_bytes_of_the_table() {
-        let record = IndexRecord::in_dat(0x0403_0201, 0x0807_0605, 0x0c0b_0a09, 0x0013_1211_100f_0e0d)
+        let record = IndexRecord::in_dat(0x0403_0201, 0x0007_0605, 0x0c0b_0a09, 0x0013_1211_100f_0e0d)
             .with_encrypted()
             .with_tombstone();
-        let bytes: Vec<u8> = (1..=19).chain([0x30]).collect();
+        let bytes: Vec<u8> = (1..=7).chain([0]).chain(9..=19).chain([0x30]).collect();
         assert_eq!(record.as_bytes()[..], bytes[..]);
         assert!(record.is_encrypted() && record.is_tombstone());
-        assert_eq!(record.place(), RecordPlace::Dat { offset: 0x0403_0201, len: 0x0807_0605 });
+        assert_eq!(record.place(), RecordPlace::Dat { offset: 0x0403_0201, len: 0x0007_0605 });
         record.check().unwrap();
     }
 
@@ -390,6 +401,14 @@ mod tests {
         }
         let record = IndexRecord::in_dat(u32::MAX, 1, 0, 0);
         assert_eq!(record.check(), Err(RecordError::Range { offset: u32::MAX, len: 1 }));
+    }
+
+    /// A reader makes a buffer for the longest payload, and for none that is longer.
+    #[test]
+    fn the_longest_payload_passes_and_one_byte_more_does_not() {
+        let check = |len| IndexRecord::in_dat(0, len, 0, 0).check();
+        assert_eq!(check(PAYLOAD_STORED_MAX), Ok(()));
+        assert_eq!(check(PAYLOAD_STORED_MAX + 1), Err(RecordError::TooLong { len: PAYLOAD_STORED_MAX + 1 }));
     }
 
     #[test]

@@ -48,6 +48,10 @@ const STATE_HEAD_SIZE: usize = 8;
 const TAIL_HEAD_SIZE: usize = 12;
 const NAME_SIZE_MAX: usize = 255;
 
+/// Largest state of a channel, bytes. One with so many segments had more files than a directory holds.
+const STATE_SIZE_MAX: usize = 256 << 20;
+/// States for which memory is set aside before they are read.
+const STATES_AHEAD_MAX: u64 = 1 << 16;
 /// Largest read, bytes.
 const READ_SIZE: usize = 1 << 20;
 
@@ -271,7 +275,8 @@ impl CheckpointEncoder {
         let mut buf = postcard::to_extend(&OnDisk { state, tail }, std::mem::take(&mut self.buf))
             .expect("numbers, names and bytes always encode");
         let (head, body) = buf[start..].split_at_mut(STATE_HEAD_SIZE);
-        let len = u32::try_from(body.len()).expect("a state is small");
+        assert!(body.len() <= STATE_SIZE_MAX, "state of channel {:016x}: {} bytes", state.id, body.len());
+        let len = body.len() as u32;
         let crc = crc32c::crc32c_append(self.seed, body);
         head[..4].copy_from_slice(&len.to_le_bytes());
         head[4..].copy_from_slice(&crc.to_le_bytes());
@@ -556,7 +561,7 @@ struct StateReader<'a> {
 impl StateReader<'_> {
     fn read_all(mut self, file: &dyn File, states_len: u64, count: u64) -> Result<Vec<ChannelState>, CheckpointError> {
         let end = BLOCK_SIZE as u64 + states_len;
-        let mut states = Vec::with_capacity(count.min(states_len / 16) as usize);
+        let mut states = Vec::with_capacity(count.min(states_len / 16).min(STATES_AHEAD_MAX) as usize);
         let mut chunk = AlignedBuf::new(states_len.min(READ_SIZE as u64) as usize);
         let mut carried = Vec::new();
         let mut at = BLOCK_SIZE as u64;
@@ -581,13 +586,24 @@ impl StateReader<'_> {
     /// Decodes the states that lie in `bytes` whole; gives their size.
     fn take_whole(&mut self, bytes: &[u8], states: &mut Vec<ChannelState>) -> Result<usize, CheckpointError> {
         let mut used = 0;
-        while let Some((crc, body)) = split_state(&bytes[used..]) {
+        while let Some((crc, body)) = self.split_state(&bytes[used..])? {
             let state = self.decode(crc, body).map_err(|what| damaged(self.path, self.offset, what))?;
             states.push(state);
             used += STATE_HEAD_SIZE + body.len();
             self.offset += (STATE_HEAD_SIZE + body.len()) as u64;
         }
         Ok(used)
+    }
+
+    /// Splits a state off that lies in `bytes` whole: checksum and body.
+    fn split_state<'b>(&self, bytes: &'b [u8]) -> Result<Option<(u32, &'b [u8])>, CheckpointError> {
+        let Some((head, rest)) = bytes.split_first_chunk::<STATE_HEAD_SIZE>() else { return Ok(None) };
+        let [len, crc] = [[head[0], head[1], head[2], head[3]], [head[4], head[5], head[6], head[7]]];
+        let len = u32::from_le_bytes(len) as usize;
+        if len > STATE_SIZE_MAX {
+            return Err(damaged(self.path, self.offset, "a state is longer than any that is written"));
+        }
+        Ok(rest.get(..len).map(|body| (u32::from_le_bytes(crc), body)))
     }
 
     fn decode(&self, crc: u32, body: &[u8]) -> Result<ChannelState, &'static str> {
@@ -609,14 +625,6 @@ impl StateReader<'_> {
             None => Ok(state),
         }
     }
-}
-
-/// Splits a state off that lies in `bytes` whole: checksum and body.
-fn split_state(bytes: &[u8]) -> Option<(u32, &[u8])> {
-    let (len, rest) = bytes.split_first_chunk::<4>()?;
-    let (crc, rest) = rest.split_first_chunk::<4>()?;
-    let body = rest.get(..u32::from_le_bytes(*len) as usize)?;
-    Some((u32::from_le_bytes(*crc), body))
 }
 
 /// What in a state cannot be.

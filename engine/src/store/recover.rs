@@ -27,7 +27,9 @@ use crate::journal::format::{
 use crate::journal::pool::SegmentPool;
 use crate::journal::scan::{CommitFault, HeaderFault, JournalError, NamedBy, Recovery, ScannedCommit, Witness, scan};
 use crate::journal::writer::Journal;
-use crate::journal::{journal_dir, read_header, report_unknown, report_unreadable, segment_number, segment_path};
+use crate::journal::{
+    SEGMENT_SIZE_MAX, journal_dir, read_header, report_unknown, report_unreadable, segment_number, segment_path,
+};
 use crate::options::CheckpointLimits;
 use crate::random::Random;
 use crate::segment::path::dat_path;
@@ -170,7 +172,8 @@ fn list_journal(disk: &dyn Disk, uuid: StoreUuid, found: &mut Found) -> Result<(
 fn last_commit(file: &dyn File, header: &SegmentHeader, clean: &CleanEnd) -> io::Result<(u64, usize)> {
     let block = BLOCK_SIZE as u64;
     let last = clean.offset.saturating_sub(block);
-    if last >= file.size()? {
+    // What lies in front of it is searched block by block: no further than a segment can reach, however long the file is.
+    if last >= file.size()?.min(SEGMENT_SIZE_MAX) {
         return Ok((last, BLOCK_SIZE));
     }
     let mut buf = AlignedBuf::new(BLOCK_SIZE);
@@ -278,8 +281,10 @@ fn verify_extent(disk: &dyn Disk, entry: &EventsEntry<'_>, inline: &[u8]) -> io:
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         result => result?,
     };
-    let mut buf = AlignedBuf::new(fields.extent_len as usize);
-    let read = file.read_at(&mut buf[..fields.extent_len as usize], u64::from(fields.extent_offset))?;
+    let there = file.size()?.saturating_sub(u64::from(fields.extent_offset)).next_multiple_of(BLOCK_SIZE as u64);
+    let len = u64::from(fields.extent_len).min(there) as usize;
+    let mut buf = AlignedBuf::new(len);
+    let read = file.read_at(&mut buf[..len], u64::from(fields.extent_offset))?;
     Ok(entry.verify_extent(&buf[..read], inline).is_ok())
 }
 

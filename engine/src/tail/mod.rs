@@ -58,6 +58,7 @@ const PAGE_FILLED_FAST_US: u64 = 8_000;
 const PAGE_FILLED_SLOWLY_US: u64 = 100_000;
 
 const BYTES_BITS: u32 = 27;
+const _: () = assert!(PAGE_BYTES_MAX < crate::segment::record::PAYLOAD_STORED_MAX as usize);
 const COUNT_BITS: u32 = 20;
 const CLASS_BITS: u32 = 4;
 const PAGE_BITS: u32 = 64 - BYTES_BITS - COUNT_BITS - CLASS_BITS;

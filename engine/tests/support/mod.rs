@@ -19,9 +19,11 @@ const CHILD_DIR: &str = "REDEX_TEST_CHILD_DIR";
 /// Marks the lines of a child that are meant for its parent: the test framework writes to the same pipe.
 const MARK: &str = "@@";
 
-/// A directory on the disk that the build is on, gone at the end.
+/// A directory on the disk that the build is on, gone at the end. The owner's alone, as a store's should be: one that others
+/// have access to is warned of.
 pub(crate) fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    tempfile::Builder::new().permissions(private).tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
 /// Bytes of the event `i`: of lengths that lie inline, in a block, and over several.

@@ -145,3 +145,18 @@ fn keys_come_back_and_others_are_told_apart() {
         assert_eq!(parse_key(uuid, other), None, "{other}");
     }
 }
+
+/// A table has an entry for each chunk; so the number of events, which decides on the size of idx, is limited before it is read.
+#[test]
+fn a_segment_with_more_events_than_there_can_be_is_refused() {
+    let with = |count| {
+        let (first, end) = (Seq(7), Seq(7 + count));
+        ObjectHeader { first, end, idx_size: idx_size(first, end), chunk_size: 4096, ..header(Codec::None) }
+    };
+    let (bytes, _) = with(SEGMENT_RECORDS_MAX).encode();
+    assert_eq!(ObjectHeader::decode(&bytes).unwrap().0, with(SEGMENT_RECORDS_MAX));
+    let mut raw = RawHeader::read_from_bytes(&bytes).unwrap();
+    raw.end_seq = U64::new(7 + SEGMENT_RECORDS_MAX + 1);
+    raw.crc32c = U32::new(header_crc(raw.as_bytes()));
+    assert_eq!(ObjectHeader::decode(raw.as_bytes()), Err(ObjectError::Field { field: "end_seq" }));
+}

@@ -11,6 +11,7 @@
 mod descriptors;
 mod driver;
 mod file;
+mod refusal;
 pub(crate) mod syscall;
 #[cfg(all(test, not(redex_loom)))]
 pub(crate) mod tests;

@@ -82,6 +82,27 @@ pub(crate) fn make_dir_at(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> io::Re
     again(|| check(unsafe { libc::mkdirat(dir.as_raw_fd(), name.as_ptr(), mode) }).map(drop))
 }
 
+/// The mode of what a directory has by this name, which is not followed if it is a link.
+pub(crate) fn mode_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<u32> {
+    let mut facts = MaybeUninit::<libc::stat64>::zeroed();
+    // SAFETY: a C string and room for the struct outlive the call.
+    check(unsafe { libc::fstatat64(dir.as_raw_fd(), name.as_ptr(), facts.as_mut_ptr(), libc::AT_SYMLINK_NOFOLLOW) })?;
+    // SAFETY: zeroed, then filled in by the kernel; all its fields are integers.
+    Ok(unsafe { facts.assume_init() }.st_mode)
+}
+
+/// Sets the permissions of what a directory has by this name, which is not followed if it is a link.
+pub(crate) fn set_mode_at(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> io::Result<()> {
+    // SAFETY: `name` is a C string that outlives the call.
+    check(unsafe { libc::fchmodat(dir.as_raw_fd(), name.as_ptr(), mode, libc::AT_SYMLINK_NOFOLLOW) }).map(drop)
+}
+
+/// Sets those of an open file's flags that can be set: of the ones that are used here `O_DIRECT`, and `O_NONBLOCK`.
+pub(crate) fn set_status_flags(fd: BorrowedFd<'_>, flags: i32) -> io::Result<()> {
+    // SAFETY: takes no memory.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) }).map(drop)
+}
+
 /// renameat.
 pub(crate) fn rename_at(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>, new_name: &CStr) -> io::Result<()> {
     again(|| {
@@ -254,13 +275,9 @@ impl Stream {
 
     /// Asks for the type of an entry whose file system does not tell it in the listing.
     fn is_dir(&self, name: &CStr) -> io::Result<bool> {
-        let mut facts = MaybeUninit::<libc::stat64>::zeroed();
-        // SAFETY: the stream is open; a C string and room for the struct outlive the call.
-        check(unsafe {
-            libc::fstatat64(libc::dirfd(self.0.as_ptr()), name.as_ptr(), facts.as_mut_ptr(), libc::AT_SYMLINK_NOFOLLOW)
-        })?;
-        // SAFETY: zeroed, then filled in by the kernel; all its fields are integers.
-        Ok(unsafe { facts.assume_init() }.st_mode & libc::S_IFMT == libc::S_IFDIR)
+        // SAFETY: the stream is open, and its descriptor with it, for as long as it is borrowed.
+        let dir = unsafe { BorrowedFd::borrow_raw(libc::dirfd(self.0.as_ptr())) };
+        Ok(mode_at(dir, name)? & libc::S_IFMT == libc::S_IFDIR)
     }
 }
 

@@ -1,25 +1,35 @@
 //! Names beneath the base directory.
 //!
 //! Promises: no path leaves the base, by `..`, by an absolute path or by a symbolic link; and none is looked up again from
-//! the root, so that the store stays where it was opened even if a directory above it is renamed.
+//! the root, so that the store stays where it was opened even if a directory above it is renamed. A file that is opened is a
+//! plain one with one name (`refusal`); opening waits for nobody. What is made is for the owner alone, whatever the umask.
+//!
+//! Paths are resolved by openat2 (Linux 5.6). Where that is missing or forbidden they are walked part by part, with
+//! `O_NOFOLLOW` at each: the same promises, with more calls.
 
-use std::ffi::CString;
-use std::fs::File;
+use std::ffi::{CStr, CString};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::refusal::{self, Owners, Refusal};
 use super::syscall;
 
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
+/// The bits of a mode that say who may do what.
+const PERMISSIONS: u32 = 0o777;
+/// Those that say what others than the owner may do.
+const PERMISSIONS_OF_OTHERS: u32 = 0o077;
 
 /// The base directory.
 #[derive(Debug)]
 pub(super) struct Tree {
     base: OwnedFd,
+    owners: Owners,
     /// Whether openat2 is there; old kernels lack it, and old seccomp profiles forbid it.
     has_openat2: AtomicBool,
 }
@@ -28,20 +38,16 @@ impl Tree {
     /// Opens the base directory, and makes it durably if there is none.
     pub(super) fn open(base: &Path) -> io::Result<Self> {
         make_durably(base)?;
-        let base = OwnedFd::from(File::open(base)?);
-        if !File::from(base.try_clone()?).metadata()?.is_dir() {
-            return Err(io::ErrorKind::NotADirectory.into());
-        }
-        Ok(Self { base, has_openat2: AtomicBool::new(true) })
+        Self::open_existing(base)
     }
 
     /// Opens the base directory if there is one.
     pub(super) fn open_existing(base: &Path) -> io::Result<Self> {
-        let base = OwnedFd::from(File::open(base)?);
-        if !File::from(base.try_clone()?).metadata()?.is_dir() {
-            return Err(io::ErrorKind::NotADirectory.into());
-        }
-        Ok(Self { base, has_openat2: AtomicBool::new(true) })
+        let dir = open_base(base)?;
+        let found = dir.metadata()?;
+        let owners = Owners { store: found.uid(), process: nix::unistd::geteuid().as_raw() };
+        warn_of_others(base, found.mode() & PERMISSIONS, owners);
+        Ok(Self { base: dir.into(), owners, has_openat2: AtomicBool::new(true) })
     }
 
     pub(super) fn base(&self) -> BorrowedFd<'_> {
@@ -52,7 +58,17 @@ impl Tree {
     pub(super) fn open_file(&self, path: &str, flags: i32) -> io::Result<OwnedFd> {
         check_path(path)?;
         let mode = if flags & libc::O_CREAT == 0 { 0 } else { FILE_MODE };
-        self.resolve(path, flags | libc::O_NOFOLLOW, mode)
+        // A pipe would have the open wait for its other end, a terminal would become this process's.
+        let asked = flags | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = File::from(self.resolve(path, asked, mode).map_err(|error| self.explain(path, error))?);
+        let found = file.metadata()?;
+        refusal::check(path, &found, self.owners)?;
+        if flags & libc::O_CREAT != 0 && found.mode() & PERMISSIONS != FILE_MODE {
+            file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+        }
+        // On some file systems a ring gives up at once, with EAGAIN, on a file that is not to block.
+        syscall::set_status_flags(file.as_fd(), flags)?;
+        Ok(file.into())
     }
 
     /// Opens a directory for listing and syncing; `""` is the base.
@@ -62,7 +78,7 @@ impl Tree {
             return syscall::open_at(self.base(), c".", flags, 0);
         }
         check_path(path)?;
-        self.resolve(path, flags, 0)
+        self.resolve(path, flags, 0).map_err(|error| self.explain(path, error))
     }
 
     pub(super) fn make_dir(&self, path: &str) -> io::Result<()> {
@@ -70,7 +86,7 @@ impl Tree {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let (dir, name) = self.parent(path)?;
-        syscall::make_dir_at(dir.as_fd(), &name, DIR_MODE)
+        make_private_dir(dir.as_fd(), &name)
     }
 
     pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -119,6 +135,56 @@ impl Tree {
         }
         syscall::open_at(dir.as_fd(), &CString::new(name)?, flags, mode)
     }
+
+    /// Says in words which part of a path was the trouble, where the kernel's answer is a riddle: the first symbolic link; or
+    /// what cannot be opened as a file.
+    fn explain(&self, path: &str, error: io::Error) -> io::Error {
+        if !matches!(
+            error.raw_os_error(),
+            Some(libc::ELOOP | libc::ENOTDIR | libc::EISDIR | libc::ENXIO | libc::ENODEV)
+        ) {
+            return error;
+        }
+        self.trouble(path).ok().flatten().map_or(error, io::Error::from)
+    }
+
+    fn trouble(&self, path: &str) -> io::Result<Option<Refusal>> {
+        let mut dir = self.base.try_clone()?;
+        let mut end = 0;
+        for part in path.split('/') {
+            end += part.len();
+            let here =
+                File::from(syscall::open_at(dir.as_fd(), &CString::new(part)?, libc::O_PATH | libc::O_NOFOLLOW, 0)?);
+            let found = here.metadata()?;
+            if found.is_symlink() {
+                return Ok(Some(Refusal::SymbolicLink { path: path[..end].to_owned() }));
+            }
+            if end == path.len() {
+                return Ok(refusal::check(path, &found, self.owners).err());
+            }
+            end += 1;
+            dir = here.into();
+        }
+        Ok(None)
+    }
+}
+
+/// Opens the base directory, through whatever links the user's path has.
+fn open_base(base: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(base)
+}
+
+/// Tells whoever listens that others can get at the store, or own it: that is the user's to decide.
+fn warn_of_others(base: &Path, mode: u32, owners: Owners) {
+    let store = base.display();
+    if mode & PERMISSIONS_OF_OTHERS != 0 {
+        let mode = format_args!("{mode:03o}");
+        tracing::warn!(%store, %mode, "other users have access to the store's directory: chmod 700 keeps them out");
+    }
+    if owners.store != owners.process {
+        let (owner, user) = (owners.store, owners.process);
+        tracing::warn!(%store, owner, user, "the store's directory belongs to another user, who can change all of it");
+    }
 }
 
 /// Refuses a path that is absolute, has an empty part, or has `.` or `..` for a part.
@@ -140,10 +206,22 @@ fn make_durably(path: &Path) -> io::Result<()> {
         _ => Path::new("."),
     };
     make_durably(parent)?;
-    match std::fs::DirBuilder::new().mode(DIR_MODE).create(path) {
+    let parent = open_base(parent)?;
+    // A path that ends in `..` has no name, and its directory is there once those above it are.
+    let Some(name) = path.file_name() else { return Ok(()) };
+    match make_private_dir(parent.as_fd(), &CString::new(name.as_encoded_bytes())?) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
-        _ => File::open(parent)?.sync_all(),
+        _ => parent.sync_all(),
     }
+}
+
+/// Makes a directory for the owner alone: the umask takes nothing from that.
+fn make_private_dir(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    syscall::make_dir_at(dir, name, DIR_MODE)?;
+    if syscall::mode_at(dir, name)? & PERMISSIONS != DIR_MODE {
+        syscall::set_mode_at(dir, name, DIR_MODE)?;
+    }
+    Ok(())
 }
 
 #[cfg(all(test, not(redex_loom)))]
@@ -170,12 +248,55 @@ mod tests {
         std::os::unix::fs::symlink("real", dir.path().join("link")).unwrap();
         std::os::unix::fs::symlink("real/file", dir.path().join("link_to_file")).unwrap();
         let tree = Tree::open(dir.path()).unwrap();
+        let refused = |error: io::Error, path: &str| {
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}");
+            assert!(error.to_string().starts_with(&format!("{path} is a symbolic link")), "{error}");
+        };
         for _ in ["openat2", "openat"] {
             tree.open_file("real/file", libc::O_RDONLY).unwrap();
-            assert!(tree.open_file("link/file", libc::O_RDONLY).is_err());
-            assert!(tree.open_file("link_to_file", libc::O_RDONLY).is_err());
-            assert!(tree.open_dir("link").is_err());
+            refused(tree.open_file("link/file", libc::O_RDONLY).unwrap_err(), "link");
+            refused(tree.open_file("link/none", libc::O_RDWR | libc::O_CREAT).unwrap_err(), "link");
+            refused(tree.open_file("link_to_file", libc::O_RDONLY).unwrap_err(), "link_to_file");
+            refused(tree.open_dir("link").unwrap_err(), "link");
+            refused(tree.make_dir("link/dir").unwrap_err(), "link");
+            refused(tree.rename("real/file", "link/file").unwrap_err(), "link");
+            refused(tree.unlink("link/file").unwrap_err(), "link");
+            refused(tree.remove_dir("link/dir").unwrap_err(), "link");
             assert_eq!(tree.open_file("real/none", libc::O_RDONLY).unwrap_err().kind(), io::ErrorKind::NotFound);
+            tree.has_openat2.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Both ways to resolve open plain files with one name, and wait for nobody; what is open then blocks as it was asked to.
+    #[test]
+    fn only_plain_files_are_opened() {
+        use std::os::fd::AsRawFd;
+        let dir = crate::io::posix::tests::temp_dir();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("file"), b"x").unwrap();
+        std::fs::write(path("linked"), b"x").unwrap();
+        std::fs::hard_link(path("linked"), path("second")).unwrap();
+        std::fs::create_dir(path("dir")).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+        std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        let tree = Tree::open(dir.path()).unwrap();
+        for _ in ["openat2", "openat"] {
+            for flags in [libc::O_RDONLY, libc::O_RDWR, libc::O_RDWR | libc::O_CREAT] {
+                let file = tree.open_file("file", flags).unwrap();
+                let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).unwrap();
+                let found = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
+                assert_eq!(i32::from_str_radix(found, 8).unwrap() & libc::O_NONBLOCK, 0, "{info}");
+                for (name, what) in [
+                    ("linked", "hard links"),
+                    ("dir", "is a directory"),
+                    ("pipe", "is a named pipe"),
+                    ("socket", "is a socket"),
+                ] {
+                    let error = tree.open_file(name, flags).unwrap_err();
+                    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{name} {flags:#o}: {error}");
+                    assert!(error.to_string().contains(what), "{name} {flags:#o}: {error}");
+                }
+            }
             tree.has_openat2.store(false, Ordering::Relaxed);
         }
     }

@@ -96,11 +96,13 @@ impl Drop for Bell {
 mod tests {
     use super::*;
     use crate::io::doorbell::Park;
+    use crate::io::uring::ring::Tables;
 
     /// Both ways to watch the doorbell, the read and the poll of older kernels, see each ring once.
     #[test]
     fn read_and_poll_both_see_a_ring() {
         let Ok(mut ring) = Ring::new() else { return };
+        ring.enable(Tables { files: false, buffers: false }).unwrap();
         for by_poll in [false, true] {
             let mut bell = Bell::new().unwrap();
             bell.by_poll = by_poll;

@@ -22,7 +22,7 @@ use super::bell::{BELL_KEY, Bell};
 use super::buffers::BufferTable;
 use super::files::{FileTable, Target};
 use super::flights::{Flight, Flights, Step};
-use super::ring::{Completed, OUTSTANDING_MAX, Ring};
+use super::ring::{Completed, OUTSTANDING_MAX, Ring, Tables};
 use crate::io::posix::{PosixDisk, assert_aligned};
 use crate::io::probe::DurableWrite;
 use crate::io::{Completion, Doorbell, Driver, Durability, IoBuf, Operation, RingFacts};
@@ -49,12 +49,14 @@ pub(super) struct UringDriver {
 
 impl UringDriver {
     pub(super) fn new(disk: &PosixDisk) -> io::Result<Self> {
-        let ring = Ring::new()?;
+        let mut ring = Ring::new()?;
         let files = FileTable::new(&ring, disk.closed_files());
-        if let Some(lock) = disk.locked_file() {
-            files.hold_lock(&ring, &lock)?;
+        let lock = disk.locked_file();
+        if let Some(lock) = &lock {
+            files.hold_lock(&ring, lock)?;
         }
         let buffers = BufferTable::new(&ring);
+        ring.enable(Tables { files: files.is_there() || lock.is_some(), buffers: buffers.is_there() })?;
         Ok(Self {
             flights: ManuallyDrop::default(),
             pending: VecDeque::new(),

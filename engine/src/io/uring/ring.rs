@@ -3,7 +3,8 @@
 //! Unsafe is needed for `io_uring_enter`, which the crate offers only without the registered ring descriptor, and for pushing
 //! entries, whose memory the pusher must keep.
 //!
-//! Promises: what was pushed is handed over in order; a wait ends with a completion, the timeout or a signal.
+//! Promises: what was pushed is handed over in order; a wait ends with a completion, the timeout or a signal. Once it is
+//! enabled a ring does what the engine asks of it and nothing else ([`Ring::enable`]), where the kernel can be told so.
 
 #![allow(unsafe_code)]
 
@@ -13,9 +14,10 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
-use io_uring::squeue::Entry;
+use io_uring::register::Restriction;
+use io_uring::squeue::{Entry, Flags};
 use io_uring::types::Timespec;
-use io_uring::{Builder, IoUring};
+use io_uring::{Builder, IoUring, opcode};
 
 use crate::io::RingFacts;
 
@@ -30,6 +32,13 @@ const ENTER_EXT_ARG: u32 = 1 << 3;
 const ENTER_REGISTERED_RING: u32 = 1 << 4;
 const REGISTER_RING_FDS: u32 = 20;
 const UNREGISTER_RING_FDS: u32 = 21;
+const UNREGISTER_FILES: u32 = 3;
+const REGISTER_FILES_UPDATE: u32 = 6;
+const REGISTER_BUFFERS_UPDATE: u32 = 16;
+
+/// What entries may ask for: writes, flushes, and the two ways to watch the doorbell.
+const OPERATIONS: [u8; 5] =
+    [opcode::Write::CODE, opcode::WriteFixed::CODE, opcode::Fsync::CODE, opcode::Read::CODE, opcode::PollAdd::CODE];
 
 /// `struct io_uring_getevents_arg`.
 #[repr(C)]
@@ -65,14 +74,55 @@ pub(super) struct Ring {
     one_thread: PhantomData<*mut ()>,
 }
 
+/// The tables of a ring that is about to be enabled.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tables {
+    /// Whether it has one of files, if only for the lock file.
+    pub(super) files: bool,
+    /// Whether it has one of buffers.
+    pub(super) buffers: bool,
+}
+
 impl Ring {
+    /// A ring that takes no entries yet, unless the kernel cannot make one so. Files and buffers may be registered.
     pub(super) fn new() -> io::Result<Self> {
-        let (uring, flags) = build()?;
+        // Every kernel that is new enough can begin with the ring disabled (Linux 5.10); what stands in for one may not.
+        let none = RingFacts { restricted: true, ..RingFacts::default() };
+        let coop = RingFacts { coop_taskrun: true, ..none };
+        let single = RingFacts { single_issuer: true, ..coop };
+        let all = RingFacts { defer_taskrun: true, ..single };
+        Self::with(&[all, single, coop, none, RingFacts::default()])
+    }
+
+    /// A ring with the first of these that the kernel grants.
+    pub(super) fn with(wishes: &[RingFacts]) -> io::Result<Self> {
+        let (uring, flags) = build(wishes)?;
         // Only flushes go to kernel workers; two of them beside the shard would take the cores from the program. Advice:
         // a kernel without the call does as it likes.
         let _ = uring.submitter().register_iowq_max_workers(&mut [1, 1]);
         let registered = register_ring(uring.as_raw_fd());
         Ok(Self { uring, flags, registered, one_thread: PhantomData })
+    }
+
+    /// Forbids everything that this engine does not use, for good, then lets the ring begin. So neither a mistake here nor
+    /// whoever else gets hold of the descriptor makes the kernel open, connect, read or run anything through this ring.
+    ///
+    /// With `IORING_SETUP_SINGLE_ISSUER` the ring belongs to the thread that enables it, no longer to the one that made it
+    /// (io_uring_enable_rings(3), Linux 6.0): called by the thread that submits. What is registered before is not
+    /// restricted; registrations after are those that [`Tables`] need to change.
+    ///
+    /// A kernel that takes no restrictions, or a filter that lets none through, leaves the ring as able as any: the facts
+    /// say so.
+    pub(super) fn enable(&mut self, tables: Tables) -> io::Result<()> {
+        if !self.flags.restricted {
+            return Ok(());
+        }
+        let mut allowed = restrictions(tables, self.registered.is_some());
+        if let Err(error) = self.uring.submitter().register_restrictions(&mut allowed) {
+            tracing::debug!(%error, "the kernel takes no restrictions of a ring");
+            self.flags.restricted = false;
+        }
+        self.uring.submitter().register_enable_rings()
     }
 
     /// What the kernel granted; of the tables nothing.
@@ -93,6 +143,13 @@ impl Ring {
     pub(super) unsafe fn push(&mut self, entry: &Entry) -> bool {
         // SAFETY: the caller's promise.
         unsafe { self.uring.submission().push(entry).is_ok() }
+    }
+
+    /// Puts an entry into the queue that names no memory and, if any, a descriptor that stays open.
+    #[cfg(all(test, not(redex_loom)))]
+    pub(super) fn push_alone(&mut self, entry: &Entry) {
+        // SAFETY: the caller names no memory; only tests call this, with entries that they make themselves.
+        assert!(unsafe { self.push(entry) }, "the queue is empty");
     }
 
     /// Entries pushed and not yet taken by the kernel.
@@ -181,13 +238,9 @@ impl Drop for Ring {
 /// Makes the ring with all that helps one submitter, leaving out what an older kernel refuses.
 ///
 /// With each of these the queue shows when the kernel holds completions back; with the last it never does.
-fn build() -> io::Result<(IoUring, RingFacts)> {
-    let none = RingFacts::default();
-    let coop = RingFacts { coop_taskrun: true, ..none };
-    let single = RingFacts { single_issuer: true, ..coop };
-    let all = RingFacts { defer_taskrun: true, ..single };
+fn build(wishes: &[RingFacts]) -> io::Result<(IoUring, RingFacts)> {
     let mut refusal = io::Error::from_raw_os_error(libc::EINVAL);
-    for flags in [all, single, coop, none] {
+    for &flags in wishes {
         let mut builder = IoUring::builder();
         builder.dontfork();
         set(&mut builder, flags);
@@ -199,7 +252,25 @@ fn build() -> io::Result<(IoUring, RingFacts)> {
     Err(refusal)
 }
 
+/// All that a ring may do once it is enabled. A registration that the kernel does not know may not be named, so those are
+/// left out that belong to what it did not grant.
+fn restrictions(tables: Tables, registered_ring: bool) -> Vec<Restriction> {
+    let registrations = [
+        (REGISTER_FILES_UPDATE, tables.files),
+        (UNREGISTER_FILES, tables.files),
+        (REGISTER_BUFFERS_UPDATE, tables.buffers),
+        (UNREGISTER_RING_FDS, registered_ring),
+    ];
+    let registrations = registrations.into_iter().filter(|(_, used)| *used);
+    let registrations = registrations.map(|(operation, _)| Restriction::register_op(operation as u8));
+    let flags = Restriction::sqe_flags_allowed(Flags::FIXED_FILE.bits());
+    OPERATIONS.into_iter().map(Restriction::sqe_op).chain(registrations).chain([flags]).collect()
+}
+
 fn set(builder: &mut Builder, flags: RingFacts) {
+    if flags.restricted {
+        builder.setup_r_disabled();
+    }
     if flags.single_issuer {
         builder.setup_single_issuer().setup_submit_all();
     }

@@ -1,11 +1,16 @@
 //! What only the ring promises: an orderly end, tables that let go, the lock held by the ring.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use io_uring::register::Restriction;
+use io_uring::squeue::Flags;
+use io_uring::{opcode, types};
+
 use super::UringDisk;
-use super::ring::Ring;
+use super::ring::{Ring, Tables};
 use crate::io::posix::tests::{finish, temp_dir, write};
 use crate::io::probe::uring_available;
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, Durability, File, FileHandle, OpenMode, Operation, RingFacts};
@@ -187,6 +192,98 @@ fn a_ring_gets_what_its_kernel_has() {
         registered_ring: kernel >= (5, 18),
         registered_files: kernel >= (5, 19),
         registered_buffers: kernel >= (5, 19),
+        restricted: kernel >= (5, 10),
     };
     assert_eq!(ring, expected, "{release}");
+}
+
+/// Pushes an entry that touches no memory, and gives its result.
+fn result_of(ring: &mut Ring, entry: io_uring::squeue::Entry) -> i32 {
+    ring.push_alone(&entry.user_data(7));
+    ring.wait(Some(Duration::from_secs(10))).unwrap();
+    let completed = ring.pop().unwrap();
+    assert_eq!(completed.key, 7);
+    completed.result
+}
+
+/// An enabled ring does what the engine asks of it; another operation, another flag and another registration are refused by the
+/// kernel, in every table's state that a kernel may leave.
+#[test]
+fn a_ring_does_nothing_but_the_engines_work() {
+    if !allowed() {
+        return;
+    }
+    let dir = temp_dir();
+    let file = fs::File::create(dir.path().join("file")).unwrap();
+    for (files, buffers) in [(false, false), (true, false), (true, true)] {
+        let mut ring = Ring::new().unwrap();
+        if files {
+            ring.submitter().register_files_sparse(4).unwrap();
+        }
+        if buffers {
+            ring.submitter().register_buffers_sparse(4).unwrap();
+        }
+        ring.enable(Tables { files, buffers }).unwrap();
+        assert!(ring.facts().restricted);
+        let fd = types::Fd(file.as_raw_fd());
+        assert_eq!(result_of(&mut ring, opcode::Fsync::new(fd).build()), 0);
+        for forbidden in [
+            opcode::Nop::new().build(),
+            opcode::Close::new(fd).build(),
+            opcode::Socket::new(libc::AF_UNIX, libc::SOCK_STREAM, 0).build(),
+            opcode::Fallocate::new(fd, 4096).build(),
+        ] {
+            assert_eq!(result_of(&mut ring, forbidden), -libc::EACCES);
+        }
+        for flags in [Flags::ASYNC, Flags::IO_DRAIN, Flags::SKIP_SUCCESS] {
+            assert_eq!(result_of(&mut ring, opcode::Fsync::new(fd).build().flags(flags)), -libc::EACCES, "{flags:?}");
+        }
+        assert_eq!(ring.submitter().register_files_update(0, &[file.as_raw_fd()]).is_ok(), files);
+        for refused in [
+            ring.submitter().register_eventfd(file.as_raw_fd()),
+            ring.submitter().register_personality().map(drop),
+            ring.submitter().register_files(&[file.as_raw_fd()]),
+        ] {
+            assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EACCES));
+        }
+        assert_eq!(file.metadata().unwrap().len(), 0);
+    }
+}
+
+/// Where a kernel cannot restrict a ring the engine goes on without, and says so.
+#[test]
+fn a_ring_without_restrictions_says_so() {
+    if !allowed() {
+        return;
+    }
+    let mut ring = Ring::with(&[RingFacts::default()]).unwrap();
+    ring.enable(Tables { files: false, buffers: false }).unwrap();
+    assert!(!ring.facts().restricted);
+    assert_eq!(result_of(&mut ring, opcode::Nop::new().build()), 0);
+}
+
+/// A refusal of the restrictions alone, here since there are some already, leaves a ring that works, and says so.
+#[test]
+fn a_ring_whose_restrictions_are_refused_goes_on() {
+    if !allowed() {
+        return;
+    }
+    let mut ring = Ring::new().unwrap();
+    ring.submitter().register_restrictions(&mut [Restriction::sqe_op(opcode::Nop::CODE)]).unwrap();
+    ring.enable(Tables { files: false, buffers: false }).unwrap();
+    assert!(!ring.facts().restricted);
+    assert_eq!(result_of(&mut ring, opcode::Nop::new().build()), 0);
+}
+
+/// A ring belongs to the thread that enables it: before that nobody's entries are taken.
+#[test]
+fn a_ring_takes_nothing_before_it_is_enabled() {
+    if !allowed() {
+        return;
+    }
+    let mut ring = Ring::new().unwrap();
+    ring.push_alone(&opcode::PollAdd::new(types::Fd(0), libc::POLLIN as u32).build());
+    assert_eq!(ring.submit().unwrap_err().raw_os_error(), Some(libc::EBADFD));
+    ring.enable(Tables { files: false, buffers: false }).unwrap();
+    ring.submit().unwrap();
 }

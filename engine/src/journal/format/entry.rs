@@ -51,6 +51,9 @@ const CHECKPOINT_SIZE: usize = 24;
 /// Size of an entry about a channel without events, its configuration aside, at the most.
 pub const NOTE_ENTRY_SIZE_MAX: usize = HEAD_SIZE + 8 + 8;
 
+/// Largest extent, bytes: the blocks of one page, which are fewer. Recovery makes a buffer for no more.
+pub const EXTENT_SIZE_MAX: u32 = 128 << 20;
+
 /// Longest channel name, bytes.
 const NAME_SIZE_MAX: usize = 255;
 
@@ -436,6 +439,7 @@ impl EventsFields {
             (self.first.0.checked_add(count).is_none(), "first_seq"),
             (inline.end > u64::from(u32::MAX), "inline_len"),
             (extent.end > u64::from(u32::MAX) || !whole(self.extent_len), "extent_len"),
+            (self.extent_len > EXTENT_SIZE_MAX, "extent_len"),
             (!whole(self.extent_offset) || (self.extent_len == 0 && self.extent_offset != 0), "extent_offset"),
             (apart, "dat_offset"),
         ]

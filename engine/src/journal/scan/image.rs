@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use super::error::JournalError;
 use super::io_error;
-use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode, read_full};
+use crate::io::{AlignedBuf, Disk, File, OpenMode, read_full};
+use crate::journal::SEGMENT_SIZE_MAX;
 
 /// Largest read, bytes.
 const READ_SIZE: usize = 4 << 20;
 
-/// Largest part of a segment that can hold commits, bytes: their offsets have 32 bits.
-const IMAGE_SIZE_MAX: u64 = (u32::MAX - u32::MAX % BLOCK_SIZE as u32) as u64;
+/// Largest part of a segment that can hold commits, bytes: no store was ever made with larger ones. A file that is longer
+/// takes no more memory.
+const IMAGE_SIZE_MAX: u64 = SEGMENT_SIZE_MAX;
 
 /// One segment's bytes. What the file lacks of its last block is zero.
 #[derive(Debug)]

@@ -244,3 +244,50 @@ fn million_states_load_in_well_under_a_second() {
     let states = load(&disk).unwrap();
     println!("loaded {} states in {:?}", states.len(), began.elapsed());
 }
+
+/// A header with a right checksum that claims so many states, in so many bytes; the first says that it has `state_len`.
+fn claiming(count: u64, states_len: u64, state_len: u32) -> AlignedBuf {
+    let mut bytes = AlignedBuf::new(2 * BLOCK_SIZE);
+    let empty = encoded(0);
+    let mut header = RawHeader::read_from_bytes(&empty[..BLOCK_SIZE]).unwrap();
+    let end = BLOCK_SIZE as u64 + states_len;
+    (header.state_count, header.states_len) = (U64::new(count), U64::new(states_len));
+    (header.tails_offset, header.size) = (U64::new(end), U64::new(end));
+    bytes[..BLOCK_SIZE].copy_from_slice(header.as_bytes());
+    let crc = header_crc(&bytes[..BLOCK_SIZE]);
+    bytes[CRC_OFFSET..CRC_OFFSET + 4].copy_from_slice(&crc.to_le_bytes());
+    bytes[BLOCK_SIZE..BLOCK_SIZE + 4].copy_from_slice(&state_len.to_le_bytes());
+    bytes
+}
+
+/// A state that says it is longer than any is refused before it is read.
+#[test]
+fn the_longest_state_passes_and_one_byte_more_does_not() {
+    let load = |state_len: usize| {
+        let disk = MemoryDisk::default();
+        let bytes = claiming(1, BLOCK_SIZE as u64, state_len as u32);
+        disk.open(PATH, OpenMode::Create).unwrap().write_at(&bytes, 0).unwrap();
+        load_states(&disk, PATH, UUID, SHARD, NUMBER).unwrap_err().to_string()
+    };
+    let error = load(STATE_SIZE_MAX);
+    assert!(error.contains("the number of states is not what the header says"), "it is only cut off: {error}");
+    let error = load(STATE_SIZE_MAX + 1);
+    assert!(error.contains("a state is longer than any that is written"), "{error}");
+}
+
+/// A sparse file costs nothing, and its header may claim what it likes: memory is set aside for few states.
+#[cfg(not(redex_loom))]
+#[test]
+fn what_a_header_claims_takes_no_memory() {
+    let dir = crate::io::posix::tests::temp_dir();
+    let disk = crate::io::posix::PosixDisk::open(dir.path(), None).unwrap();
+    std::fs::create_dir_all(dir.path().join("checkpoint/001")).unwrap();
+    let file = disk.open(PATH, OpenMode::Create).unwrap();
+    for count in [1 << 40, u64::MAX] {
+        let states_len = 4 << 40;
+        file.write_at(&claiming(count, states_len, 0), 0).unwrap();
+        file.set_size(BLOCK_SIZE as u64 + states_len).unwrap();
+        let error = load_states(&disk, PATH, UUID, SHARD, NUMBER).unwrap_err().to_string();
+        assert!(error.contains("the checksum of a state is wrong"), "{error}");
+    }
+}

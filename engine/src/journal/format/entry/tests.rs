@@ -162,6 +162,9 @@ fn impossible_events_are_refused() {
     assert_eq!(check(EventsFields { first: Seq(u64::MAX), ..FIELDS }, 1), Some("first_seq"));
     assert_eq!(check(EventsFields { inline_len: u32::MAX, ..FIELDS }, 1), Some("inline_len"));
     assert_eq!(check(EventsFields { extent_len: 100, ..FIELDS }, 1), Some("extent_len"));
+    let with_extent = |extent_len| check(EventsFields { extent_offset: 0, extent_len, inline_len: 0, ..FIELDS }, 1);
+    assert_eq!(with_extent(EXTENT_SIZE_MAX), None);
+    assert_eq!(with_extent(EXTENT_SIZE_MAX + BLOCK_SIZE as u32), Some("extent_len"));
     assert_eq!(check(EventsFields { extent_offset: 1, ..FIELDS }, 1), Some("extent_offset"));
     assert_eq!(check(EventsFields { extent_len: 0, ..FIELDS }, 1), Some("extent_offset"));
     assert_eq!(check(EventsFields { dat_offset: 12_289, ..FIELDS }, 1), Some("dat_offset"));
