@@ -125,6 +125,14 @@ pub enum SectorArg {
 }
 
 impl Work {
+    /// The same for this kind of drive only.
+    #[must_use]
+    pub fn only_on(&self, kind: Kind) -> Self {
+        let fs = if kind.file_system == FileSystem::Ext4 { FsArg::Ext4 } else { FsArg::Xfs };
+        let sector = if kind.sector_size == 512 { SectorArg::Small } else { SectorArg::Large };
+        Self { fs, sector, ..self.clone() }
+    }
+
     /// The kinds of drives, in the order in which cases take them.
     #[must_use]
     pub fn kinds(&self) -> Vec<Kind> {

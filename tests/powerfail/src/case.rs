@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::check::check;
 use crate::drive::Tape;
 use crate::drive::cut::{Cut, Left};
+use crate::drive::log::Flush;
 use crate::failure::{Failed, chain};
 use crate::history::{Found, History, Position};
 use crate::rig::{Kind, Rig};
@@ -22,6 +23,8 @@ use crate::workload::{Break, record};
 const POINTS: u64 = 150;
 /// Recordings of a case at the most.
 const ROUNDS_MAX: u64 = 3;
+/// Flushes of which the one with the most at stake is taken.
+const FLUSHES_DRAWN: usize = 4;
 
 /// What a case counts, as it goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,8 +191,8 @@ impl Case<'_> {
         let anywhere = rng.usize(0..=kept.end);
         let position = match rng.u8(0..10) {
             0..=3 => anywhere,
-            4..=6 if !kept.flushes.is_empty() => pick(rng, &kept.flushes),
-            7 if !kept.flushes.is_empty() => pick(rng, &kept.flushes) + 1,
+            4..=6 if !kept.flushes.is_empty() => at_stake(rng, &kept.flushes),
+            7 if !kept.flushes.is_empty() => at_stake(rng, &kept.flushes) + 1,
             8..=9 if !history.acknowledgements.is_empty() => pick(rng, &history.acknowledgements),
             _ => anywhere,
         };
@@ -197,6 +200,7 @@ impl Case<'_> {
             position,
             seed: rng.u64(..),
             sector_size: self.rig.kind.sector_size as usize,
+            whole_below: self.rig.kind.file_system.whole_below(),
             flushes_count: self.broken != Some(Break::LyingDrive),
         };
         let percent = if rng.bool() { 100 } else { rng.u8(0..100) };
@@ -247,8 +251,9 @@ pub fn check_cut(
     tally.in_recovery += 1;
     // Recovery has made durable what it has shown, and finds the same however often it is cut off.
     let history = history.going_on(&found);
-    check_once(rig, settings, &history, position, !point.by_uring, left, tally)
-        .map_err(|error| error.context(format!("after a second power cut at {position} of {recovered} in the recovery")))?;
+    check_once(rig, settings, &history, position, !point.by_uring, left, tally).map_err(|error| {
+        error.context(format!("after a second power cut at {position} of {recovered} in the recovery"))
+    })?;
     Ok(found)
 }
 
@@ -302,8 +307,14 @@ pub fn describe(point: &Point, error: &anyhow::Error) -> String {
     format!("{error:#} [cut at {position}{again}, fates {seed}, sectors of {sector_size}, opened by {backend}]")
 }
 
+/// Of a few flushes, the position of the one before which the most could be lost.
+fn at_stake(rng: &mut Rng, flushes: &[Flush]) -> Position {
+    let drawn = (0..FLUSHES_DRAWN).map(|_| pick(rng, flushes));
+    drawn.max_by_key(|flush| flush.uncovered).map_or(0, |flush| flush.position)
+}
+
 /// Where the recording of a failed point is written.
 #[must_use]
-pub fn file_name(seed: u64, point: u64) -> PathBuf {
-    PathBuf::from(format!("powerfail-{seed}-{point}.recording"))
+pub fn file_name(kind: Kind, seed: u64, point: u64) -> PathBuf {
+    PathBuf::from(format!("powerfail-{}-{}-{seed}-{point}.recording", kind.file_system, kind.sector_size))
 }

@@ -118,7 +118,7 @@ fn watch(beats: &AtomicU64) {
 fn report(error: CaseError, seed: u64, kind: Kind, out: Option<&Path>) -> Report {
     let CaseError { point, mut what, saved } = error;
     let recording = saved.zip(point).and_then(|(saved, point)| {
-        let path = out.unwrap_or(Path::new(".")).join(file_name(seed, point));
+        let path = out.unwrap_or(Path::new(".")).join(file_name(kind, seed, point));
         let bytes = postcard::to_stdvec(&*saved).expect("it has no value that does not encode");
         match std::fs::write(&path, bytes) {
             Ok(()) => Some(path),

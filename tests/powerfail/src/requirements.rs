@@ -33,5 +33,6 @@ fn package(maker: &str) -> &'static str {
 
 fn is_on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(program).is_file() || Path::new("/usr/sbin").join(program).is_file())
+    std::env::split_paths(&path)
+        .any(|dir| dir.join(program).is_file() || Path::new("/usr/sbin").join(program).is_file())
 }

@@ -50,7 +50,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {}
         }
-        let is_over = points.is_some_and(|points| tally.points >= points) || end.is_some_and(|end| Instant::now() >= end);
+        let is_over =
+            points.is_some_and(|points| tally.points >= points) || end.is_some_and(|end| Instant::now() >= end);
         if is_over || !reports.is_empty() {
             jobs.iter_mut().for_each(Job::stop);
         }
@@ -132,7 +133,11 @@ fn progress(points: Option<u64>) -> ProgressBar {
 fn print(tally: &Tally, took: Duration) {
     let Tally { points, in_recovery, by_uring, recordings, left, events } = tally;
     let minutes = took.as_secs_f64() / 60.0;
-    println!("{points} points in {recordings} recordings, {:.0} s: {:.0} a minute", took.as_secs_f64(), *points as f64 / minutes);
+    println!(
+        "{points} points in {recordings} recordings, {:.0} s: {:.0} a minute",
+        took.as_secs_f64(),
+        *points as f64 / minutes
+    );
     println!("{in_recovery} of them in or right behind a recovery, {by_uring} opened through io_uring");
     println!("unflushed writes: {} kept, {} torn, {} lost; {events} events compared", left.kept, left.torn, left.lost);
 }
@@ -154,7 +159,7 @@ fn verdict(tally: &Tally, reports: &[Report], work: &Work, points: Option<u64>, 
 fn print_report(report: &Report, work: &Work) {
     let Report { what, seed, kind, point, recording } = report;
     println!("seed {seed} on {} with sectors of {} bytes: {what}", kind.file_system, kind.sector_size);
-    let again = Work { seed: *seed, point: *point, out: None, ..work.clone() };
+    let again = Work { seed: *seed, point: *point, out: None, ..work.only_on(*kind) };
     println!("about the same: redex-powerfail run {}", again.to_words().join(" "));
     if let Some(recording) = recording {
         println!("exactly the same: redex-powerfail replay {}", recording.display());

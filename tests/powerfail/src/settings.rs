@@ -70,7 +70,9 @@ impl Settings {
 #[must_use]
 pub fn channels(rng: &mut Rng) -> Vec<Channel> {
     let count = rng.usize(2..=6);
-    (0..count).map(|number| Channel::new(format!("channel/{number}"), format!("group/{}", number % 2), keep(rng))).collect()
+    (0..count)
+        .map(|number| Channel::new(format!("channel/{number}"), format!("group/{}", number % 2), keep(rng)))
+        .collect()
 }
 
 fn keep(rng: &mut Rng) -> Keep {

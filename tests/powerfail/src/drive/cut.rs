@@ -19,6 +19,8 @@ pub struct Cut {
     pub seed: u64,
     /// Bytes that the drive writes wholly or not at all.
     pub sector_size: usize,
+    /// A write that begins below this offset is not torn.
+    pub whole_below: u64,
     /// Whether flushes count: a drive that lies loses what it called durable.
     pub flushes_count: bool,
 }
@@ -74,11 +76,11 @@ pub fn cut(tape: &Tape, cut: &Cut) -> (Image, Left) {
                 image.write(*offset, data);
                 left.kept += 1;
             }
-            Fate::Torn => {
+            Fate::Torn if *offset >= cut.whole_below => {
                 tear(&mut image, *offset, data, cut.sector_size, &mut rng);
                 left.torn += 1;
             }
-            Fate::Lost => left.lost += 1,
+            Fate::Torn | Fate::Lost => left.lost += 1,
         }
         nth += 1;
     }
@@ -145,10 +147,22 @@ impl Mood {
             Self::Prefix(end) if nth == end && rng.bool() => Fate::Torn,
             Self::Prefix(end) => kept(nth < end),
             Self::Each(percent) if rng.u8(0..100) < percent => Fate::Kept,
-            Self::Each(_) => if rng.bool() { Fate::Torn } else { Fate::Lost },
+            Self::Each(_) => {
+                if rng.bool() {
+                    Fate::Torn
+                } else {
+                    Fate::Lost
+                }
+            }
             Self::OneLost(one) => kept(nth != one),
             Self::OneKept(one) => kept(nth == one),
-            Self::OneTorn(one) => if nth == one { Fate::Torn } else { Fate::Kept },
+            Self::OneTorn(one) => {
+                if nth == one {
+                    Fate::Torn
+                } else {
+                    Fate::Kept
+                }
+            }
         }
     }
 }
@@ -161,7 +175,7 @@ mod tests {
     const SECTOR: usize = 512;
 
     fn at(position: usize, seed: u64) -> Cut {
-        Cut { position, seed, sector_size: SECTOR, flushes_count: true }
+        Cut { position, seed, sector_size: SECTOR, whole_below: 0, flushes_count: true }
     }
 
     fn first_byte(image: &Image, offset: u64) -> u8 {
@@ -211,6 +225,16 @@ mod tests {
             }
         }
         assert!(torn > 20, "{torn}");
+    }
+
+    #[test]
+    fn what_must_be_whole_is_there_or_not() {
+        let mut drive = Drive::default();
+        drive.write(0, &[3; 4096], false);
+        for seed in 0..300 {
+            let (image, left) = drive.tape().cut(&Cut { whole_below: 4096, ..at(1, seed) });
+            assert_eq!((left.torn, first_byte(&image, 0)), (0, first_byte(&image, 4095)), "seed {seed}");
+        }
     }
 
     #[test]

@@ -25,6 +25,15 @@ pub enum Entry {
     Flush,
 }
 
+/// A flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flush {
+    /// The position just before it.
+    pub position: usize,
+    /// Writes that a power cut there may take.
+    pub uncovered: usize,
+}
+
 /// All that a drive saw. A position in it is a number of entries: a power cut at `n` comes after the first `n`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Log {
@@ -50,10 +59,44 @@ impl Log {
         &self.entries[..position.min(self.entries.len())]
     }
 
-    /// Positions just before each flush: where the most is at stake.
+    /// All flushes: where the most is at stake.
     #[must_use]
-    pub fn flushes(&self) -> Vec<usize> {
-        let is_flush = |(place, entry): (usize, &Entry)| matches!(entry, Entry::Flush).then_some(place);
-        self.entries.iter().enumerate().filter_map(is_flush).collect()
+    pub fn flushes(&self) -> Vec<Flush> {
+        let (mut flushes, mut uncovered, mut answered) = (Vec::new(), 0, 0);
+        for (position, entry) in self.entries.iter().enumerate() {
+            match entry {
+                Entry::Write { is_held, .. } => {
+                    uncovered += 1;
+                    answered += usize::from(!is_held);
+                }
+                Entry::Answered { .. } => answered += 1,
+                Entry::Flush => {
+                    flushes.push(Flush { position, uncovered });
+                    uncovered -= answered;
+                    answered = 0;
+                }
+            }
+        }
+        flushes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flush_knows_what_is_at_stake_before_it() {
+        let mut log = Log::default();
+        let write = |is_held| Entry::Write { offset: 0, data: Arc::from([1; 512]), is_held };
+        log.push(write(false));
+        let held = log.push(write(true));
+        log.push(Entry::Flush);
+        log.push(Entry::Answered { write: held });
+        log.push(write(false));
+        log.push(Entry::Flush);
+        log.push(Entry::Flush);
+        let at = |position, uncovered| Flush { position, uncovered };
+        assert_eq!(log.flushes(), [at(2, 2), at(5, 2), at(6, 0)]);
     }
 }

@@ -53,6 +53,17 @@ impl FileSystem {
         }
     }
 
+    /// Writes that begin below this offset are never torn: what this file system itself takes for granted.
+    #[must_use]
+    pub fn whole_below(self) -> u64 {
+        match self {
+            // Its superblock has 1024 bytes, is written in place beside the journal, and carries its checksum at its end. Torn
+            // at 512 bytes it does not mount (EBADMSG), whoever wrote to it.
+            Self::Ext4 => 4096,
+            Self::Xfs => 0,
+        }
+    }
+
     /// Makes one on the device.
     ///
     /// # Errors

@@ -171,14 +171,7 @@ impl Filesystem for OneFile {
         self.held.send(Held { place, size, delay, reply }).expect("the thread that answers lives as long as this");
     }
 
-    fn fsync(
-        &self,
-        _request: &Request,
-        _ino: INodeNo,
-        _handle: FileHandle,
-        _data_only: bool,
-        reply: ReplyEmpty,
-    ) {
+    fn fsync(&self, _request: &Request, _ino: INodeNo, _handle: FileHandle, _data_only: bool, reply: ReplyEmpty) {
         lock(&self.shared).drive.flush();
         reply.ok();
     }

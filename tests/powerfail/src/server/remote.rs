@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use super::wire::{Answer, Request, receive, send};
 use crate::drive::Tape;
 use crate::drive::cut::{Cut, Left};
+use crate::drive::log::Flush;
 
 /// A running drive. Dropping it ends its process, and with it the FUSE mount.
 #[derive(Debug)]
@@ -23,8 +24,8 @@ pub struct Remote {
 pub struct Kept {
     /// Its length.
     pub end: usize,
-    /// Positions before each flush.
-    pub flushes: Vec<usize>,
+    /// Its flushes.
+    pub flushes: Vec<Flush>,
 }
 
 impl Remote {

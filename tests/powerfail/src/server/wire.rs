@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::drive::Tape;
 use crate::drive::cut::{Cut, Left};
+use crate::drive::log::Flush;
 
 /// Bytes of a message at the most.
 const MESSAGE_SIZE_MAX: u32 = 1 << 30;
@@ -46,8 +47,8 @@ pub enum Answer {
     Kept {
         /// Its length.
         end: usize,
-        /// Positions before each flush.
-        flushes: Vec<usize>,
+        /// Its flushes.
+        flushes: Vec<Flush>,
     },
     /// What a cut left of the writes that no flush covered.
     Left(Left),
