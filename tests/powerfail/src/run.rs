@@ -64,10 +64,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 
 fn skipped(missing: &[String]) -> ExitCode {
     let is_failure = std::env::var_os(NO_SKIP).is_some_and(|value| value == "1");
-    let what = if is_failure { "FAILED: cannot run here" } else { "SKIPPED: not a single power cut was made" };
-    eprintln!("redex-powerfail {what}. Missing:");
-    missing.iter().for_each(|missing| eprintln!("  {missing}"));
+    eprintln!("{}", skip_text(missing, is_failure));
     if is_failure { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn skip_text(missing: &[String], is_failure: bool) -> String {
+    let what = if is_failure { "FAILED: it cannot run here" } else { "SKIPPED: not a single power cut was made" };
+    format!("redex-powerfail {what}. Missing:\n  {}", missing.join("\n  "))
 }
 
 /// Recordings of failed points go to a directory that outlives this.
@@ -163,5 +166,36 @@ fn print_report(report: &Report, work: &Work) {
     println!("about the same: redex-powerfail run {}", again.to_words().join(" "));
     if let Some(recording) = recording {
         println!("exactly the same: redex-powerfail replay {}", recording.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_skip_says_so_and_what_is_missing() {
+        let missing = ["root: run it with sudo".to_owned(), "mkfs.xfs: install the package xfsprogs".to_owned()];
+        let text = skip_text(&missing, false);
+        assert!(text.starts_with("redex-powerfail SKIPPED: not a single power cut was made"), "{text}");
+        assert!(missing.iter().all(|missing| text.contains(missing.as_str())), "{text}");
+        assert!(skip_text(&missing, true).contains("FAILED: it cannot run here"));
+    }
+
+    #[test]
+    fn a_run_that_is_short_of_points_is_no_success() {
+        let work = Work {
+            seed: 1,
+            fs: crate::args::FsArg::Both,
+            sector: crate::args::SectorArg::Both,
+            point: None,
+            out: None,
+            broken: None,
+        };
+        let tally = Tally { points: 99, ..Tally::default() };
+        let verdict = |points, broken| format!("{:?}", verdict(&tally, &[], &work, points, broken));
+        let (well, ill) = (format!("{:?}", ExitCode::SUCCESS), format!("{:?}", ExitCode::FAILURE));
+        assert_eq!([verdict(Some(99), 0), verdict(None, 0)], [well.clone(), well]);
+        assert_eq!([verdict(Some(100), 0), verdict(None, 1)], [ill.clone(), ill]);
     }
 }
