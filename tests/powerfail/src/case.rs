@@ -200,7 +200,7 @@ impl Case<'_> {
             position,
             seed: rng.u64(..),
             sector_size: self.rig.kind.sector_size as usize,
-            whole_below: self.rig.kind.file_system.whole_below(),
+            whole: self.rig.kind.file_system.whole(),
             flushes_count: self.broken != Some(Break::LyingDrive),
         };
         let percent = if rng.bool() { 100 } else { rng.u8(0..100) };

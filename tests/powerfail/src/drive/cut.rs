@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Tape;
 use super::image::Image;
 use super::log::Entry;
+use super::whole::Whole;
 
 /// A power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,8 +20,8 @@ pub struct Cut {
     pub seed: u64,
     /// Bytes that the drive writes wholly or not at all.
     pub sector_size: usize,
-    /// A write that begins below this offset is not torn.
-    pub whole_below: u64,
+    /// What is not torn all the same.
+    pub whole: Whole,
     /// Whether flushes count: a drive that lies loses what it called durable.
     pub flushes_count: bool,
 }
@@ -76,11 +77,11 @@ pub fn cut(tape: &Tape, cut: &Cut) -> (Image, Left) {
                 image.write(*offset, data);
                 left.kept += 1;
             }
-            Fate::Torn if *offset >= cut.whole_below => {
-                tear(&mut image, *offset, data, cut.sector_size, &mut rng);
+            Fate::Torn => {
+                tear(&mut image, *offset, data, cut, &mut rng);
                 left.torn += 1;
             }
-            Fate::Torn | Fate::Lost => left.lost += 1,
+            Fate::Lost => left.lost += 1,
         }
         nth += 1;
     }
@@ -107,18 +108,18 @@ fn covered(entries: &[Entry], flushes_count: bool) -> Vec<Option<bool>> {
     covered
 }
 
-fn tear(image: &mut Image, offset: u64, data: &[u8], sector_size: usize, rng: &mut Rng) {
-    let sectors = data.len().div_ceil(sector_size);
-    let begin = rng.usize(0..=sectors);
+fn tear(image: &mut Image, offset: u64, data: &[u8], cut: &Cut, rng: &mut Rng) {
+    let parts = cut.whole.parts(offset, data, cut.sector_size);
+    let begin = rng.usize(0..=parts.len());
     let shape = rng.u8(0..3);
-    for (nth, sector) in data.chunks(sector_size).enumerate() {
+    for (nth, part) in parts.into_iter().enumerate() {
         let is_there = match shape {
             0 => nth < begin,
             1 => nth >= begin,
             _ => rng.bool(),
         };
         if is_there {
-            image.write(offset + (nth * sector_size) as u64, sector);
+            image.write(offset + part.start as u64, &data[part]);
         }
     }
 }
@@ -175,7 +176,7 @@ mod tests {
     const SECTOR: usize = 512;
 
     fn at(position: usize, seed: u64) -> Cut {
-        Cut { position, seed, sector_size: SECTOR, whole_below: 0, flushes_count: true }
+        Cut { position, seed, sector_size: SECTOR, whole: Whole::Nothing, flushes_count: true }
     }
 
     fn first_byte(image: &Image, offset: u64) -> u8 {
@@ -232,8 +233,8 @@ mod tests {
         let mut drive = Drive::default();
         drive.write(0, &[3; 4096], false);
         for seed in 0..300 {
-            let (image, left) = drive.tape().cut(&Cut { whole_below: 4096, ..at(1, seed) });
-            assert_eq!((left.torn, first_byte(&image, 0)), (0, first_byte(&image, 4095)), "seed {seed}");
+            let (image, _) = drive.tape().cut(&Cut { whole: Whole::FirstBlock, ..at(1, seed) });
+            assert_eq!(first_byte(&image, 0), first_byte(&image, 4095), "seed {seed}");
         }
     }
 

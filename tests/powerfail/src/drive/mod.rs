@@ -5,6 +5,7 @@
 pub mod cut;
 pub mod image;
 pub mod log;
+pub mod whole;
 
 use std::sync::Arc;
 

@@ -8,6 +8,8 @@ use anyhow::{Context, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde::{Deserialize, Serialize};
 
+use crate::drive::whole::Whole;
+
 /// A file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FileSystem {
@@ -53,14 +55,12 @@ impl FileSystem {
         }
     }
 
-    /// Writes that begin below this offset are never torn: what this file system itself takes for granted.
+    /// What it takes for granted.
     #[must_use]
-    pub fn whole_below(self) -> u64 {
+    pub fn whole(self) -> Whole {
         match self {
-            // Its superblock has 1024 bytes, is written in place beside the journal, and carries its checksum at its end. Torn
-            // at 512 bytes it does not mount (EBADMSG), whoever wrote to it.
-            Self::Ext4 => 4096,
-            Self::Xfs => 0,
+            Self::Ext4 => Whole::FirstBlock,
+            Self::Xfs => Whole::XfsMetadata,
         }
     }
 
