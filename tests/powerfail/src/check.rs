@@ -98,8 +98,7 @@ fn matches(
     if next > version.inherited && last.is_some_and(|last| last.continues) {
         return Err(format!("{next} events survived: the last is in the midst of a batch"));
     }
-    let begun = &version.events[..most as usize];
-    let (head_least, head_most) = (version.head_at(cut), version.head_wanted_at(cut).max(channel.keep.head_max(begun)));
+    let (head_least, head_most) = (version.head_at(cut), channel.head_most(found.version, cut));
     if !(head_least..=head_most).contains(&head) || head > next {
         return Err(format!("the head is {head}, not in {head_least}..={head_most} and at most {next}"));
     }

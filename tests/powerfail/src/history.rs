@@ -201,6 +201,23 @@ impl Channel {
         self.versions.push(version);
     }
 
+    /// Where the head of a version is at the most after a power cut: where somebody set it, where a limit of events moves it, or
+    /// where it was seen next. A limit of bytes counts them as they lie in the files, which is not known here: behind the last look
+    /// it may have moved the head anywhere.
+    #[must_use]
+    pub fn head_most(&self, number: usize, cut: Position) -> u64 {
+        let version = &self.versions[number];
+        let begun = &version.events[..version.begun_before(cut) as usize];
+        let known = version.head_wanted_at(cut).max(self.keep.head_max(begun));
+        let looks = self.versions[number..].iter().flat_map(|version| &version.heads);
+        let next = looks.filter(|(_, position)| *position > cut).min_by_key(|(_, position)| *position);
+        match next {
+            Some((head, _)) => known.max(*head),
+            None if self.keep.max_bytes.is_some() => u64::MAX,
+            None => known,
+        }
+    }
+
     /// Sequence of the next event.
     #[must_use]
     pub fn next(&self) -> u64 {

@@ -3,6 +3,8 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 
@@ -10,6 +12,9 @@ use super::loop_ioctl;
 
 /// Another process may take the free device first.
 const TRIES: u32 = 50;
+/// What holds a page does so for microseconds.
+const FORGET_TRIES: u32 = 1000;
+const FORGET_RETRY: Duration = Duration::from_millis(1);
 
 /// A loop device. The kernel frees it when this is dropped and nothing is mounted from it; so it does if the process is killed.
 #[derive(Debug)]
@@ -59,8 +64,23 @@ impl LoopDevice {
         &self.path
     }
 
-    /// Drops what the kernel remembers of its content: the drive has another now.
+    /// Drops what the kernel remembers of its content: the drive has another now. The kernel passes over a page that something holds
+    /// for a moment, and a file system mounted on it would be made of two drives; so this looks whether all went.
+    ///
+    /// # Errors
+    ///
+    /// Something stays, or the kernel is older than Linux 6.5 and does not tell.
     pub fn forget_content(&self) -> anyhow::Result<()> {
-        loop_ioctl::forget_content(&self.device).context("the block device's cache cannot be dropped")
+        let mut cached = 0;
+        for _ in 0..FORGET_TRIES {
+            loop_ioctl::forget_content(&self.device).context("the block device's cache cannot be dropped")?;
+            cached = loop_ioctl::cached_pages(&self.device)
+                .context("cachestat fails: what is cached of a block device is not known (needs Linux 6.5)")?;
+            if cached == 0 {
+                return Ok(());
+            }
+            sleep(FORGET_RETRY);
+        }
+        bail!("{cached} pages of {} stay in the page cache", self.path.display())
     }
 }

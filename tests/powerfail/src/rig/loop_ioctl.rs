@@ -1,4 +1,4 @@
-//! The ioctls of loop devices, as safe calls.
+//! The ioctls of loop devices, and what the page cache has of them, as safe calls.
 //!
 //! Unsafe code is needed for the calls themselves: neither `nix` nor the standard library has them. It is confined to this
 //! file; what it leaves to others is which device is meant.
@@ -12,6 +12,8 @@ use std::os::fd::AsRawFd;
 const LOOP_CONFIGURE: libc::c_ulong = 0x4c0a;
 const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4c82;
 const BLKFLSBUF: libc::c_ulong = 0x1261;
+/// `cachestat(2)`, Linux 6.5; the same number on every architecture.
+const SYS_CACHESTAT: libc::c_long = 451;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 const LO_FLAGS_DIRECT_IO: u32 = 16;
 
@@ -83,9 +85,20 @@ pub fn configure(device: &File, file: &File, sector_size: u32) -> io::Result<()>
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Drops what the kernel remembers of the device's content.
+/// Drops what the kernel remembers of the device's content, as far as nothing holds it at this moment.
 pub fn forget_content(device: &File) -> io::Result<()> {
     // SAFETY: this request takes no argument and touches no memory of ours; the descriptor is open.
     let result = unsafe { libc::ioctl(device.as_raw_fd(), BLKFLSBUF, 0) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Pages of the device in the page cache.
+pub fn cached_pages(device: &File) -> io::Result<u64> {
+    // A length of 0 means to the end of the device.
+    let range = [0_u64; 2];
+    // nr_cache, nr_dirty, nr_writeback, nr_evicted, nr_recently_evicted
+    let mut counts = [0_u64; 5];
+    // SAFETY: `range` and `counts` have the layout of `cachestat_range` and `cachestat`, and outlive the call.
+    let result = unsafe { libc::syscall(SYS_CACHESTAT, device.as_raw_fd(), range.as_ptr(), counts.as_mut_ptr(), 0) };
+    if result == 0 { Ok(counts[0]) } else { Err(io::Error::last_os_error()) }
 }
