@@ -208,6 +208,15 @@ impl Case<'_> {
         Point { cut, again, by_uring: rng.u8(0..4) == 0 }
     }
 
+    /// What comes of a failed point if it is made again at once. It counts as failed in any case; but where only time differs, the
+    /// engine or the kernel raced.
+    fn once_more(&mut self, recorded: &Recorded, point: Point) -> &'static str {
+        match check_cut(self.rig, &recorded.settings, &recorded.history, point, &mut Tally::default()) {
+            Ok(_) => "made again at once it is as it must be: a race",
+            Err(_) => "made again at once it fails, too",
+        }
+    }
+
     fn check_point(
         &mut self,
         recorded: &Recorded,
@@ -221,7 +230,7 @@ impl Case<'_> {
         listener.counted(&tally);
         result.map_err(|error| CaseError {
             point: Some(number),
-            what: describe(&point, &error),
+            what: format!("{}; {}", describe(&point, &error), self.once_more(recorded, point)),
             saved: self.rig.drive.tape().ok().map(|tape| {
                 let (kind, settings) = (self.rig.kind, recorded.settings);
                 Box::new(Saved { kind, settings, history: recorded.history.clone(), tape, point })

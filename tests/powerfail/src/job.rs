@@ -3,6 +3,7 @@
 //! Ends with its standard input, so that nothing is left when the run is killed.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -87,11 +88,11 @@ pub fn run(args: &JobArgs) -> anyhow::Result<()> {
 }
 
 fn rig<'a>(rigs: &'a mut HashMap<Kind, Rig>, room: &Path, kind: Kind) -> anyhow::Result<&'a mut Rig> {
-    if !rigs.contains_key(&kind) {
-        let context = || format!("{} with sectors of {} bytes cannot be set up", kind.file_system, kind.sector_size);
-        rigs.insert(kind, Rig::new(room, kind).with_context(context)?);
-    }
-    Ok(rigs.get_mut(&kind).expect("it is there by now"))
+    let context = || format!("{} with sectors of {} bytes cannot be set up", kind.file_system, kind.sector_size);
+    Ok(match rigs.entry(kind) {
+        Entry::Occupied(rig) => rig.into_mut(),
+        Entry::Vacant(place) => place.insert(Rig::new(room, kind).with_context(context)?),
+    })
 }
 
 fn end_with_input(stop: &AtomicBool) {

@@ -76,6 +76,6 @@ fn a_saved_recording_fails_again_in_the_same_way() {
     for _ in 0..2 {
         let (output, text) = run(&words).expect("it ran before");
         assert!(!output.status.success(), "{text}");
-        assert_eq!(text.lines().next().unwrap(), what);
+        assert_eq!(Some(text.lines().next().unwrap()), what.split(';').next());
     }
 }
