@@ -1,0 +1,48 @@
+//! `docs/reliability.md` names a test for every fault; each of them is there.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+fn sources(dir: &Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            sources(&path, found);
+        } else if name.ends_with(".rs") {
+            found.push(std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+/// The names of all functions that are tests.
+fn tests_of(source: &str) -> impl Iterator<Item = &str> {
+    let mut is_test = false;
+    source.lines().filter_map(move |line| {
+        let line = line.trim();
+        let name = line.strip_prefix("fn ").and_then(|rest| rest.split(['(', '<']).next());
+        let found = name.filter(|_| is_test);
+        is_test = line.starts_with("#[test]") || (is_test && (line.starts_with("#[") || line.starts_with("//")));
+        found
+    })
+}
+
+#[test]
+fn every_fault_has_a_test_that_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut found = Vec::new();
+    sources(root, &mut found);
+    let tests: BTreeSet<&str> = found.iter().flat_map(|source| tests_of(source)).collect();
+    let text = std::fs::read_to_string(root.join("docs/reliability.md")).unwrap();
+    let matrix = text.split("## ").find(|part| part.starts_with("Fault matrix")).unwrap();
+    let rows: Vec<&str> = matrix.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() > 25, "{} rows", rows.len());
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
+        let names: Vec<&str> = cells[2].split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "no test: {row}");
+        for name in names {
+            assert!(tests.contains(name), "no test is called {name}: {row}");
+        }
+    }
+}
