@@ -54,9 +54,11 @@ mod request;
 mod retention;
 mod segment;
 mod shard;
+mod survey;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod store;
+mod store_verify;
 mod sync;
 mod tail;
 pub mod typed;
@@ -105,5 +107,8 @@ pub use redex::{ChannelInfo, Close, Redex, RedexBuilder};
 pub use request::Change;
 pub use segment::chunk::{EventChunk, EventRefs};
 pub use shard::stats::Stats;
+pub use store_verify::{StoreReport, VerifyOptions, VerifyProgress, verify};
+pub use survey::SurveyError;
+pub use survey::finding::{FindingKind, FoundChannel, Severity, StoreFinding};
 #[doc(inline)]
 pub use typed::{Codec, Postcard, TypedEvent, TypedRedexFile};
