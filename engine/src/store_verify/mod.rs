@@ -20,6 +20,7 @@ use std::time::Instant;
 
 pub use progress::{VerifyOptions, VerifyProgress};
 pub use report::StoreReport;
+pub(crate) use work::pass;
 
 use crate::ids::ShardId;
 use crate::survey::finding::{FindingKind, Severity, StoreFinding};
@@ -57,14 +58,7 @@ pub fn verify(dir: impl AsRef<Path>, options: &VerifyOptions) -> Result<StoreRep
     for finding in std::mem::take(&mut survey.findings) {
         report.add(finding);
     }
-    for (_, plan) in &survey.channels {
-        for gap in &plan.gaps {
-            let path = crate::segment::path::channel_dir(plan.id);
-            let cause = format!("nothing tells of these events; what had them lay before commit {}", gap.before_lsn);
-            let finding = StoreFinding::loss(FindingKind::SequenceGap, &path, 0, cause);
-            report.add(finding.of(&Survey::found(plan)).losing(gap.seqs.clone()));
-        }
-    }
+    survey.gap_findings().into_iter().for_each(|finding| report.add(finding));
     let io = |source| SurveyError::Io { what: "start the threads that read", path: base.to_owned(), source };
     work::check_segments(&ground, &survey, options, &mut report).map_err(io)?;
     if report.losses == 0 {

@@ -233,6 +233,23 @@ impl Survey {
         Ok(())
     }
 
+    /// The sequences that nothing tells of, each with what of the journal is missing before them.
+    pub fn gap_findings(&self) -> Vec<StoreFinding> {
+        let mut findings = Vec::new();
+        for (shard, plan) in self.channels.iter().filter(|(_, plan)| !plan.deleted) {
+            for gap in &plan.gaps {
+                let holes = self.shards.iter().filter(|survey| Some(survey.shard) == *shard).flat_map(|survey| &survey.holes);
+                let hole = holes.filter(|hole| hole.lsns.start < gap.before_lsn).max_by_key(|hole| hole.lsns.start);
+                let dir = crate::segment::path::channel_dir(plan.id);
+                let (path, offset) = hole.map_or((&*dir, 0), |hole| (&*hole.path, hole.offset));
+                let cause = format!("they went with the commits that are missing before commit {}", gap.before_lsn);
+                let finding = StoreFinding::loss(FindingKind::SequenceGap, path, offset, cause);
+                findings.push(finding.of(&Self::found(plan)).losing(gap.seqs.clone()));
+            }
+        }
+        findings
+    }
+
     /// A channel as findings name it.
     pub fn found(plan: &Plan) -> FoundChannel {
         FoundChannel::new(plan.id, plan.name.as_deref())

@@ -62,11 +62,6 @@ impl Piece {
         self.first() + self.records.len() as u64
     }
 
-    /// First sequence of the segment that the events lie in.
-    pub fn segment_first(&self) -> u64 {
-        self.fields.segment_first.0
-    }
-
     /// Whether some of it lies in dat alone.
     pub fn has_extent(&self) -> bool {
         self.fields.extent_len > 0
