@@ -96,7 +96,9 @@ impl Clock {
     #[must_use]
     pub fn steady_us(&self) -> u64 {
         match &self.0 {
-            Source::System { start } | Source::SetWall { start, .. } => u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
+            Source::System { start } | Source::SetWall { start, .. } => {
+                u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
+            }
             Source::Manual(clock) => clock.steady_us.load(Ordering::Relaxed),
         }
     }
@@ -105,7 +107,9 @@ impl Clock {
     #[must_use]
     pub fn steady_ns(&self) -> u64 {
         match &self.0 {
-            Source::System { start } | Source::SetWall { start, .. } => u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            Source::System { start } | Source::SetWall { start, .. } => {
+                u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+            }
             Source::Manual(clock) => clock.steady_us.load(Ordering::Relaxed) * 1000,
         }
     }

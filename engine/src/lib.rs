@@ -55,11 +55,11 @@ mod retention;
 mod salvage;
 mod segment;
 mod shard;
-mod survey;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod store;
 mod store_verify;
+mod survey;
 mod sync;
 mod tail;
 pub mod typed;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use redex::{FindingKind, Severity, StoreFinding, StoreReport, VerifyOptions, verify};
-use support::varied::{Left, open, tree, varied};
+use support::varied::{Left, commits, open, tree, varied};
 use support::{copy_dir, files, flip, scratch};
 
 fn check(dir: &Path) -> StoreReport {
@@ -125,8 +125,7 @@ fn each_damage_is_named_and_nothing_else() {
     });
     expect("the last commit of a journal", dir, |dir| {
         let wal = journal(dir).pop().unwrap();
-        let bytes = fs::read(&wal).unwrap();
-        let last = (4096..bytes.len()).step_by(4096).rfind(|at| &bytes[*at..*at + 4] == b"RXC1").unwrap();
+        let last = *commits(&wal).last().unwrap();
         flip(&wal, last + 30);
         vec![(FindingKind::JournalCommit, wal)]
     });
@@ -182,10 +181,6 @@ fn files_that_are_gone_cut_or_mixed_up_are_named() {
 fn damage_in_a_journal_that_is_needed_is_named() {
     let (dir, _) = varied(Left::Open);
     let dir = dir.path();
-    let commits = |path: &Path| -> Vec<usize> {
-        let bytes = fs::read(path).unwrap();
-        (4096..bytes.len()).step_by(4096).filter(|at| &bytes[*at..*at + 4] == b"RXC1").collect()
-    };
     let last_of_shard = |dir: &Path, shard: &str| {
         journal(dir).into_iter().filter(|path| path.to_str().unwrap().contains(shard)).next_back().unwrap()
     };

@@ -120,7 +120,9 @@ impl<V: Visit> State<'_, V> {
         let plan = self.plan;
         while self.next < end && self.error.is_none() {
             let seq = self.next;
-            if let Some(cold) = plan.cold.iter().find(|cold| cold.contains(&seq)).filter(|_| plan.piece_of(seq).is_none()) {
+            if let Some(cold) =
+                plan.cold.iter().find(|cold| cold.contains(&seq)).filter(|_| plan.piece_of(seq).is_none())
+            {
                 let range = seq..cold.end.min(end);
                 self.next = range.end;
                 self.merged.cold.push(range);

@@ -73,7 +73,9 @@ pub enum SalvageError {
         path: PathBuf,
     },
     /// The new directory cannot be written. Make room or choose another place, remove what is there, and begin again.
-    #[error("cannot write the new store in {path}; make room or choose another place, remove what is there, and begin again")]
+    #[error(
+        "cannot write the new store in {path}; make room or choose another place, remove what is there, and begin again"
+    )]
     Io {
         /// The new directory.
         path: PathBuf,
@@ -122,7 +124,8 @@ pub fn salvage(
     let mut reader = Reader::start(ground.disk.clone()).map_err(io)?;
     make_target(to, &survey).map_err(io)?;
     let wall_us = Arc::new(AtomicU64::new(0));
-    let options = Options { payload_size_max: 64 << 20, shards: Some(survey.shards.len()), ..Options::default() };
+    let options =
+        Options { payload_size_max: 64 << 20, shards: Some(survey.shards.len().clamp(1, 64)), ..Options::default() };
     let redex = Redex::on_clock(to.to_owned(), options, Clock::with_wall(wall_us.clone()));
     let mut report = SalvageReport::new(from, to, &survey);
     let mut settings = Vec::new();
@@ -132,7 +135,7 @@ pub fn salvage(
         settings.push((file, wanted));
         report.add(salvaged);
     }
-    finish(&redex, settings)?;
+    finish(settings)?;
     redex.close().wait().map_err(|error| write_error("(all)", error))?;
     drop(reader);
     check(to)?;
@@ -288,7 +291,7 @@ impl Rescue<'_> {
 }
 
 /// Gives the channels their settings, the limits of what is kept last: they count from now on.
-fn finish(redex: &Redex, settings: Vec<(RedexFile, RedexFileConfig)>) -> Result<(), SalvageError> {
+fn finish(settings: Vec<(RedexFile, RedexFileConfig)>) -> Result<(), SalvageError> {
     for (file, wanted) in &settings {
         let name = file.name().as_str();
         file.set_fsync_policy(wanted.fsync_policy()).wait().map_err(|error| write_error(name, error))?;
@@ -297,7 +300,6 @@ fn finish(redex: &Redex, settings: Vec<(RedexFile, RedexFileConfig)>) -> Result<
         let changed = file.set_retention(wanted.retention()).wait();
         changed.map_err(|error| write_error(file.name().as_str(), error))?;
     }
-    let _ = redex;
     Ok(())
 }
 

@@ -54,7 +54,8 @@ pub struct StoreReport {
 
 impl StoreReport {
     pub(crate) fn new(base: &Path, survey: &Survey) -> Self {
-        let closed = |store: &crate::store::superblock::Superblock| store.shards.iter().all(|root| root.clean.is_some());
+        let closed =
+            |store: &crate::store::superblock::Superblock| store.shards.iter().all(|root| root.clean.is_some());
         Self {
             store: base.display().to_string(),
             uuid: survey.uuid.to_string(),

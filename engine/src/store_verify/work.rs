@@ -188,7 +188,9 @@ fn collect(survey: &Survey, outcomes: impl Iterator<Item = (Unit, Outcome)>, rep
     for (unit, outcome) in outcomes {
         report.events += outcome.events;
         outcome.findings.into_iter().for_each(|finding| report.add(finding));
-        let (Unit::Segment(channel, segment), Some((first_us, last_us))) = (unit, outcome.passed.times) else { continue };
+        let (Unit::Segment(channel, segment), Some((first_us, last_us))) = (unit, outcome.passed.times) else {
+            continue;
+        };
         if let Some((_, before_us)) = last.filter(|(before, time_us)| *before == channel && *time_us > first_us) {
             let plan = &survey.channels[channel].1;
             let path = idx_path(plan.id, Seq(plan.segments[segment].first));

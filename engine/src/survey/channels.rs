@@ -25,8 +25,8 @@ struct Directory {
 /// Looks into every channel's directory; completes the plans.
 pub fn complete(disk: &dyn Disk, survey: &mut Survey) -> io::Result<()> {
     let mut directories = list(disk, &mut survey.findings)?;
-    let is_damaged = survey.store.is_none()
-        || survey.shards.iter().any(|shard| shard.lacks_states || !shard.holes.is_empty());
+    let is_damaged =
+        survey.store.is_none() || survey.shards.iter().any(|shard| shard.lacks_states || !shard.holes.is_empty());
     let uuid = survey.uuid;
     let mut channels = std::mem::take(&mut survey.channels);
     for (shard, plan) in &mut channels {
@@ -113,7 +113,13 @@ fn complete_one(
     plan.segments.dedup_by_key(|segment| segment.first);
 }
 
-fn check_meta(disk: &dyn Disk, uuid: StoreUuid, plan: &mut Plan, directory: &Directory, findings: &mut Vec<StoreFinding>) {
+fn check_meta(
+    disk: &dyn Disk,
+    uuid: StoreUuid,
+    plan: &mut Plan,
+    directory: &Directory,
+    findings: &mut Vec<StoreFinding>,
+) {
     let path = meta_path(plan.id);
     let found = match directory.has_meta {
         true => load_meta(disk, &path),
@@ -136,7 +142,10 @@ fn check_meta(disk: &dyn Disk, uuid: StoreUuid, plan: &mut Plan, directory: &Dir
     // A channel without blocks has none; recovery makes one where it writes the first.
     let wanted = plan.has_blocks || directory.has_meta;
     if let Some(cause) = fault.filter(|_| wanted) {
-        findings.push(StoreFinding::loss(FindingKind::Meta, &path, 0, cause).of(&FoundChannel::new(plan.id, plan.name.as_deref())));
+        findings.push(
+            StoreFinding::loss(FindingKind::Meta, &path, 0, cause)
+                .of(&FoundChannel::new(plan.id, plan.name.as_deref())),
+        );
     }
 }
 

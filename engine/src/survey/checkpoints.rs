@@ -62,11 +62,7 @@ pub fn read(
     Ok(known)
 }
 
-fn list(
-    disk: &dyn Disk,
-    shard: ShardId,
-    findings: &mut Vec<StoreFinding>,
-) -> io::Result<BTreeMap<CheckpointNo, ()>> {
+fn list(disk: &dyn Disk, shard: ShardId, findings: &mut Vec<StoreFinding>) -> io::Result<BTreeMap<CheckpointNo, ()>> {
     let dir = checkpoint_dir(shard);
     let entries = match disk.list(&dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),

@@ -94,7 +94,9 @@ impl FindingKind {
             (Self::Leftover, _) => "nothing: an open removes it",
             (Self::UnknownFile, _) => "look what it is, and move it away if nobody needs it",
             (Self::Newer, _) => "use the software that wrote it, or a later one",
-            (Self::Unreadable, _) => "try again when the device answers; if it never does, salvage or restore from a copy",
+            (Self::Unreadable, _) => {
+                "try again when the device answers; if it never does, salvage or restore from a copy"
+            }
             (Self::StoreCopy, _) => "open and close the store: both copies are written then",
             (Self::TimeBlock, _) => "nothing is lost, searches by time are slower; salvage to have it whole again",
             (Self::ColdManifest, _) => "open the store with its cold store: the manifest is made again from a listing",
@@ -156,7 +158,13 @@ pub struct StoreFinding {
 
 impl StoreFinding {
     /// A finding about a place.
-    pub(crate) fn new(kind: FindingKind, severity: Severity, file: &str, offset: u64, cause: impl fmt::Display) -> Self {
+    pub(crate) fn new(
+        kind: FindingKind,
+        severity: Severity,
+        file: &str,
+        offset: u64,
+        cause: impl fmt::Display,
+    ) -> Self {
         Self {
             kind,
             severity,

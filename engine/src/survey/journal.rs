@@ -195,7 +195,11 @@ fn list(
         let path = format!("{dir}/{}", entry.name);
         let Some(number) = segment_number(&entry.name).filter(|_| !entry.is_dir) else {
             if !(entry.is_dir && entry.name == "spare") {
-                findings.push(StoreFinding::note(FindingKind::UnknownFile, &path, "it has the name of no file of a journal"));
+                findings.push(StoreFinding::note(
+                    FindingKind::UnknownFile,
+                    &path,
+                    "it has the name of no file of a journal",
+                ));
             }
             continue;
         };
@@ -213,7 +217,11 @@ fn list(
                     segments.insert(number, Segment::whole(path, &header));
                 } else {
                     // Perhaps a file that was recycled, perhaps one that was mixed up.
-                    faulty.push(Segment::faulty(path.clone(), number, format!("its header says number {}", header.number)));
+                    faulty.push(Segment::faulty(
+                        path.clone(),
+                        number,
+                        format!("its header says number {}", header.number),
+                    ));
                     faulty.push(Segment::whole(path, &header));
                 }
             }
@@ -332,7 +340,8 @@ fn walk_commits(
                 let lsn = fields.lsn.0;
                 let from = walked.next.unwrap_or(lsn);
                 if lsn > from {
-                    let (offset, cause) = fault.take().unwrap_or_else(|| (at as u64, format!("commit {lsn} lies there")));
+                    let (offset, cause) =
+                        fault.take().unwrap_or_else(|| (at as u64, format!("commit {lsn} lies there")));
                     let (path, kind) = (segment.path.clone(), FindingKind::JournalCommit);
                     walked.holes.push(Hole { lsns: from..lsn, kind, path, offset, cause });
                 }
@@ -515,7 +524,8 @@ fn check_end(place: &JournalPlace<'_>, survey: &mut JournalSurvey) {
     // STORE names a segment only once its first commit is durable.
     let root = place.root.map_or(SegmentNo(0), |root| root.segment);
     let has_root = survey.commits.iter().any(|commit| commit.segment == root);
-    if let Some(end) = end.as_ref().filter(|end| !has_root && root.0 > 0 && end.path == segment_path(place.shard, root)) {
+    if let Some(end) = end.as_ref().filter(|end| !has_root && root.0 > 0 && end.path == segment_path(place.shard, root))
+    {
         survey.witnessed = survey.witnessed.max(end.lsns.start + 1);
     }
     match end {
@@ -561,7 +571,8 @@ fn cut_torn_tail(place: &JournalPlace<'_>, survey: &mut JournalSurvey, findings:
 impl JournalSurvey {
     /// The journal ends before this commit, which a crash cut off.
     pub fn cut(&mut self, end: Lsn, findings: &mut Vec<StoreFinding>) {
-        let place = self.holes.iter().find(|hole| hole.lsns.start >= end.0).map(|hole| (hole.path.clone(), hole.offset));
+        let place =
+            self.holes.iter().find(|hole| hole.lsns.start >= end.0).map(|hole| (hole.path.clone(), hole.offset));
         let commit = self.commits.iter().find(|commit| commit.fields.lsn >= end);
         let place = commit.map(|commit| (commit.path.to_string(), commit.offset())).or(place);
         if let Some((path, offset)) = place {
@@ -585,7 +596,8 @@ fn check_beginning(place: &JournalPlace<'_>, root: u64, survey: &mut JournalSurv
         let known = survey.holes.iter().any(|hole| hole.lsns.contains(&(lsn - 1)));
         if !known {
             let path = segment_path(place.shard, SegmentNo(begins - 1));
-            let (kind, cause) = (FindingKind::JournalMissing, "it is missing, and no checkpoint makes it needless".to_owned());
+            let (kind, cause) =
+                (FindingKind::JournalMissing, "it is missing, and no checkpoint makes it needless".to_owned());
             survey.holes.insert(0, Hole { lsns: from..lsn, kind, path, offset: 0, cause });
         }
     }

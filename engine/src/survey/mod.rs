@@ -211,11 +211,14 @@ impl Survey {
             for (channel, seq, cause) in commit.bad_payloads() {
                 // What a checkpoint contains is not needed from here.
                 let needed = channels.get(&channel).is_some_and(|plan| {
-                    !plan.deleted && seq.0 >= plan.head && plan.piece_of(seq.0).is_some_and(|piece| piece.lsn == commit.fields.lsn.0)
+                    !plan.deleted
+                        && seq.0 >= plan.head
+                        && plan.piece_of(seq.0).is_some_and(|piece| piece.lsn == commit.fields.lsn.0)
                         && !plan.is_stored(seq.0)
                 });
                 let found = FoundChannel::new(channel, names.get(&channel).and_then(Option::as_deref));
-                let finding = StoreFinding::loss(FindingKind::JournalPayload, &commit.path, commit.offset(), cause).of(&found);
+                let finding =
+                    StoreFinding::loss(FindingKind::JournalPayload, &commit.path, commit.offset(), cause).of(&found);
                 self.findings.push(match needed {
                     true => finding.losing(seq.0..seq.0 + 1),
                     false => finding,
@@ -238,7 +241,8 @@ impl Survey {
         let mut findings = Vec::new();
         for (shard, plan) in self.channels.iter().filter(|(_, plan)| !plan.deleted) {
             for gap in &plan.gaps {
-                let holes = self.shards.iter().filter(|survey| Some(survey.shard) == *shard).flat_map(|survey| &survey.holes);
+                let holes =
+                    self.shards.iter().filter(|survey| Some(survey.shard) == *shard).flat_map(|survey| &survey.holes);
                 let hole = holes.filter(|hole| hole.lsns.start < gap.before_lsn).max_by_key(|hole| hole.lsns.start);
                 let dir = crate::segment::path::channel_dir(plan.id);
                 let (path, offset) = hole.map_or((&*dir, 0), |hole| (&*hole.path, hole.offset));

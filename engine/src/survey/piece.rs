@@ -126,7 +126,8 @@ impl Piece {
         let size = (range.end - start).next_multiple_of(BLOCK_SIZE as u64) as usize;
         let mut buf = AlignedBuf::new(size);
         let read = disk.open(&path, OpenMode::Read).and_then(|file| read_full(&*file, &mut buf[..size], start));
-        let read = read.map_err(|error| self.bad_extent(channel, range.start, format!("it cannot be read: {error}")))?;
+        let read =
+            read.map_err(|error| self.bad_extent(channel, range.start, format!("it cannot be read: {error}")))?;
         let wanted = (range.start - start) as usize..(range.end - start) as usize;
         if read < wanted.end {
             return Err(self.bad_extent(channel, range.start, "the file ends before".to_owned()));

@@ -73,7 +73,8 @@ impl Reader {
         let size = file.size()?;
         let end = end.unwrap_or(size).min(size);
         let replies = channel();
-        let mut stream = Stream { file, size, end, asked: 0, waiting: 0, current: None, past: VecDeque::new(), replies };
+        let mut stream =
+            Stream { file, size, end, asked: 0, waiting: 0, current: None, past: VecDeque::new(), replies };
         stream.ask(self);
         Ok(Some(stream))
     }

@@ -181,7 +181,8 @@ impl<S: Sink> Walk<'_, '_, S> {
         let size = idx.size();
         let at = size.saturating_sub(FOOTER_SIZE as u64) / BLOCK_SIZE as u64 * BLOCK_SIZE as u64;
         let mut buf = AlignedBuf::new(FOOTER_SIZE);
-        let read = idx.read_at(&mut buf[..FOOTER_SIZE], at).map_err(|error| (at, format!("it cannot be read: {error}")))?;
+        let read =
+            idx.read_at(&mut buf[..FOOTER_SIZE], at).map_err(|error| (at, format!("it cannot be read: {error}")))?;
         let footer = Footer::decode(&buf[..read]).map_err(|error| (at, error.to_string()))?;
         let wrong = [
             ("channel", footer.channel != self.place.channel),
@@ -233,7 +234,8 @@ impl<S: Sink> Walk<'_, '_, S> {
                     let gap = idx.gap_in(&(offset..offset + BLOCK_SIZE as u64)).map(|gap| gap.error.clone());
                     let kind = if gap.is_some() { FindingKind::Unreadable } else { FindingKind::IndexBlock };
                     let cause = gap.unwrap_or_else(|| error.to_string());
-                    let found = StoreFinding::loss(kind, &self.idx_path, offset, cause).of(self.pass.channel).losing(events);
+                    let found =
+                        StoreFinding::loss(kind, &self.idx_path, offset, cause).of(self.pass.channel).losing(events);
                     match segment.open_end {
                         true => doubtful.push(found),
                         false => self.lose(found),
@@ -312,7 +314,8 @@ impl<S: Sink> Walk<'_, '_, S> {
         let crc = self.dat.read::<S>(self.reader, offset..offset + len, &mut self.payload);
         let crc = crc.map_err(|(kind, cause)| self.dat_fault(kind, offset..offset + len, cause))?;
         if crc != record.payload_crc() {
-            let cause = format!("checksum of the payload is {crc:#010x}, its record says {:#010x}", record.payload_crc());
+            let cause =
+                format!("checksum of the payload is {crc:#010x}, its record says {:#010x}", record.payload_crc());
             return Err(self.dat_fault(FindingKind::Payload, offset..offset + len, cause));
         }
         match order {

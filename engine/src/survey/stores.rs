@@ -71,7 +71,8 @@ pub fn shard_count(disk: &dyn Disk) -> io::Result<usize> {
     let mut count = 0;
     for dir in ["journal", CHECKPOINT_DIR] {
         for entry in list(disk, dir)? {
-            let index = entry.name.parse::<usize>().ok().filter(|index| entry.is_dir && entry.name.len() == 3 && *index < 999);
+            let index =
+                entry.name.parse::<usize>().ok().filter(|index| entry.is_dir && entry.name.len() == 3 && *index < 999);
             count = count.max(index.map_or(0, |index| index + 1));
         }
     }

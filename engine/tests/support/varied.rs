@@ -137,3 +137,20 @@ pub(crate) fn tree(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     };
     super::files(dir, "").into_iter().map(read).collect()
 }
+
+/// Where the commits of a journal segment begin, the first to the last: what lies behind is of an earlier life of the file.
+pub(crate) fn commits(path: &Path) -> Vec<usize> {
+    let bytes = fs::read(path).unwrap();
+    let number = |at: usize, size: usize| {
+        let mut wide = [0; 8];
+        wide[..size].copy_from_slice(&bytes[at..at + size]);
+        u64::from_le_bytes(wide)
+    };
+    let (mut places, mut at, mut lsn) = (Vec::new(), 4096, number(64, 8));
+    while at < bytes.len() && &bytes[at..at + 4] == b"RXC1" && number(at + 24, 8) == lsn {
+        places.push(at);
+        lsn += 1;
+        at += (80 + number(at + 52, 4) + number(at + 56, 4)).next_multiple_of(4096) as usize;
+    }
+    places
+}

@@ -4,8 +4,8 @@
 //! checksum. A file whose header is bad is read by what is known of it otherwise.
 
 use super::{
-    BLOCK_SIZE, ChannelState, CheckpointError, Disk, OpenMode, READ_SIZE, STATE_HEAD_SIZE, StateReader, Tail, file_seed,
-    load_header, read_full, split_state, tail_in,
+    BLOCK_SIZE, ChannelState, CheckpointError, Disk, OpenMode, READ_SIZE, STATE_HEAD_SIZE, StateReader, Tail,
+    file_seed, load_header, read_full, split_state, tail_in,
 };
 use crate::ids::{CheckpointNo, ShardId, StoreUuid};
 use crate::io::AlignedBuf;
