@@ -51,8 +51,13 @@ use crate::survey::{Ground, Survey, SurveyError};
 ///
 /// [`SurveyError`]: there is no store, it is in use, or the system refuses. Damage is no error but a finding.
 pub fn verify(dir: impl AsRef<Path>, options: &VerifyOptions) -> Result<StoreReport, SurveyError> {
-    let (base, begun) = (dir.as_ref(), Instant::now());
-    let ground = Ground::open(base)?;
+    let base = dir.as_ref();
+    verify_ground(&Ground::open(base)?, base, options)
+}
+
+/// The same, of files that are open already.
+pub(crate) fn verify_ground(ground: &Ground, base: &Path, options: &VerifyOptions) -> Result<StoreReport, SurveyError> {
+    let begun = Instant::now();
     let mut survey = Survey::read(&ground.disk, base)?;
     let mut report = StoreReport::new(base, &survey);
     for finding in std::mem::take(&mut survey.findings) {
@@ -60,9 +65,9 @@ pub fn verify(dir: impl AsRef<Path>, options: &VerifyOptions) -> Result<StoreRep
     }
     survey.gap_findings().into_iter().for_each(|finding| report.add(finding));
     let io = |source| SurveyError::Io { what: "start the threads that read", path: base.to_owned(), source };
-    work::check_segments(&ground, &survey, options, &mut report).map_err(io)?;
+    work::check_segments(ground, &survey, options, &mut report).map_err(io)?;
     if report.losses == 0 {
-        ask_strict_open(&ground, &survey, &mut report);
+        ask_strict_open(ground, &survey, &mut report);
     }
     report.finish(begun.elapsed());
     Ok(report)

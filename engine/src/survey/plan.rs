@@ -29,7 +29,8 @@ pub struct PlannedSegment {
     pub tail_bytes: u64,
     /// Those records and bytes, or what is wrong with them.
     pub tail: Result<Tail, &'static str>,
-    /// End of what a checkpoint has put on disk, its tail included; `first` for a segment that only the journal tells of.
+    /// End of what a checkpoint has put on disk, its tail included, which may lie behind a cut; `first` for a segment that only the
+    /// journal tells of.
     pub stored_end: u64,
     /// Whether nothing says where it ends: its blocks do.
     pub open_end: bool,
@@ -233,8 +234,8 @@ impl Plan {
 
     fn cut_segments(&mut self, end: u64) {
         self.segments.retain_mut(|segment| {
+            // What lies on disk stays as it is.
             segment.end = segment.end.min(end);
-            segment.stored_end = segment.stored_end.min(end);
             segment.first < end
         });
     }
@@ -263,7 +264,7 @@ impl Plan {
 
     /// Whether a checkpoint has put an event on disk.
     pub fn is_stored(&self, seq: u64) -> bool {
-        self.segments.iter().any(|segment| (segment.first..segment.stored_end).contains(&seq))
+        self.segments.iter().any(|segment| (segment.first..segment.stored_end.min(segment.end)).contains(&seq))
     }
 
     /// The piece that has an event.

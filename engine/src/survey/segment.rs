@@ -121,7 +121,7 @@ impl Pass<'_> {
 impl<S: Sink> Walk<'_, '_, S> {
     fn run(&mut self) {
         let segment = self.pass.segment;
-        let block_end = if segment.sealed { segment.stored_end } else { segment.tail_first.min(segment.bound_end()) };
+        let block_end = if segment.sealed { segment.stored_end } else { segment.tail_first };
         let wants_idx = segment.open_end || block_end > segment.first;
         if wants_idx {
             self.blocks(block_end);
@@ -153,7 +153,9 @@ impl<S: Sink> Walk<'_, '_, S> {
             Ok(Some((footer, _))) => footer.end.0,
             _ => block_end,
         };
-        let sums = self.index_blocks(&mut idx, blocks, file_end);
+        // Without a footer, a cut may have left more than counts.
+        let is_exact = !segment.sealed || matches!(footer, Ok(Some(_)));
+        let sums = self.index_blocks(&mut idx, blocks, file_end, is_exact);
         match footer {
             Ok(Some((footer, offset))) => self.compare(&footer, offset, &sums, &idx),
             Err((offset, cause)) if segment.sealed => {
@@ -197,7 +199,7 @@ impl<S: Sink> Walk<'_, '_, S> {
         }
     }
 
-    fn index_blocks(&mut self, idx: &mut Stream, blocks: u64, file_end: u64) -> Sums {
+    fn index_blocks(&mut self, idx: &mut Stream, blocks: u64, file_end: u64, is_exact: bool) -> Sums {
         let segment = self.pass.segment;
         let mut sums = Sums { is_whole: true, ..Sums::default() };
         // Blocks of a segment without a known end that do not hold: damage only if a whole one follows.
@@ -223,10 +225,12 @@ impl<S: Sink> Walk<'_, '_, S> {
             sums.hash = idx_hash_append(sums.hash, bytes);
             let records = match decode_block(bytes, self.place, Seq(base)) {
                 Ok(records) if segment.open_end || records.len() as u64 == behind - base => records,
+                Ok(records) if !is_exact && records.len() as u64 > behind - base => records,
                 Ok(records) => {
                     let cause = format!("it holds {} records instead of {}", records.len(), behind - base);
                     sums.is_whole = false;
-                    self.bad_block(offset, cause, events, None);
+                    let found = StoreFinding::loss(FindingKind::IndexBlock, &self.idx_path, offset, cause);
+                    self.lose(found.of(self.pass.channel).losing(events));
                     continue;
                 }
                 Err(error) => {
@@ -257,12 +261,6 @@ impl<S: Sink> Walk<'_, '_, S> {
     /// Behind the last event that counts.
     fn wanted_end(&self) -> u64 {
         self.pass.segment.bound_end().min(self.pass.bound)
-    }
-
-    fn bad_block(&mut self, offset: u64, cause: String, events: Range<u64>, kind: Option<FindingKind>) {
-        let kind = kind.unwrap_or(FindingKind::IndexBlock);
-        let found = StoreFinding::loss(kind, &self.idx_path, offset, cause).of(self.pass.channel).losing(events);
-        self.lose(found);
     }
 
     fn lose(&mut self, found: StoreFinding) {
