@@ -182,7 +182,7 @@ fn damage_in_a_journal_that_is_needed_is_named() {
     let (dir, _) = varied(Left::Open);
     let dir = dir.path();
     let last_of_shard = |dir: &Path, shard: &str| {
-        journal(dir).into_iter().filter(|path| path.to_str().unwrap().contains(shard)).next_back().unwrap()
+        journal(dir).into_iter().rfind(|path| path.to_str().unwrap().contains(shard)).unwrap()
     };
     let mut seen = 0;
     for shard in ["/000/", "/001/"] {

@@ -160,7 +160,7 @@ pub fn survey(place: &JournalPlace<'_>, findings: &mut Vec<StoreFinding>) -> io:
             walks.push((segment, walked));
         }
     }
-    drop_void(&mut walks);
+    drop_void(&mut walks, root);
     join(place, walks, root, &mut survey);
     if let Some(clean) = clean {
         survey.witnessed = survey.witnessed.max(clean.next_lsn.0);
@@ -453,7 +453,13 @@ fn check_inline(record: &IndexRecord, base: u32, inline: &[u8]) -> Result<(), St
 }
 
 /// What a segment's successor makes void is none of the journal.
-fn drop_void(walks: &mut [(Segment, Walked)]) {
+fn drop_void(walks: &mut [(Segment, Walked)], root: u64) {
+    // Earlier runs, and openings that were cut off, have no say about what the present run holds or has lost.
+    let begins = walks.iter().find(|(segment, _)| segment.number.0 == root).and_then(|(segment, _)| segment.first_lsn);
+    for (_, walked) in walks.iter_mut().take_while(|(segment, _)| segment.number.0 < root) {
+        walked.commits.retain(|commit| begins.is_none_or(|begins| commit.fields.lsn.0 < begins));
+        walked.holes.clear();
+    }
     for i in 0..walks.len() {
         let number = walks[i].0.number;
         let follows = |(segment, _): &&(Segment, Walked)| segment.predecessor == Some(number);
@@ -505,10 +511,11 @@ fn join(place: &JournalPlace<'_>, walks: Vec<(Segment, Walked)>, root: u64, surv
         survey.holes.extend(walked.holes);
         survey.commits.extend(walked.commits);
     }
-    // A file that lies under another one's name may be found twice.
-    survey.commits.sort_by_key(|commit| (commit.fields.lsn, commit.segment));
+    // A file that lies under another one's name may be found twice; of two runs the later one counts.
+    survey.commits.sort_by_key(|commit| (commit.fields.lsn, std::cmp::Reverse(commit.segment)));
     survey.commits.dedup_by_key(|commit| commit.fields.lsn);
-    let known = survey.commits.iter().map(|commit| commit.fields.durable_lsn.0).max().unwrap_or(0);
+    let of_run = survey.commits.iter().filter(|commit| commit.segment.0 >= root);
+    let known = of_run.map(|commit| commit.fields.durable_lsn.0).max().unwrap_or(0);
     survey.witnessed = survey.witnessed.max(known);
     survey.holes.sort_by_key(|hole| hole.lsns.start);
     if let Some((_, path, (offset, cause), next, _)) = last {
