@@ -1,6 +1,6 @@
 //! `verify`: checking a whole store that is closed, every byte of it, by `redex::verify`.
 //!
-//! The raw loop beside it reads the same files with `O_DIRECT`, 1 MiB at a time, with as many threads, and looks at none of the bytes; the
+//! The raw loop beside it reads the same sealed files with `O_DIRECT`, 1 MiB at a time, with as many threads, and looks at none of the bytes; the
 //! two take turns. An event is one of the store; latency is that of a turn.
 
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ const CHANNELS: u64 = 4;
 /// Sizes of payloads, and how much of them the store has, bytes.
 const LOADS: [(usize, u64); 2] = [(256, 768 << 20), (4096, 1 << 30)];
 const QUICK_PART: u64 = 8;
-const SEGMENT_BYTES: u64 = 64 << 20;
+const SEGMENT_BYTES: u64 = 8 << 20;
 const READ_SIZE: usize = 1 << 20;
 
 /// Rows that it measures.
@@ -52,7 +52,7 @@ fn with_payloads(session: &mut Session, size: usize, bytes: u64) -> anyhow::Resu
     session.doing(format!("verify, {count} events of {size} B"));
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let time = session.row_time(Workload::Verify);
-    let files = segment_files(&dir.join("channels"))?;
+    let files = sealed_files(&dir.join("channels"))?;
     let (mut turns, mut raw_rates, mut checked, mut raw_bytes) = (Turns::default(), Vec::new(), 0.0, 0);
     let mut rates: Vec<(f64, f64)> = Vec::new();
     while turns.len() < 5 || turns.elapsed() < time.mul_f64(0.5) {
@@ -64,9 +64,9 @@ fn with_payloads(session: &mut Session, size: usize, bytes: u64) -> anyhow::Resu
         latencies.record(elapsed);
         turns.push(Turn { latencies, events: count, elapsed });
         let (read, raw_elapsed) = read_raw(&files, threads)?;
-        // The check reads more than the segments; both are rates of the same events.
+        // The check reads more than the sealed segments: rates of bytes are compared.
         let (rate, raw_rate) = (report.bytes as f64 / elapsed.as_secs_f64(), read as f64 / raw_elapsed.as_secs_f64());
-        raw_rates.push(count as f64 / raw_elapsed.as_secs_f64());
+        raw_rates.push(count as f64 * raw_rate / report.bytes as f64);
         rates.push((rate, raw_rate));
         (checked, raw_bytes) = (report.bytes as f64, read);
         if turns.len() >= 40 {
@@ -95,17 +95,21 @@ fn with_payloads(session: &mut Session, size: usize, bytes: u64) -> anyhow::Resu
     session.finish(row.beside_reads(raw_rates))
 }
 
-fn segment_files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+/// The files of sealed segments. An active one has room that was never written, which no device is asked for.
+fn sealed_files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
+    let mut own = Vec::new();
     for entry in std::fs::read_dir(dir).context("listing the store")? {
         let path = entry?.path();
         if path.is_dir() {
-            files.extend(segment_files(&path)?);
-        } else {
-            files.push(path);
+            files.extend(sealed_files(&path)?);
+        } else if path.extension().is_some() {
+            own.push(path);
         }
     }
-    files.sort();
+    own.sort();
+    let active = own.last().and_then(|path| path.file_stem()).map(std::ffi::OsStr::to_owned);
+    files.extend(own.into_iter().filter(|path| path.file_stem() != active.as_deref()));
     Ok(files)
 }
 
