@@ -221,6 +221,17 @@ impl Channel {
         }
     }
 
+    /// What there is was appended in these epochs, of the store that it was copied from: cursors of that one stay good. The present
+    /// epoch begins behind it.
+    pub fn carry_epochs(&self, earlier: &[(u32, u64)]) {
+        let next = self.tail.published();
+        let present = self.epoch();
+        let mut epochs = self.epochs.lock().expect("no panic while the lock is held");
+        let earlier = earlier.iter().map(|(epoch, first)| (Epoch(*epoch), Seq(*first)));
+        *epochs = earlier.filter(|(epoch, first)| *epoch < present && *first < next).collect();
+        epochs.push((present, next));
+    }
+
     /// Events from `end` on are gone, and their sequences are given again, in this epoch. Its tail is at rest; the caller
     /// resets it next, and then calls [`Channel::wake_after_cut`].
     pub fn cut_off(&self, end: Seq, epoch: Epoch) {

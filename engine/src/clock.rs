@@ -18,6 +18,11 @@ enum Source {
     System {
         start: Instant,
     },
+    /// The machine's steady clock, and a wall clock that somebody sets.
+    SetWall {
+        start: Instant,
+        wall_us: Arc<AtomicU64>,
+    },
     #[cfg_attr(not(any(test, feature = "sim")), allow(dead_code))]
     Manual(Arc<ManualClock>),
 }
@@ -63,6 +68,12 @@ impl Clock {
         Self(Source::System { start: Instant::now() })
     }
 
+    /// The machine's steady clock, and as the wall clock what is stored in `wall_us`: for events that have their times.
+    #[must_use]
+    pub fn with_wall(wall_us: Arc<AtomicU64>) -> Self {
+        Self(Source::SetWall { start: Instant::now(), wall_us })
+    }
+
     /// Clocks moved by hand.
     #[must_use]
     #[cfg_attr(not(any(test, feature = "sim")), allow(dead_code))]
@@ -76,6 +87,7 @@ impl Clock {
     pub fn wall_us(&self) -> u64 {
         match &self.0 {
             Source::System { .. } => coarse_wall_us(),
+            Source::SetWall { wall_us, .. } => wall_us.load(Ordering::Relaxed),
             Source::Manual(clock) => clock.wall_us.load(Ordering::Relaxed),
         }
     }
@@ -84,7 +96,9 @@ impl Clock {
     #[must_use]
     pub fn steady_us(&self) -> u64 {
         match &self.0 {
-            Source::System { start } => u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
+            Source::System { start } | Source::SetWall { start, .. } => {
+                u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
+            }
             Source::Manual(clock) => clock.steady_us.load(Ordering::Relaxed),
         }
     }
@@ -93,7 +107,9 @@ impl Clock {
     #[must_use]
     pub fn steady_ns(&self) -> u64 {
         match &self.0 {
-            Source::System { start } => u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            Source::System { start } | Source::SetWall { start, .. } => {
+                u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+            }
             Source::Manual(clock) => clock.steady_us.load(Ordering::Relaxed) * 1000,
         }
     }

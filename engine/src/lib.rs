@@ -52,11 +52,14 @@ mod read_only;
 mod redex;
 mod request;
 mod retention;
+mod salvage;
 mod segment;
 mod shard;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod store;
+mod store_verify;
+mod survey;
 mod sync;
 mod tail;
 pub mod typed;
@@ -103,7 +106,11 @@ pub use read::verify::{Finding, Verify, VerifyReport};
 pub use read_only::{ReadOnlyFile, ReadOnlyRedex};
 pub use redex::{ChannelInfo, Close, Redex, RedexBuilder};
 pub use request::Change;
+pub use salvage::{LostRange, MovedRange, SalvageError, SalvageOptions, SalvageReport, SalvagedChannel, salvage};
 pub use segment::chunk::{EventChunk, EventRefs};
 pub use shard::stats::Stats;
+pub use store_verify::{StoreReport, VerifyOptions, VerifyProgress, verify};
+pub use survey::SurveyError;
+pub use survey::finding::{FindingKind, FoundChannel, Severity, StoreFinding};
 #[doc(inline)]
 pub use typed::{Codec, Postcard, TypedEvent, TypedRedexFile};

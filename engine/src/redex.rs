@@ -211,6 +211,25 @@ impl Redex {
         Ok(RedexFile::new(channel))
     }
 
+    /// A store in a directory, on this clock: for copies of stores, whose events have their times.
+    pub(crate) fn on_clock(dir: PathBuf, options: Options, clock: Clock) -> Self {
+        Self::from_options(options, Some(dir), clock)
+    }
+
+    /// Makes a persistent channel whose first event has the sequence `first`.
+    pub(crate) fn make_file_from(
+        &self,
+        name: &ChannelName,
+        config: RedexFileConfig,
+        first: Seq,
+    ) -> Result<RedexFile, OpenFileError> {
+        let mut state = self.state();
+        let store = self.store(&mut state, name)?;
+        let channel = store.open_channel_from(name, config, &self.inner.options, first)?;
+        state.channels.insert(name.clone(), channel.clone());
+        Ok(RedexFile::new(channel))
+    }
+
     /// Refuses persistent channels to a handle that asked for another base directory than the store has.
     fn check_dir(&self, state: &State, name: &ChannelName) -> Result<(), OpenFileError> {
         let Some(wanted) = &self.refused_dir else { return Ok(()) };

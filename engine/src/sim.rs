@@ -4,7 +4,7 @@
 //! the same operations on the disk ([`SimDisk::trace_hash`] proves it). Dropping it is a killed process: what was
 //! submitted still lands, nothing is closed. It belongs to one thread.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ use crate::shard::Turn;
 use crate::shard::commit::{extent_bytes, largest_room};
 use crate::store::Store;
 use crate::store::open::Environment;
+use crate::store_verify::{StoreReport, VerifyOptions, verify_ground};
+use crate::survey::{Ground, SurveyError};
 use crate::tail::pool::PagePool;
 
 pub use crate::channel_name::ChannelName;
@@ -158,6 +160,16 @@ pub enum SimStep {
     Failed,
     /// All shards were closed.
     Ended,
+}
+
+/// Checks the store on this disk, which nobody has open; as [`crate::verify()`].
+///
+/// # Errors
+///
+/// [`SurveyError`].
+pub fn verify(disk: &SimDisk) -> Result<StoreReport, SurveyError> {
+    let ground = Ground::of_disk(Arc::new(disk.clone()));
+    verify_ground(&ground, Path::new(""), &VerifyOptions::new().with_threads(1))
 }
 
 /// See the module's text.

@@ -149,7 +149,7 @@ fn throughput_part(workload: Workload, row: &Row) -> String {
         Workload::Durable => format!(", events of {}", units::size(row.payload_bytes as f64)),
         Workload::Nondurable if row.batch == 1 => ", one a call".to_owned(),
         Workload::Nondurable => format!(", {} a call", row.batch),
-        Workload::Warm => format!(", events of {}", units::size(row.payload_bytes as f64)),
+        Workload::Warm | Workload::Verify => format!(", events of {}", units::size(row.payload_bytes as f64)),
         _ => String::new(),
     }
 }
@@ -196,6 +196,11 @@ fn explanation(workload: Workload) -> (&'static str, &'static str) {
             "A scan of sealed segments on one core: from the disk (<b>cold</b>), from the page cache with every checksum checked \
              (<b>first</b>), and once more (<b>second</b>); latency is that of a chunk of about a megabyte. Then single events by \
              sequence, from memory, from the segment being written and from a sealed one, and the first event at or after a time.",
+        ),
+        Workload::Verify => (
+            "Checking a whole store",
+            "Every byte of a closed store is read and every checksum computed, by a thread a core. The raw device reads the same files with \
+             as many threads and looks at none of the bytes. Latency is that of one check.",
         ),
         Workload::PageCache => (
             "Writing past the page cache",

@@ -13,6 +13,7 @@ mod scan;
 pub(crate) mod second_process;
 mod tail;
 mod tasks;
+mod verify;
 mod warm;
 
 use std::time::Duration;
@@ -45,6 +46,8 @@ pub(crate) enum Workload {
     SecondProcess,
     /// Reading sealed segments, single events in each tier, and by time; only when asked for
     Warm,
+    /// Checking a whole store, beside reading the same files; only when asked for
+    Verify,
     /// Whether the page cache moves while 1 GiB is written; only when asked for
     #[value(name = "pagecache")]
     PageCache,
@@ -71,7 +74,14 @@ impl Workload {
 
     /// All, in the order in which they run.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        Self::DEFAULT.into_iter().chain([Self::Warm, Self::PageCache, Self::Retention, Self::Many, Self::Million])
+        Self::DEFAULT.into_iter().chain([
+            Self::Warm,
+            Self::Verify,
+            Self::PageCache,
+            Self::Retention,
+            Self::Many,
+            Self::Million,
+        ])
     }
 
     /// The fixed name.
@@ -82,6 +92,7 @@ impl Workload {
             Self::Tail => "tail",
             Self::Scan => "scan",
             Self::Warm => "warm",
+            Self::Verify => "verify",
             Self::Reopen => "reopen",
             Self::Channels => "channels",
             Self::Tasks => "tasks",
@@ -99,6 +110,7 @@ impl Workload {
             Self::Durable | Self::Channels => 1600,
             Self::Nondurable | Self::Scan | Self::Reopen | Self::Many | Self::Million => 800,
             Self::Warm => 400,
+            Self::Verify => 4000,
             Self::Tail | Self::Tasks | Self::SecondProcess | Self::PageCache | Self::Retention => 1500,
         })
     }
@@ -112,6 +124,7 @@ impl Workload {
             Self::SecondProcess => second_process::ROW_COUNT,
             Self::Scan | Self::PageCache | Self::Retention => 1,
             Self::Warm => warm::ROW_COUNT,
+            Self::Verify => verify::ROW_COUNT,
             Self::Many => many::ROW_COUNT,
             Self::Million => million::ROW_COUNT,
             Self::Reopen => reopen::ROW_COUNT,
@@ -126,6 +139,7 @@ impl Workload {
             Self::Tail => tail::run(session),
             Self::Scan => scan::run(session),
             Self::Warm => warm::run(session),
+            Self::Verify => verify::run(session),
             Self::Reopen => reopen::run(session),
             Self::Channels => channels::run(session),
             Self::Tasks => tasks::run(session),

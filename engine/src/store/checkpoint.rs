@@ -24,6 +24,8 @@
 //! of the file, that of a tail the channel's id and LSN: what belongs elsewhere is wrong. In the file a state gives its
 //! tail's offset from `tails_offset`; a loaded state gives it from the beginning of the file.
 
+pub mod survey;
+
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;

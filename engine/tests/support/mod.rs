@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+pub(crate) mod varied;
+
 use redex::{Backend, Redex, RedexFile, RedexFileConfig};
 
 /// Tells a child process its directory.

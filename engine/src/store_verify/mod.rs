@@ -1,0 +1,89 @@
+//! Checks a whole store that nobody has open: every checksum, every sequence, every reference from one file to another.
+//!
+//! ```text
+//!  survey: STORE, journals, checkpoint files, directories (one thread)
+//!    -> segments and extents, one after the other from a queue (a thread a core, each with one that reads ahead)
+//!    -> times across segments, the strict open's own verdict -> report
+//! ```
+//!
+//! Promises: nothing is written, and no writer comes in meanwhile (a shared lock). Damage does not end it. What a crash leaves
+//! behind and an open takes care of is told as a note, not as damage.
+//!
+//! What it leaves to others: changing anything ([`crate::salvage()`] copies what is intact).
+
+mod progress;
+mod report;
+mod work;
+
+use std::path::Path;
+use std::time::Instant;
+
+pub use progress::{VerifyOptions, VerifyProgress};
+pub use report::StoreReport;
+pub(crate) use work::pass;
+
+use crate::ids::ShardId;
+use crate::survey::finding::{FindingKind, Severity, StoreFinding};
+use crate::survey::{Ground, Survey, SurveyError};
+
+/// Checks the store in this directory; see `docs/verify-and-salvage.md` for what is looked at.
+///
+/// Takes a shared lock: a store that is open for writing is refused, and opening it fails until this returns.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// use redex::{Redex, RedexFileConfig, VerifyOptions};
+///
+/// let redex = Redex::open(dir.path())?;
+/// let file = redex.open_file("audit", RedexFileConfig::default().with_persistent(true))?;
+/// file.append_durable(b"an event").wait()?;
+/// redex.close().wait()?;
+///
+/// let report = redex::verify(dir.path(), &VerifyOptions::default())?;
+/// assert!(report.is_clean(), "{report}");
+/// assert_eq!(report.events, 1);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// [`SurveyError`]: there is no store, it is in use, or the system refuses. Damage is no error but a finding.
+pub fn verify(dir: impl AsRef<Path>, options: &VerifyOptions) -> Result<StoreReport, SurveyError> {
+    let base = dir.as_ref();
+    verify_ground(&Ground::open(base)?, base, options)
+}
+
+/// The same, of files that are open already.
+pub(crate) fn verify_ground(ground: &Ground, base: &Path, options: &VerifyOptions) -> Result<StoreReport, SurveyError> {
+    let begun = Instant::now();
+    let mut survey = Survey::read(&ground.disk, base)?;
+    let mut report = StoreReport::new(base, &survey);
+    for finding in std::mem::take(&mut survey.findings) {
+        report.add(finding);
+    }
+    survey.gap_findings().into_iter().for_each(|finding| report.add(finding));
+    let io = |source| SurveyError::Io { what: "start the threads that read", path: base.to_owned(), source };
+    work::check_segments(ground, &survey, options, &mut report).map_err(io)?;
+    if report.losses == 0 {
+        ask_strict_open(ground, &survey, &mut report);
+    }
+    report.finish(begun.elapsed());
+    Ok(report)
+}
+
+/// What an open would read is whole by all that was looked at. It has the last word.
+fn ask_strict_open(ground: &Ground, survey: &Survey, report: &mut StoreReport) {
+    let Some(store) = &survey.store else { return };
+    let limits = crate::options::CheckpointLimits::default();
+    for (index, root) in store.shards.iter().enumerate() {
+        let shard = ShardId(index as u16);
+        let found = crate::store::recover::find(&*ground.disk, store.uuid, shard, root, store.epoch, limits);
+        if let Err(error) = found {
+            let path = crate::journal::journal_dir(shard);
+            let finding = StoreFinding::new(FindingKind::WouldNotOpen, Severity::Loss, &path, 0, &error);
+            report.add(finding);
+        }
+    }
+}

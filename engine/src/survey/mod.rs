@@ -1,0 +1,313 @@
+//! What there is of a store that nobody has open, damaged or not: the ground on which a check and a rescue stand.
+//!
+//! ```text
+//!  STORE (both copies) -> journal of each shard, around its damage -> checkpoint files, state by state
+//!    -> directories of channels -> one plan a channel: name, settings, head and end, segments, what the journal has
+//! ```
+//!
+//! Promises: nothing is written, damage anywhere does not stop it, and everything that is wrong is in the findings once, with file
+//! and offset. What is torn by a crash and not acknowledged is told apart from damage by the same rules as at an open.
+//!
+//! What it leaves to others: reading the segments' blocks and payloads ([`segment`] does one, for whoever wants it).
+
+mod channels;
+mod checkpoints;
+pub mod finding;
+pub mod journal;
+pub mod piece;
+pub mod plan;
+pub mod readahead;
+pub mod segment;
+mod stores;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use finding::{FindingKind, FoundChannel, StoreFinding};
+use journal::{Hole, JournalPlace};
+use plan::Plan;
+
+use crate::ids::{ByChannel, ChannelId, Epoch, Lsn, ShardId, StoreUuid};
+use crate::io::Disk;
+use crate::io::posix::PosixDisk;
+use crate::journal::format::Entry;
+use crate::store::superblock::Superblock;
+
+/// Why a store cannot be looked at. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SurveyError {
+    /// There is no store in this directory: neither STORE nor a journal, a checkpoint or a channel. Name another one.
+    #[error("there is no store in {path}; name another directory")]
+    NoStore {
+        /// Base directory.
+        path: PathBuf,
+    },
+    /// Somebody has the store open. Close it there, and try again.
+    #[error("store {path} is open for writing; close it there, and try again")]
+    InUse {
+        /// Base directory.
+        path: PathBuf,
+    },
+    /// Nothing that is whole says which store it is: every header is damaged. Restore the store from a copy.
+    #[error("nothing in {path} says which store it is: every header is damaged; restore the store from a copy")]
+    NoIdentity {
+        /// Base directory.
+        path: PathBuf,
+    },
+    /// The operating system refuses.
+    #[error("cannot {what} {path}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A store that is looked at: no writer comes in meanwhile.
+#[derive(Debug)]
+pub struct Ground {
+    /// Its files, for reading.
+    pub disk: Arc<dyn Disk>,
+    /// A shared lock; none if the directory has no file for it, as a copy may.
+    _lock: Option<File>,
+}
+
+impl Ground {
+    /// A disk of which the caller knows that nobody writes there.
+    #[cfg(feature = "sim")]
+    pub fn of_disk(disk: Arc<dyn Disk>) -> Self {
+        Self { disk, _lock: None }
+    }
+
+    /// Opens a directory for reading, and keeps writers out.
+    pub fn open(base: &Path) -> Result<Self, SurveyError> {
+        let fail = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| SurveyError::Io { what, path, source }
+        };
+        if !base.is_dir() {
+            return Err(SurveyError::NoStore { path: base.to_owned() });
+        }
+        let lock_path = base.join("LOCK");
+        let lock = match File::open(&lock_path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            file => Some(file.map_err(fail("open", &lock_path))?),
+        };
+        if let Some(lock) = &lock {
+            match lock.try_lock_shared() {
+                Ok(()) => {}
+                Err(std::fs::TryLockError::WouldBlock) => return Err(SurveyError::InUse { path: base.to_owned() }),
+                Err(std::fs::TryLockError::Error(source)) => return Err(fail("lock", &lock_path)(source)),
+            }
+        }
+        let disk = PosixDisk::open_read_only(base).map_err(fail("open", base))?;
+        Ok(Self { disk: Arc::new(disk), _lock: lock })
+    }
+}
+
+/// One shard as it was found.
+#[derive(Debug)]
+pub struct ShardSurvey {
+    /// Which.
+    pub shard: ShardId,
+    /// Commits that were durable and are missing.
+    pub holes: Vec<Hole>,
+    /// Whether states of channels are missing, so that older ones or none stand for them.
+    pub lacks_states: bool,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Survey {
+    /// The store.
+    pub uuid: StoreUuid,
+    /// Highest epoch that anything says.
+    pub epoch: Epoch,
+    /// STORE, if a copy is good.
+    pub store: Option<Superblock>,
+    /// Its shards.
+    pub shards: Vec<ShardSurvey>,
+    /// Its channels, with the shard of each where it is known.
+    pub channels: Vec<(Option<ShardId>, Plan)>,
+    /// Files that were read, bytes.
+    pub bytes: u64,
+    /// Journal segments that were read.
+    pub journal_segments: u64,
+    /// Checkpoint files that were read.
+    pub checkpoint_files: u64,
+    /// What is wrong.
+    pub findings: Vec<StoreFinding>,
+}
+
+impl Survey {
+    /// Reads everything but the segments.
+    ///
+    /// # Errors
+    ///
+    /// If there is no store, or a directory cannot be listed.
+    pub fn read(disk: &Arc<dyn Disk>, base: &Path) -> Result<Self, SurveyError> {
+        let fail = |source| SurveyError::Io { what: "look at", path: base.to_owned(), source };
+        let mut findings = Vec::new();
+        let store = stores::read(&**disk, &mut findings);
+        let shard_dirs = stores::shard_count(&**disk).map_err(fail)?;
+        if store.is_none() && shard_dirs == 0 && stores::is_empty(&**disk).map_err(fail)? {
+            return Err(SurveyError::NoStore { path: base.to_owned() });
+        }
+        let uuid = store.as_ref().map(|store| store.uuid);
+        let uuid = match uuid {
+            Some(uuid) => uuid,
+            None => stores::find_identity(&**disk, shard_dirs)
+                .map_err(fail)?
+                .ok_or_else(|| SurveyError::NoIdentity { path: base.to_owned() })?,
+        };
+        let count = store.as_ref().map_or(shard_dirs, |store| store.shards.len());
+        let mut survey = Self {
+            uuid,
+            epoch: store.as_ref().map_or(Epoch(0), |store| store.epoch),
+            store,
+            shards: Vec::new(),
+            channels: Vec::new(),
+            bytes: 0,
+            journal_segments: 0,
+            checkpoint_files: 0,
+            findings,
+        };
+        let mut plans = BTreeMap::new();
+        for index in 0..count {
+            survey.read_shard(&**disk, ShardId(index as u16), &mut plans).map_err(fail)?;
+        }
+        survey.channels = plans.into_values().map(|(shard, plan)| (Some(shard), plan)).collect();
+        channels::complete(&**disk, &mut survey).map_err(fail)?;
+        Ok(survey)
+    }
+
+    fn read_shard(
+        &mut self,
+        disk: &dyn Disk,
+        shard: ShardId,
+        plans: &mut BTreeMap<ChannelId, (ShardId, Plan)>,
+    ) -> io::Result<()> {
+        let root = self.store.as_ref().map(|store| store.shards[usize::from(shard.0)]);
+        let epoch = self.store.as_ref().map(|store| store.epoch);
+        let place = JournalPlace { disk, uuid: self.uuid, shard, root, epoch };
+        let mut journal = journal::survey(&place, &mut self.findings)?;
+        cut_at_bad_extent(disk, &mut journal, &mut self.findings);
+        self.epoch = self.epoch.max(Epoch(journal.epoch_max));
+        self.bytes += journal.bytes;
+        self.journal_segments += journal.segments;
+        let known = checkpoints::read(self, disk, shard, journal.checkpoint.as_ref(), root)?;
+        let mut channels: ByChannel<Plan> = known.plans;
+        for commit in &journal.commits {
+            for (entry, inline) in commit.entries() {
+                let Some(channel) = channel_of(&entry) else { continue };
+                channels.entry(channel).or_insert_with(|| Plan::new(channel)).take(commit, &entry, inline);
+            }
+        }
+        let names: BTreeMap<ChannelId, Option<String>> =
+            channels.iter().map(|(id, plan)| (*id, plan.name.clone())).collect();
+        for commit in &journal.commits {
+            for (channel, seq, cause) in commit.bad_payloads() {
+                // What a checkpoint contains is not needed from here.
+                let needed = channels.get(&channel).is_some_and(|plan| {
+                    !plan.deleted
+                        && seq.0 >= plan.head
+                        && plan.piece_of(seq.0).is_some_and(|piece| piece.lsn == commit.fields.lsn.0)
+                        && !plan.is_stored(seq.0)
+                });
+                let found = FoundChannel::new(channel, names.get(&channel).and_then(Option::as_deref));
+                let finding =
+                    StoreFinding::loss(FindingKind::JournalPayload, &commit.path, commit.offset(), cause).of(&found);
+                self.findings.push(match needed {
+                    true => finding.losing(seq.0..seq.0 + 1),
+                    false => finding,
+                });
+            }
+        }
+        for hole in &journal.holes {
+            self.findings.push(hole_finding(hole, shard));
+        }
+        for (id, mut plan) in channels {
+            plan.finish();
+            plans.insert(id, (shard, plan));
+        }
+        self.shards.push(ShardSurvey { shard, holes: journal.holes, lacks_states: known.lacks_states });
+        Ok(())
+    }
+
+    /// The sequences that nothing tells of, each with what of the journal is missing before them.
+    pub fn gap_findings(&self) -> Vec<StoreFinding> {
+        let mut findings = Vec::new();
+        for (shard, plan) in self.channels.iter().filter(|(_, plan)| !plan.deleted) {
+            for gap in &plan.gaps {
+                let holes =
+                    self.shards.iter().filter(|survey| Some(survey.shard) == *shard).flat_map(|survey| &survey.holes);
+                let hole = holes.filter(|hole| hole.lsns.start < gap.before_lsn).max_by_key(|hole| hole.lsns.start);
+                let dir = crate::segment::path::channel_dir(plan.id);
+                let (path, offset) = hole.map_or((&*dir, 0), |hole| (&*hole.path, hole.offset));
+                let cause = format!("they went with the commits that are missing before commit {}", gap.before_lsn);
+                let finding = StoreFinding::loss(FindingKind::SequenceGap, path, offset, cause);
+                findings.push(finding.of(&Self::found(plan)).losing(gap.seqs.clone()));
+            }
+        }
+        findings
+    }
+
+    /// A channel as findings name it.
+    pub fn found(plan: &Plan) -> FoundChannel {
+        FoundChannel::new(plan.id, plan.name.as_deref())
+    }
+}
+
+fn hole_finding(hole: &Hole, shard: ShardId) -> StoreFinding {
+    let commits = match hole.lsns.end.saturating_sub(hole.lsns.start) {
+        0 => format!("of shard {shard}"),
+        1 => format!("commit {} of shard {shard}, which was durable", hole.lsns.start),
+        _ => format!("commits {}..{} of shard {shard}, which were durable", hole.lsns.start, hole.lsns.end),
+    };
+    StoreFinding::loss(hole.kind, &hole.path, hole.offset, format!("{commits}: {}", hole.cause))
+}
+
+/// A commit that nobody calls durable counts only if the extents that went with it are there.
+fn cut_at_bad_extent(disk: &dyn Disk, journal: &mut journal::JournalSurvey, findings: &mut Vec<StoreFinding>) {
+    let from = journal.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.replay_lsn.0).max(journal.witnessed);
+    let bad = journal.commits.iter().filter(|commit| commit.fields.lsn.0 >= from).find(|commit| {
+        commit.entries().any(|(entry, inline)| {
+            let Entry::Events(events) = entry else { return false };
+            let piece = piece::Piece::new(commit, &events, inline);
+            let channel = events.fields.channel;
+            piece.has_extent() && (piece.first()..piece.end()).any(|seq| piece.payload(disk, channel, seq).is_err())
+        })
+    });
+    if let Some(end) = bad.map(|commit| commit.fields.lsn) {
+        journal.cut(end, findings);
+        let checkpoint = |commit: &journal::SurveyedCommit| {
+            commit.entries().find_map(|(entry, _)| match entry {
+                Entry::Checkpoint(checkpoint) => Some(checkpoint),
+                _ => None,
+            })
+        };
+        journal.checkpoint = journal.commits.iter().rev().find_map(checkpoint);
+    }
+    debug_assert!(journal.commits.iter().all(|commit| commit.fields.lsn > Lsn(0)));
+}
+
+/// The channel that an entry is about.
+fn channel_of(entry: &Entry<'_>) -> Option<ChannelId> {
+    match entry {
+        Entry::Events(events) => Some(events.fields.channel),
+        Entry::ChannelCreated { channel, .. }
+        | Entry::ChannelConfigured { channel, .. }
+        | Entry::ChannelDeleted { channel }
+        | Entry::HeadTrimmed { channel, .. }
+        | Entry::SuffixTruncated { channel, .. } => Some(*channel),
+        Entry::Checkpoint(_) | Entry::Roll { .. } => None,
+    }
+}

@@ -1,0 +1,90 @@
+//! A check of a whole store finds nothing wrong with what a crash leaves: on a simulated disk, which forgets what was not flushed.
+
+use std::sync::Arc;
+
+use redex::sim::{ManualClock, SimDisk, SimOptions, SimSettings, SimStore, verify};
+use redex::{Redex, RedexFile, RedexFileConfig, SurveyError};
+use redex_tests::drive;
+
+/// Lives of one store.
+const LIVES: u64 = 12;
+const SEEDS: u64 = 12;
+
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+fn channel(redex: &Redex, index: u64) -> RedexFile {
+    let config = RedexFileConfig::default().with_persistent(true).with_segment_bytes(16 << 10);
+    redex.open_file(format!("c/{index}"), config).unwrap()
+}
+
+/// Appends, cuts, trims, deletions; the last ones are still under way when the life ends.
+fn live(store: &mut SimStore, chance: &mut Chance) {
+    for _ in 0..8 + chance.below(30) {
+        let file = channel(store.redex(), chance.below(5));
+        let payloads = |chance: &mut Chance, count| -> Vec<Vec<u8>> {
+            (0..count).map(|i| vec![i as u8; [0, 7, 40, 900, 20_000][chance.below(5) as usize]]).collect()
+        };
+        match chance.below(12) {
+            0 => _ = drive(store, file.truncate_suffix(file.head_seq() + chance.below(file.len() + 1))).unwrap(),
+            1 => _ = drive(store, file.trim_head(file.head_seq() + chance.below(file.len() + 1))).unwrap(),
+            2 if chance.below(4) == 0 => drive(store, store_delete(store, &file)).unwrap(),
+            3..=5 => {
+                let count = 100 + chance.below(300);
+                drive(store, file.append_batch_durable(&vec![[1; 5]; count as usize])).map(drop).unwrap();
+            }
+            6..=9 => {
+                let count = 1 + chance.below(12);
+                let batch = payloads(chance, count);
+                drive(store, file.append_batch_durable(&batch)).map(drop).unwrap();
+            }
+            _ => {
+                // Nobody waits for these.
+                payloads(chance, 3).iter().for_each(|payload| _ = file.try_append(payload));
+                (0..chance.below(6)).for_each(|_| _ = store.turn(0));
+            }
+        }
+    }
+}
+
+fn store_delete(store: &SimStore, file: &RedexFile) -> redex::Change<()> {
+    store.redex().delete_channel(file.name().as_str())
+}
+
+/// After a power cut, a kill and a close, at any moment: the check is clean, and the store opens.
+#[test]
+fn what_a_crash_leaves_is_clean() {
+    let (mut checked, mut events) = (0, 0);
+    for seed in 0..SEEDS {
+        let (disk, clock) = (SimDisk::new(seed, SimOptions::default()), Arc::new(ManualClock::default()));
+        let mut chance = Chance(seed);
+        for life in 0..LIVES {
+            let mut store = SimStore::open(&disk, &SimSettings::default(), &clock, seed * 100 + life).unwrap();
+            live(&mut store, &mut chance);
+            match chance.below(4) {
+                0 => store.close().unwrap(),
+                1 => drop(store),
+                _ => {
+                    drop(store);
+                    disk.power_cut();
+                }
+            }
+            match verify(&disk) {
+                Ok(report) => {
+                    assert!(report.is_clean(), "seed {seed}, life {life}: {report}");
+                    (checked, events) = (checked + 1, events + report.events);
+                }
+                Err(error) => {
+                    assert!(matches!(error, SurveyError::NoStore { .. }), "seed {seed}, life {life}: {error}")
+                }
+            }
+        }
+    }
+    assert!(checked > 100 && events > 10_000, "{checked} checks, {events} events");
+}
