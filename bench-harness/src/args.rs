@@ -106,6 +106,9 @@ pub(crate) struct CrashArgs {
 pub(crate) struct CrashChildArgs {
     #[arg(long)]
     pub(crate) dir: PathBuf,
+    /// Number of the store, which decides its sizes.
+    #[arg(long)]
+    pub(crate) store: u32,
     #[arg(long)]
     pub(crate) policy: Policy,
     #[arg(long)]
