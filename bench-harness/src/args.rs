@@ -35,9 +35,21 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Kill a writing process again and again; compare what was acknowledged with what is recovered
     Crash(CrashArgs),
+    /// Mixed load for many minutes; judges that memory, descriptors and disk use are flat
+    Soak(SoakArgs),
+    /// Fill a small file system to the last byte under a store, kill and reopen it, free space; needs root
+    FullDisk(DiskArgs),
+    /// Let a file system turn read-only under a store; needs root
+    ReadOnlyRemount(DiskArgs),
     /// The process that `crash` kills.
     #[command(hide = true)]
     CrashChild(CrashChildArgs),
+    /// `full-disk` or `read-only-remount`, once in a mount namespace of its own.
+    #[command(hide = true)]
+    DiskChild(DiskChildArgs),
+    /// The process that `full-disk` kills.
+    #[command(hide = true)]
+    DiskWriter(DiskWriterArgs),
     /// The process that fills a store for `reopen`, and is killed.
     #[command(hide = true)]
     FillChild(FillChildArgs),
@@ -101,11 +113,100 @@ pub(crate) struct CrashArgs {
     pub(crate) backend: Option<Backend>,
 }
 
+/// Arguments of `soak`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SoakArgs {
+    /// How long; 3 at the least for a judgement
+    #[arg(long, value_name = "M", default_value_t = 30.0, value_parser = minutes)]
+    pub(crate) minutes: f64,
+    /// Events appended a second
+    #[arg(long, value_name = "R", default_value_t = 20_000.0, value_parser = rate)]
+    pub(crate) rate: f64,
+    /// Payloads and reads come from this number
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Where the store is made; a fresh directory within it is used and removed [default: the current directory]
+    #[arg(long, value_name = "DIR", value_parser = existing_dir)]
+    pub(crate) dir: Option<PathBuf>,
+    /// The engine's way to the kernel [default: the engine's own choice]
+    #[arg(long, value_enum)]
+    pub(crate) backend: Option<Backend>,
+}
+
+/// Arguments of `full-disk` and `read-only-remount`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DiskArgs {
+    /// The file system that is made
+    #[arg(long, value_enum, default_value_t = FileSystem::Ext4)]
+    pub(crate) fs: FileSystem,
+    /// Where the image of the file system is made; a fresh directory within it is used and removed [default: the current directory]
+    #[arg(long, value_name = "DIR", value_parser = existing_dir)]
+    pub(crate) dir: Option<PathBuf>,
+    /// The engine's way to the kernel [default: the engine's own choice]
+    #[arg(long, value_enum)]
+    pub(crate) backend: Option<Backend>,
+}
+
+/// A file system on a loop device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FileSystem {
+    /// ext4
+    Ext4,
+    /// XFS
+    Xfs,
+}
+
+impl FileSystem {
+    /// The value as it is written on a command line, and as mkfs and mount know it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+        }
+    }
+}
+
+/// What happens to the file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DiskFault {
+    /// It is filled.
+    Full,
+    /// It turns read-only.
+    ReadOnly,
+}
+
+/// Arguments of the process in a mount namespace of its own.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DiskChildArgs {
+    #[arg(long, value_enum)]
+    pub(crate) fault: DiskFault,
+    #[arg(long)]
+    pub(crate) image: PathBuf,
+    #[arg(long)]
+    pub(crate) mount_point: PathBuf,
+    #[arg(long, value_enum)]
+    pub(crate) fs: FileSystem,
+    #[arg(long, value_enum)]
+    pub(crate) backend: Option<Backend>,
+}
+
+/// Arguments of the process that `full-disk` kills.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DiskWriterArgs {
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    #[arg(long, value_enum)]
+    pub(crate) backend: Option<Backend>,
+}
+
 /// Arguments of the process that `crash` kills.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CrashChildArgs {
     #[arg(long)]
     pub(crate) dir: PathBuf,
+    /// Number of the store, which decides its sizes.
+    #[arg(long)]
+    pub(crate) store: u32,
     #[arg(long)]
     pub(crate) policy: Policy,
     #[arg(long)]
@@ -243,6 +344,10 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
+fn minutes(text: &str) -> Result<f64, String> {
+    in_range(text, 0.05, 10_000.0)
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     in_range(text, 0.01, 3600.0)
 }
@@ -299,6 +404,8 @@ mod tests {
             &["--backend", "magic"],
             &["--seed", "x"],
             &["crash", "--rounds", "0"],
+            &["soak", "--minutes", "0"],
+            &["full-disk", "--fs", "vfat"],
             &["crash", "--policy", "every=0"],
             &["crash", "--policy", "sometimes"],
             &["crash", "--policy", "interval-or-bytes=25"],

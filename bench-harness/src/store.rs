@@ -25,7 +25,11 @@ pub(crate) fn open_with(builder: RedexBuilder, dir: &Path, backend: Option<Backe
 
 /// Opens a persistent channel under `policy`.
 pub(crate) fn channel(redex: &Redex, name: &str, policy: FsyncPolicy) -> anyhow::Result<RedexFile> {
-    let config = RedexFileConfig::default().with_persistent(true).with_fsync_policy(policy);
+    channel_with(redex, name, RedexFileConfig::default().with_persistent(true).with_fsync_policy(policy))
+}
+
+/// Opens a channel.
+pub(crate) fn channel_with(redex: &Redex, name: &str, config: RedexFileConfig) -> anyhow::Result<RedexFile> {
     redex.open_file(name, config).with_context(|| format!("opening channel {name}"))
 }
 

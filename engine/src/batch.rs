@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::append::admit_batch;
@@ -15,6 +15,7 @@ use crate::request::{Change, Request};
 use crate::segment::record::INLINE_SIZE_MAX;
 use crate::shard::groups::{GroupRequest, Member};
 use crate::shard::handle::Control;
+use crate::sync::scheduled::Mutex;
 use crate::tail::Refusal;
 
 /// Bytes of a commit that a batch may take: a commit has room for two of this size.
@@ -145,7 +146,7 @@ impl Batch {
                 match channel.append_batch(payloads, channel.clock.wall_us(), None) {
                     Ok((reserved, _)) => break firsts.push(reserved.first.0),
                     // Another producer is making its copy.
-                    Err(Refusal::Full | Refusal::OtherSeq(_)) => std::thread::yield_now(),
+                    Err(Refusal::Full | Refusal::OtherSeq(_)) => crate::sync::scheduled::yield_now(),
                     Err(Refusal::Closed) => {
                         let closed = AppendError::Closed { channel: channel.name.clone() };
                         return Change::decided(Err(closed.into()), drop);

@@ -5,8 +5,7 @@
 
 mod follow;
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use crossbeam_utils::CachePadded;
 
@@ -24,6 +23,8 @@ use crate::read::offload::Offload;
 use crate::segment::read::OnDisk;
 use crate::segment::record::IndexRecord;
 use crate::shard::handle::{ShardHandle, Slot};
+use crate::sync::scheduled::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use crate::sync::scheduled::{Mutex, MutexGuard};
 use crate::tail::waiters::Waiters;
 use crate::tail::{Refusal, Refused, Reserved, Tail};
 

@@ -3,11 +3,11 @@
 //! Every policy is three bounds (events, time, bytes), each of which may be missing. So the hot path reads them one by one,
 //! without a lock: what it sees while they are being changed is some of the old and some of the new, which is a policy too.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::config::{FsyncPolicy, RedexFileConfig, Retention};
+use crate::sync::scheduled::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::scheduled::{Mutex, MutexGuard};
 
 /// A bound that is missing.
 const NONE: u64 = u64::MAX;

@@ -2,8 +2,6 @@
 //!
 //! Events go by whole segments of pages, so that a channel that becomes persistent later begins at the start of one.
 
-use std::sync::MutexGuard;
-
 use crate::append::backlog::relieve;
 use crate::channel::Channel;
 use crate::config::Retention;
@@ -11,6 +9,7 @@ use crate::error::ChangeError;
 use crate::ids::{Epoch, Seq};
 use crate::retention::exact_head;
 use crate::shard::errands::ErrandKind;
+use crate::sync::scheduled::MutexGuard;
 
 /// Events between two looks of an appending producer at what the limits drop: a look costs more than an append.
 const EVENTS_PER_LOOK: u64 = 64;
@@ -70,11 +69,11 @@ pub fn cut_off(channel: &Channel, end: Seq, kind: ErrandKind) -> Option<Result<u
         return None;
     }
     while channel.tail.pause().is_err() {
-        std::thread::yield_now();
+        crate::sync::scheduled::yield_now();
     }
     // Whoever is copying what it has reserved is done in a moment.
     while !channel.tail.is_settled() {
-        std::thread::yield_now();
+        crate::sync::scheduled::yield_now();
     }
     // Another change that came before may have left no such position.
     let (head, next) = (channel.head(), channel.tail.published());

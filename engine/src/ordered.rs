@@ -21,8 +21,7 @@ use std::future::Future;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::append::backlog::BACKLOG_BYTES_MAX;
@@ -30,6 +29,8 @@ use crate::append::wait::block_on;
 use crate::append::{Append, AppendBatch, FULL_RETRY};
 use crate::error::AppendError;
 use crate::file::RedexFile;
+use crate::sync::scheduled::atomic::{AtomicUsize, Ordering};
+use crate::sync::scheduled::{Mutex, MutexGuard};
 
 /// Payload bytes of plain appends that may wait for turns before them, as many as may wait in a channel.
 const READY_BYTES_MAX: usize = BACKLOG_BYTES_MAX;

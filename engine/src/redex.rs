@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use crate::request::Change;
 use crate::shard::errands::ErrandKind;
 use crate::shard::stats::Stats;
 use crate::store::Store;
+use crate::sync::scheduled::Mutex;
 use crate::tail::pool::PagePool;
 use crate::tail::{Tail, TailStart};
 
@@ -163,7 +164,7 @@ impl Redex {
         redex
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> crate::sync::scheduled::MutexGuard<'_, State> {
         self.inner.state.lock().expect("no panic while the lock is held")
     }
 

@@ -4,7 +4,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::append::wait::block_on;
 use crate::channel_name::ChannelName;
 use crate::error::ChangeError;
 use crate::shard::handle::ShardHandle;
+use crate::sync::scheduled::Mutex;
 use crate::tail::waiters::Registration;
 
 #[derive(Debug)]

@@ -1,8 +1,11 @@
-//! One switch between `std` and `loom`, so that a model checker can stand in for the machine's memory.
+//! One switch between `std`, `loom` and `shuttle`, so that a model checker can stand in for the machine's memory and its
+//! scheduler.
 //!
 //! Code whose correctness rests on memory orderings takes its atomics, locks and cells from here. Built with
-//! `--cfg redex_loom` they are loom's, whose models try every order that the memory model allows; else they are the
-//! standard library's, at no cost.
+//! `--cfg redex_loom` they are loom's, whose models try every order that the memory model allows. What else the path of an event
+//! shares between threads comes from [`scheduled`]. Built with `--cfg redex_shuttle` both are shuttle's, whose tests run the
+//! whole engine under random schedules; there a lock of the standard library must not be held where shuttle may switch threads.
+//! Else they are the standard library's, at no cost. `docs/concurrency.md` lists what is checked by which.
 //!
 //! What it leaves to others: what the orderings are for. Each user says that where it uses them.
 
@@ -13,20 +16,41 @@ pub use loom::{
 };
 
 #[cfg(not(redex_loom))]
-pub use std::sync::Mutex;
+pub use scheduled::{Mutex, atomic};
+
+/// What no loom model reaches: shuttle's, or the standard library's.
+pub mod scheduled {
+    #[cfg(redex_shuttle)]
+    pub use shuttle::sync::{Mutex, MutexGuard, atomic};
+
+    #[cfg(not(redex_shuttle))]
+    pub use std::sync::{Mutex, MutexGuard};
+
+    /// Atomics and fences.
+    #[cfg(not(redex_shuttle))]
+    pub mod atomic {
+        pub use std::sync::atomic::{
+            AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+        };
+    }
+
+    /// Lets others go on: for a wait that may be longer.
+    pub fn yield_now() {
+        #[cfg(redex_shuttle)]
+        shuttle::thread::yield_now();
+        #[cfg(not(redex_shuttle))]
+        std::thread::yield_now();
+    }
+}
 
 /// Lets others go on: for a wait of a few instructions.
 pub fn spin() {
     #[cfg(redex_loom)]
     loom::thread::yield_now();
-    #[cfg(not(redex_loom))]
+    #[cfg(redex_shuttle)]
+    shuttle::thread::yield_now();
+    #[cfg(not(any(redex_loom, redex_shuttle)))]
     std::hint::spin_loop();
-}
-
-/// Atomics and fences.
-#[cfg(not(redex_loom))]
-pub mod atomic {
-    pub use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 }
 
 /// A [`std::cell::UnsafeCell`] with loom's closures, which let loom see each access begin and end.

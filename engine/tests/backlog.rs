@@ -99,6 +99,24 @@ fn a_dropped_future_cancels_nothing_and_a_close_comes_behind_it() {
 }
 
 #[test]
+fn a_tail_ends_behind_what_waited_for_room_at_the_close() {
+    let dir = scratch();
+    let redex = store(dir.path());
+    let file = open(&redex);
+    let mut tail = file.tail(0);
+    (0..EVENTS).for_each(|i| drop(file.append(payload(i))));
+    assert!(file.published() < EVENTS, "the burst fits, and the test shows nothing");
+    let close = file.close();
+    for seq in 0..EVENTS {
+        let event = tail.next_wait().expect("it was appended before the close").unwrap();
+        assert_eq!((event.seq, number(&event.payload)), (seq, seq));
+    }
+    assert!(tail.next_wait().is_none());
+    close.wait().unwrap();
+    redex.close().wait().unwrap();
+}
+
+#[test]
 fn what_waits_is_bounded() {
     let dir = scratch();
     let redex = store(dir.path());

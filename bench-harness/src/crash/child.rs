@@ -7,7 +7,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 use redex::RedexFile;
 
-use super::{CHANNEL_COUNT, open_channels, open_store, payload, pipe};
+use super::channels::{BOUNDED, POLICY_COUNT};
+use super::payload::{self, Author};
+use super::pipe::Beside;
+use super::{beside, channels, pipe, watch};
 use crate::args::{CrashChildArgs, Policy};
 use crate::load::{mix, splitmix64};
 
@@ -19,13 +22,21 @@ const IN_FLIGHT: usize = 256;
 
 /// Writes until it is killed.
 pub(crate) fn run(args: &CrashChildArgs) -> anyhow::Result<ExitCode> {
-    let redex = open_store(&args.dir, args.backend)?;
-    let files = open_channels(&redex, args.policy)?;
+    let redex = channels::open_store(&args.dir, args.store, args.backend)?;
+    let files = channels::open(&redex, args.policy)?;
     let next: Vec<u64> = files.iter().map(RedexFile::next_seq).collect();
     tell(&pipe::opened(&next))?;
     let random = mix(args.seed ^ u64::from(args.round) << 32);
-    let mut writer =
-        Writer { args, files: &files, next: next.clone(), acknowledged: next, random, payload: Vec::new() };
+    beside::spawn(&redex, &files, args, mix(random ^ 1));
+    watch::spawn(&files, &next, args, mix(random ^ 2));
+    let mut writer = Writer {
+        args,
+        files: &files[..POLICY_COUNT],
+        next: next[..POLICY_COUNT].to_vec(),
+        acknowledged: next[..POLICY_COUNT].to_vec(),
+        random,
+        payload: Vec::new(),
+    };
     loop {
         match args.policy {
             Policy::Durable => writer.durable()?,
@@ -51,7 +62,7 @@ impl Writer<'_> {
             let seq = self.files[channel].append(&self.payload).wait().context("appending")?;
             self.acknowledge(channel, seq)?;
         }
-        tell(&pipe::acknowledged(&self.acknowledged))
+        self.report()
     }
 
     /// Keeps durable appends in flight over all channels, for ever; a report now and then.
@@ -67,14 +78,19 @@ impl Writer<'_> {
                 let seq = receipt.wait().context("appending")?;
                 self.acknowledge(channel, seq)?;
             }
-            tell(&pipe::acknowledged(&self.acknowledged))?;
+            self.report()?;
         }
+    }
+
+    fn report(&self) -> anyhow::Result<()> {
+        tell(&pipe::acknowledged(&self.acknowledged))?;
+        tell(&pipe::beside(Beside::Head(self.files[BOUNDED].head_seq())))
     }
 
     /// Picks the channel of the next event and makes its payload.
     fn choose(&mut self) -> usize {
-        let channel = splitmix64(&mut self.random) as usize % CHANNEL_COUNT;
-        payload::make(&mut self.payload, self.args.seed, self.args.round, channel, self.next[channel]);
+        let channel = splitmix64(&mut self.random) as usize % POLICY_COUNT;
+        payload::make(&mut self.payload, self.args.seed, Author::of(self.args.round), channel, self.next[channel]);
         self.next[channel] += 1;
         channel
     }
@@ -88,7 +104,7 @@ impl Writer<'_> {
 }
 
 /// Writes one line at once, so that the kill leaves whole lines or nothing.
-fn tell(line: &str) -> anyhow::Result<()> {
+pub(crate) fn tell(line: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(line.as_bytes()).and_then(|()| out.flush()).context("reporting to the parent")
 }

@@ -1,21 +1,26 @@
 //! `crash`: kills a writing process at random moments and checks that nothing it acknowledged is lost or changed.
 //!
-//! A child process appends at full speed to several channels and reports through a pipe what was acknowledged to it. It is killed
-//! with SIGKILL, now while it opens the store, now while it writes. The parent reopens the store and compares what was
-//! acknowledged with what is there, byte for byte; in some rounds it looks away, so that the next child recovers a store that
-//! nobody has opened since the kill. All rounds use one store.
+//! A child process appends at full speed to several channels and reports through a pipe what was acknowledged to it. Beside that
+//! segments are sealed, old events are dropped, batches go over two channels, a channel loses its end again and again, and two
+//! threads read and compare. It is killed with SIGKILL, now while it opens the store, now while it writes. The parent reopens the
+//! store and compares what was acknowledged with what is there, byte for byte; in some rounds it looks away, so that the next child
+//! recovers a store that nobody has opened since the kill. Many rounds use one store; most stores are made with a journal so small
+//! that it rolls, and checkpoints are taken, all the time.
 //!
 //! A killed process is not a power cut: what the kernel was given stays. Power cuts are simulated elsewhere.
 
+mod beside;
+mod channels;
 pub(crate) mod child;
 mod ledger;
 mod payload;
 mod pipe;
 mod round;
 mod verify;
+mod watch;
 
 use std::fmt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,20 +28,32 @@ use crate::args::{CrashArgs, Policy};
 use crate::load::splitmix64;
 use crate::progress::Progress;
 use crate::scratch::Scratch;
-use ledger::Ledger;
+use ledger::{Ledger, Wrongs};
+use payload::Author;
 use round::Told;
-
-/// Channels that the child writes.
-const CHANNEL_COUNT: usize = 8;
 
 /// What a kill may take under `Policy::Never`.
 const NEVER_WINDOW: Duration = Duration::from_millis(10);
 
-/// A store that holds more payload bytes than this is replaced by a new one, so that many rounds do not fill the disk.
-const STORE_BYTES_MAX: u64 = 4 << 30;
+/// A store that holds more payload bytes than this is replaced by a new one, so that many rounds do not fill the disk, and
+/// that comparing all of it takes no longer than a few rounds.
+const STORE_BYTES_MAX: u64 = 48 << 20;
 
 /// One round in this many is not looked at by the parent.
 const LOOK_AWAY: u64 = 4;
+
+/// Where a store is, and the how manieth of this run it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    dir: PathBuf,
+    number: u32,
+}
+
+impl Place {
+    fn new(scratch: &Scratch, number: u32) -> anyhow::Result<Self> {
+        Ok(Self { dir: scratch.place(&format!("store-{number}"))?, number })
+    }
+}
 
 /// Sums over all rounds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,22 +85,23 @@ pub(crate) fn run(args: &CrashArgs) -> anyhow::Result<ExitCode> {
 
 fn rounds(args: &CrashArgs, scratch: &Scratch, progress: &Progress, totals: &mut Totals) -> anyhow::Result<()> {
     let mut random = args.seed;
-    let mut store = scratch.place("store-0")?;
-    let mut ledger = Ledger::new(CHANNEL_COUNT);
+    let mut store = Place::new(scratch, 0)?;
+    let mut ledger = Ledger::new();
     let (mut store_bytes, mut unseen) = (0, None);
     for round in 0..args.rounds {
         progress.doing(format!("crash, policy {}, round {}", args.policy, round + 1));
         let told = round::kill_once(args, &store, round, &mut random)?;
         let mut outcome = Outcome::default();
         if let Some(opened) = &told.opened {
-            outcome.opened(&mut unseen, opened, ledger.opened(opened, Some(round)));
+            outcome.recovered(&mut unseen, opened, ledger.opened(opened, Some(round)));
         }
         let size = |channel, seq| {
             let mut bytes = Vec::new();
-            payload::make(&mut bytes, args.seed, round, channel, seq);
+            payload::make(&mut bytes, args.seed, Author::of(round), channel, seq);
             bytes.len() as u64
         };
         ledger.require(&told.required(args.policy, size));
+        told.beside.iter().for_each(|what| ledger.beside(round, *what));
         let (lived, acknowledged) = (told.lived, told.acknowledged());
         unseen = if told.opened.is_some() { Some(told) } else { unseen };
         let last = round + 1 == args.rounds;
@@ -91,12 +109,13 @@ fn rounds(args: &CrashArgs, scratch: &Scratch, progress: &Progress, totals: &mut
             let all = last || store_bytes > STORE_BYTES_MAX;
             let verified = verify::reopen(args, &store, &mut ledger, all, random)?;
             outcome.opened(&mut unseen, &verified.next, verified.missing);
-            (outcome.compared, outcome.wrong) = (Some(verified.compared), verified.wrong);
+            outcome.compared = Some(verified.compared);
+            outcome.wrong += verified.wrong;
             store_bytes += verified.bytes;
             if all && !last && outcome.intact() {
-                std::fs::remove_dir_all(&store)?;
-                store = scratch.place(&format!("store-{}", round + 1))?;
-                (ledger, store_bytes) = (Ledger::new(CHANNEL_COUNT), 0);
+                std::fs::remove_dir_all(&store.dir)?;
+                store = Place::new(scratch, store.number + 1)?;
+                (ledger, store_bytes) = (Ledger::new(), 0);
             }
         }
         totals.add(acknowledged, &outcome);
@@ -131,6 +150,13 @@ impl Outcome {
             self.lost += lost;
             self.oldest_lost = self.oldest_lost.max(oldest);
         }
+    }
+
+    /// The same, by a child, which tells of nothing but its channels' ends.
+    fn recovered(&mut self, unseen: &mut Option<Told>, next: &[u64], wrongs: Wrongs) {
+        wrongs.broken.iter().for_each(|what| eprintln!("{what}"));
+        self.wrong += wrongs.broken.len() as u64;
+        self.opened(unseen, next, wrongs.missing);
     }
 
     fn intact(&self) -> bool {
@@ -196,26 +222,4 @@ fn bound(policy: Policy) -> String {
         }
         Policy::Durable => "none".to_owned(),
     }
-}
-
-/// Name of a channel of the crash test.
-fn channel_name(channel: usize) -> String {
-    format!("crash/{channel}")
-}
-
-/// Opens the channels as the policy wants them.
-fn open_channels(redex: &redex::Redex, policy: Policy) -> anyhow::Result<Vec<redex::RedexFile>> {
-    use redex::FsyncPolicy;
-    let fsync = match policy {
-        Policy::Never | Policy::Durable => FsyncPolicy::Never,
-        Policy::Every(n) => FsyncPolicy::EveryN(n),
-        Policy::Interval(period) => FsyncPolicy::Interval(period),
-        Policy::IntervalOrBytes { period, max_bytes } => FsyncPolicy::IntervalOrBytes { period, max_bytes },
-    };
-    (0..CHANNEL_COUNT).map(|channel| crate::store::channel(redex, &channel_name(channel), fsync)).collect()
-}
-
-/// Opens the store of the crash test.
-fn open_store(dir: &Path, backend: Option<crate::args::Backend>) -> anyhow::Result<redex::Redex> {
-    crate::store::open(dir, backend)
 }

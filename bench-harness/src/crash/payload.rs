@@ -1,14 +1,34 @@
-//! Payloads that can be made again from where they are: seed, round, channel and sequence.
+//! Payloads that can be made again from where they are: seed, author, channel and sequence.
 //!
-//! The round is part of it because a sequence that a crash took back is given again: the event of the earlier round must not come back.
+//! The author is part of it because a sequence that a crash or a cut took back is given again: the event of the earlier one must
+//! not come back.
 
+use super::channels;
 use crate::load::{fill, mix, splitmix64};
 
+/// Who appended an event: a round, and the cuts that it had made in that channel before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Author {
+    pub(crate) round: u32,
+    pub(crate) cuts: u32,
+}
+
+impl Author {
+    /// A round that has cut nothing yet.
+    pub(crate) fn of(round: u32) -> Self {
+        Self { round, cuts: 0 }
+    }
+}
+
+/// Largest payload of a batch over channels, bytes: a few of them fit the journal's smallest segment.
+const GROUPED_SIZE_MAX: u64 = 40_000;
+
 /// Makes the payload in `bytes`: mostly small, some small enough to lie in the index, a few as large as an extent.
-pub(crate) fn make(bytes: &mut Vec<u8>, seed: u64, round: u32, channel: usize, seq: u64) {
-    let mut state = mix(mix(mix(seed ^ u64::from(round)) ^ channel as u64) ^ seq);
+pub(crate) fn make(bytes: &mut Vec<u8>, seed: u64, author: Author, channel: usize, seq: u64) {
+    let mut state = mix(mix(mix(mix(seed ^ u64::from(author.round)) ^ u64::from(author.cuts)) ^ channel as u64) ^ seq);
     let (kind, size) = (splitmix64(&mut state) % 4096, splitmix64(&mut state));
     let size = match kind {
+        0 if channels::GROUPED.contains(&channel) => size % GROUPED_SIZE_MAX,
         0 => size % 400_000,
         1..40 => size % 8192,
         40..440 => size % 9,
@@ -23,8 +43,12 @@ mod tests {
     use super::*;
 
     fn made(seed: u64, round: u32, channel: usize, seq: u64) -> Vec<u8> {
+        made_by(seed, Author::of(round), channel, seq)
+    }
+
+    fn made_by(seed: u64, author: Author, channel: usize, seq: u64) -> Vec<u8> {
         let mut bytes = vec![1; 17];
-        make(&mut bytes, seed, round, channel, seq);
+        make(&mut bytes, seed, author, channel, seq);
         bytes
     }
 
@@ -36,6 +60,7 @@ mod tests {
         for other in [made(2, 2, 3, seq), made(1, 3, 3, seq), made(1, 2, 4, seq), made(1, 2, 3, seq + 1)] {
             assert_ne!(payload, other);
         }
+        assert_ne!(payload, made_by(seed, Author { round, cuts: 1 }, channel, seq));
     }
 
     #[test]

@@ -1,8 +1,19 @@
-//! What the child tells the parent, one line each: `S` and the next sequence of every channel once the store is open; `A`, the time and
-//! the acknowledged sequences (exclusive upper bounds) from time to time. A line that the kill cut off counts as never written.
+//! What the child tells the parent, a line each. A line that the kill cut off counts as never written.
+//!
+//! | line | says |
+//! |---|---|
+//! | `S next..` | the store is open; the next sequence of every channel |
+//! | `A time end..` | everything below these ends is acknowledged in the channels of the policy |
+//! | `H head` | the bounded channel's head was seen there |
+//! | `B count` | so many batches over channels are durable since the store was made |
+//! | `D end` | everything below is durable in the channel that is cut |
+//! | `C end` | its events from `end` on are about to be cut off |
+//! | `E end` | they are |
 
 use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::channels::{COUNT, POLICY_COUNT};
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,15 +22,32 @@ pub(crate) enum Message {
     Opened(Vec<u64>),
     /// Everything below these was acknowledged by that time.
     Acknowledged(Acknowledged),
+    /// Something beside the appends of the policy.
+    Beside(Beside),
 }
 
-/// How far every channel was acknowledged at a moment.
+/// How far every channel of the policy was acknowledged at a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Acknowledged {
     /// Since the Unix epoch, read after the last of them was acknowledged.
     pub(crate) at: Duration,
     /// Exclusive upper bound for each channel.
     pub(crate) ends: Vec<u64>,
+}
+
+/// What happens beside the appends of the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beside {
+    /// The bounded channel's head was seen there: it never goes back.
+    Head(u64),
+    /// So many batches over channels are durable since the store was made.
+    Batches(u64),
+    /// Everything below is durable in the channel that is cut.
+    CutDurable(u64),
+    /// Its events from here on are about to be cut off.
+    CutBegins(u64),
+    /// They are cut off.
+    CutEnded(u64),
 }
 
 /// Now, by the clock that both processes read.
@@ -37,6 +65,18 @@ pub(crate) fn acknowledged(ends: &[u64]) -> String {
     line(&format!("A {}", now().as_nanos()), ends)
 }
 
+/// The line that says what happened beside.
+pub(crate) fn beside(what: Beside) -> String {
+    let (head, number) = match what {
+        Beside::Head(head) => ("H", head),
+        Beside::Batches(count) => ("B", count),
+        Beside::CutDurable(end) => ("D", end),
+        Beside::CutBegins(end) => ("C", end),
+        Beside::CutEnded(end) => ("E", end),
+    };
+    line(head, &[number])
+}
+
 fn line(head: &str, numbers: &[u64]) -> String {
     let mut line = head.to_owned();
     numbers.iter().for_each(|number| write!(line, " {number}").expect("a String takes everything"));
@@ -45,15 +85,20 @@ fn line(head: &str, numbers: &[u64]) -> String {
 }
 
 /// Reads a line; `None` if it is not whole.
-pub(crate) fn parse(line: &str, channels: usize) -> Option<Message> {
+pub(crate) fn parse(line: &str) -> Option<Message> {
     let mut fields = line.strip_suffix('\n')?.split(' ');
     let kind = fields.next()?;
-    let mut numbers = fields.map(str::parse::<u64>).collect::<Result<Vec<_>, _>>().ok()?;
-    let at = if kind == "A" && !numbers.is_empty() { Some(Duration::from_nanos(numbers.remove(0))) } else { None };
-    match (kind, at) {
-        _ if numbers.len() != channels => None,
-        ("S", None) => Some(Message::Opened(numbers)),
-        ("A", Some(at)) => Some(Message::Acknowledged(Acknowledged { at, ends: numbers })),
+    let numbers = fields.map(str::parse::<u64>).collect::<Result<Vec<_>, _>>().ok()?;
+    match (kind, numbers.as_slice()) {
+        ("S", next) if next.len() == COUNT => Some(Message::Opened(numbers)),
+        ("A", [at, ends @ ..]) if ends.len() == POLICY_COUNT => {
+            Some(Message::Acknowledged(Acknowledged { at: Duration::from_nanos(*at), ends: ends.to_vec() }))
+        }
+        ("H", [head]) => Some(Message::Beside(Beside::Head(*head))),
+        ("B", [count]) => Some(Message::Beside(Beside::Batches(*count))),
+        ("D", [end]) => Some(Message::Beside(Beside::CutDurable(*end))),
+        ("C", [end]) => Some(Message::Beside(Beside::CutBegins(*end))),
+        ("E", [end]) => Some(Message::Beside(Beside::CutEnded(*end))),
         _ => None,
     }
 }
@@ -65,13 +110,26 @@ mod tests {
     /// Writes lines and reads them, whole and cut off at every byte.
     #[test]
     fn whole_lines_read_back_and_cut_ones_do_not() {
-        assert_eq!(parse(&opened(&[1, 2]), 2), Some(Message::Opened(vec![1, 2])));
-        let line = acknowledged(&[7, 8, 9]);
-        let Some(Message::Acknowledged(read)) = parse(&line, 3) else { panic!("{line}") };
-        assert_eq!(read.ends, [7, 8, 9]);
+        let next: Vec<u64> = (1..).take(COUNT).collect();
+        assert_eq!(parse(&opened(&next)), Some(Message::Opened(next.clone())));
+        assert_eq!(parse(&opened(&next[1..])), None);
+        let line = acknowledged(&next[..POLICY_COUNT]);
+        let Some(Message::Acknowledged(read)) = parse(&line) else { panic!("{line}") };
+        assert_eq!(read.ends, next[..POLICY_COUNT]);
         assert!(now() >= read.at && now() - read.at < Duration::from_secs(60));
         for end in 0..line.len() {
-            assert_eq!(parse(&line[..end], 3), None);
+            assert_eq!(parse(&line[..end]), None);
+        }
+        for what in [
+            Beside::Head(1),
+            Beside::Batches(2),
+            Beside::CutDurable(3),
+            Beside::CutBegins(40),
+            Beside::CutEnded(u64::MAX),
+        ] {
+            let line = beside(what);
+            assert_eq!(parse(&line), Some(Message::Beside(what)));
+            assert!((0..line.len()).all(|end| parse(&line[..end]).is_none()));
         }
     }
 }

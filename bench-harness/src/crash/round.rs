@@ -1,15 +1,14 @@
 //! One round: starts the child, listens, kills it at a random moment.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use super::pipe::{self, Acknowledged, Message};
-use super::{CHANNEL_COUNT, NEVER_WINDOW};
+use super::pipe::{self, Acknowledged, Beside, Message};
+use super::{NEVER_WINDOW, Place};
 use crate::args::{CrashArgs, Policy};
 use crate::load::splitmix64;
 
@@ -28,8 +27,10 @@ const OPENING_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct Told {
     /// Next sequences when the store was open; `None` if it did not come to that.
     pub(crate) opened: Option<Vec<u64>>,
-    /// Every report, in order.
+    /// Every report on the channels of the policy, in order.
     reports: Vec<Acknowledged>,
+    /// Everything beside, in order.
+    pub(crate) beside: Vec<Beside>,
     /// From the start of the process to the kill.
     pub(crate) lived: Duration,
 }
@@ -42,13 +43,13 @@ impl Told {
         self.reports.iter().rev().nth(1).map_or(Duration::ZERO, |report| report.at)
     }
 
-    /// Events acknowledged in this round.
+    /// Events acknowledged in this round under the policy.
     pub(crate) fn acknowledged(&self) -> u64 {
         let (Some(first), Some(last)) = (&self.opened, self.reports.last()) else { return 0 };
         last.ends.iter().zip(first).map(|(end, first)| end - first).sum()
     }
 
-    /// Exclusive upper bounds of what must be there after the kill. `size` tells the payload bytes of an event of this round.
+    /// Exclusive upper bounds of what must be there after the kill in the channels of the policy. `size` tells the payload bytes of an event of this round.
     pub(crate) fn required(&self, policy: Policy, size: impl Fn(usize, u64) -> u64) -> Vec<u64> {
         let before = |window: Duration| {
             let until = self.last_accepted();
@@ -100,10 +101,10 @@ impl Told {
     }
 }
 
-/// Starts a child on the store in `dir` and kills it.
-pub(crate) fn kill_once(args: &CrashArgs, dir: &Path, round: u32, random: &mut u64) -> anyhow::Result<Told> {
+/// Starts a child on the store in `place` and kills it.
+pub(crate) fn kill_once(args: &CrashArgs, place: &Place, round: u32, random: &mut u64) -> anyhow::Result<Told> {
     let start = Instant::now();
-    let mut child = command(args, dir, round)?.spawn().context("starting the writing process")?;
+    let mut child = command(args, place, round)?.spawn().context("starting the writing process")?;
     let out = child.stdout.take().expect("standard output is piped");
     let (opened_sender, opened_receiver) = mpsc::channel();
     let listener = std::thread::spawn(move || listen(out, &opened_sender));
@@ -118,14 +119,17 @@ pub(crate) fn kill_once(args: &CrashArgs, dir: &Path, round: u32, random: &mut u
     let lived = start.elapsed();
     child.kill().context("killing the writing process")?;
     ended_by_kill(child.wait()?)?;
-    let (opened, reports) = listener.join().expect("the listener does not panic");
-    Ok(Told { opened, reports, lived })
+    let mut told = listener.join().expect("the listener does not panic");
+    told.lived = lived;
+    Ok(told)
 }
 
-fn command(args: &CrashArgs, dir: &Path, round: u32) -> anyhow::Result<Command> {
+fn command(args: &CrashArgs, place: &Place, round: u32) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe().context("finding this program")?);
-    command.arg("crash-child").arg("--dir").arg(dir);
+    command.arg("crash-child").arg("--dir").arg(&place.dir);
     command.args([
+        "--store",
+        &place.number.to_string(),
         "--policy",
         &args.policy.to_string(),
         "--seed",
@@ -149,32 +153,34 @@ fn ended_by_kill(status: ExitStatus) -> anyhow::Result<()> {
 }
 
 /// Reads what the child says until its end of the pipe closes.
-fn listen(out: impl Read, opened_sender: &mpsc::Sender<()>) -> (Option<Vec<u64>>, Vec<Acknowledged>) {
-    let (mut opened, mut reports) = (None, Vec::new());
+fn listen(out: impl Read, opened_sender: &mpsc::Sender<()>) -> Told {
+    let mut told = Told { opened: None, reports: Vec::new(), beside: Vec::new(), lived: Duration::ZERO };
     let mut out = BufReader::new(out);
     let mut line = String::new();
     while matches!(out.read_line(&mut line), Ok(1..)) {
-        match pipe::parse(&line, CHANNEL_COUNT) {
+        match pipe::parse(&line) {
             Some(Message::Opened(next)) => {
-                opened = Some(next);
+                told.opened = Some(next);
                 let _ = opened_sender.send(());
             }
-            Some(Message::Acknowledged(report)) => reports.push(report),
+            Some(Message::Acknowledged(report)) => told.reports.push(report),
+            Some(Message::Beside(what)) => told.beside.push(what),
             None => {}
         }
         line.clear();
     }
-    (opened, reports)
+    told
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crash::channels;
 
     fn told() -> Told {
         let report = |ms, end| Acknowledged { at: Duration::from_millis(ms), ends: vec![end, 100] };
         let reports = vec![report(100, 10), report(140, 20), report(145, 25), report(150, 30), report(190, 35)];
-        Told { opened: Some(vec![5, 100]), reports, lived: Duration::ZERO }
+        Told { opened: Some(vec![5, 100]), reports, beside: Vec::new(), lived: Duration::ZERO }
     }
 
     #[test]
@@ -208,11 +214,13 @@ mod tests {
     /// A line that was cut off by the kill is not believed.
     #[test]
     fn the_listener_ignores_a_cut_line() {
-        let zeros = [0; CHANNEL_COUNT];
-        let text = pipe::opened(&zeros) + &pipe::acknowledged(&zeros) + "A 12 1 2";
+        let zeros = [0; channels::COUNT];
+        let report = pipe::acknowledged(&zeros[..channels::POLICY_COUNT]);
+        let text = pipe::opened(&zeros) + &report + &pipe::beside(Beside::Batches(1)) + "B 2";
         let (sender, receiver) = mpsc::channel();
-        let (opened, reports) = listen(text.as_bytes(), &sender);
-        assert_eq!((opened, reports.len()), (Some(zeros.to_vec()), 1));
+        let told = listen(text.as_bytes(), &sender);
+        assert_eq!((told.opened, told.reports.len()), (Some(zeros.to_vec()), 1));
+        assert_eq!(told.beside, [Beside::Batches(1)]);
         assert!(receiver.try_recv().is_ok());
     }
 }

@@ -1,12 +1,11 @@
 //! Reopens the store after a kill and compares every event that was not compared yet, and some that were.
 
-use std::path::Path;
-
 use anyhow::Context;
 use redex::RedexFile;
 
 use super::ledger::Ledger;
-use super::{open_channels, open_store, payload};
+use super::payload::{self, Author};
+use super::{Place, channels};
 use crate::args::CrashArgs;
 use crate::load::splitmix64;
 use crate::store;
@@ -32,31 +31,50 @@ pub(crate) struct Verified {
     pub(crate) wrong: u64,
 }
 
-/// Opens the store in `dir`, compares, and closes it. With `all`, every event is compared, else only new ones and a sample.
+/// Opens the store in `place`, compares, and closes it. With `all`, every event is compared and everything on disk is checked by
+/// the engine as well, else only new events and a sample.
 pub(crate) fn reopen(
     args: &CrashArgs,
-    dir: &Path,
+    place: &Place,
     ledger: &mut Ledger,
     all: bool,
     random: u64,
 ) -> anyhow::Result<Verified> {
-    let redex = open_store(dir, args.backend).context("reopening after the kill")?;
-    let files = open_channels(&redex, args.policy)?;
+    let redex = channels::open_store(&place.dir, place.number, args.backend).context("reopening after the kill")?;
+    let files = channels::open(&redex, args.policy)?;
     let next: Vec<u64> = files.iter().map(RedexFile::next_seq).collect();
-    let missing = ledger.opened(&next, None);
-    let mut comparison = Comparison {
-        seed: args.seed,
-        ledger,
-        expected: Vec::new(),
-        found: Verified { next, missing, ..Verified::default() },
-    };
+    let wrongs = ledger.opened(&next, None);
+    let mut found = Verified { next, missing: wrongs.missing, ..Verified::default() };
+    wrongs
+        .broken
+        .iter()
+        .chain(&ledger.check_head(files[channels::BOUNDED].head_seq()))
+        .for_each(|what| found.describe(what));
+    let mut comparison = Comparison { seed: args.seed, ledger, expected: Vec::new(), found };
     for (channel, file) in files.iter().enumerate() {
         comparison.channel(channel, file, all, random)?;
+        if all {
+            let report = file.verify().wait();
+            report
+                .findings
+                .iter()
+                .for_each(|finding| comparison.found.describe(&format!("channel {channel}: {finding}")));
+        }
     }
     let found = comparison.found;
     drop(files);
     store::close(redex)?;
     Ok(found)
+}
+
+impl Verified {
+    /// Counts something that is wrong, and says what it is unless much has been said.
+    pub(crate) fn describe(&mut self, what: &str) {
+        self.wrong += 1;
+        if self.wrong <= DESCRIBED_MAX {
+            eprintln!("{what}");
+        }
+    }
 }
 
 struct Comparison<'a> {
@@ -69,7 +87,8 @@ struct Comparison<'a> {
 impl Comparison<'_> {
     fn channel(&mut self, channel: usize, file: &RedexFile, all: bool, mut random: u64) -> anyhow::Result<()> {
         let end = self.found.next[channel];
-        let first = if all { 0 } else { self.ledger.compared(channel) };
+        let head = file.head_seq();
+        let first = if all { head } else { self.ledger.compared(channel).max(head) };
         let mut seq = first;
         let mut scan = file.scan(first..end);
         while let Some(event) = scan.next_wait() {
@@ -78,8 +97,8 @@ impl Comparison<'_> {
             seq += 1;
         }
         (seq..end).for_each(|seq| self.event(channel, seq, None));
-        for _ in 0..if first == 0 { 0 } else { SAMPLE_COUNT } {
-            let seq = splitmix64(&mut random) % first;
+        for _ in 0..if first == head { 0 } else { SAMPLE_COUNT } {
+            let seq = head + splitmix64(&mut random) % (first - head);
             let event = file.read_one(seq).wait().with_context(|| format!("reading channel {channel}, event {seq}"))?;
             self.event(channel, seq, event.as_ref().map(|event| (event.seq, &event.payload[..])));
         }
@@ -90,12 +109,12 @@ impl Comparison<'_> {
     /// Compares one event with what its round appended.
     fn event(&mut self, channel: usize, seq: u64, found: Option<(u64, &[u8])>) {
         self.found.compared += 1;
-        let round = self.ledger.round(channel, seq);
-        payload::make(&mut self.expected, self.seed, round.unwrap_or(0), channel, seq);
+        let author = self.ledger.author(channel, seq);
+        payload::make(&mut self.expected, self.seed, author.unwrap_or(Author::of(0)), channel, seq);
         let why = match found {
             None => "cannot be found",
             Some((at, _)) if at != seq => "comes under another sequence",
-            Some(_) if round.is_none() => "was never appended",
+            Some(_) if author.is_none() => "was never appended",
             Some((_, bytes)) if bytes.len() != self.expected.len() => "has another size than what was appended",
             Some((_, bytes)) if bytes != self.expected => "has other bytes than what was appended",
             Some((_, bytes)) => {
@@ -103,10 +122,7 @@ impl Comparison<'_> {
                 return;
             }
         };
-        self.found.wrong += 1;
-        if self.found.wrong <= DESCRIBED_MAX {
-            eprintln!("channel {channel}, event {seq} {why}");
-        }
+        self.found.describe(&format!("channel {channel}, event {seq} {why}"));
     }
 }
 
@@ -119,15 +135,20 @@ mod tests {
 
     /// Ten events of round 3 in channel 0, of which the last is gone; what `change` makes of the others is compared.
     fn compared(change: impl Fn(u64, &mut u64, &mut Vec<u8>) -> bool) -> Verified {
-        let mut ledger = Ledger::new(1);
-        ledger.opened(&[0], Some(3));
-        ledger.require(&[10]);
-        let missing = ledger.opened(&[9], None);
-        let found = Verified { next: vec![9], missing, ..Verified::default() };
+        let mut ledger = Ledger::new();
+        let ends = |first| {
+            let mut ends = vec![0; channels::COUNT];
+            ends[0] = first;
+            ends
+        };
+        ledger.opened(&ends(0), Some(3));
+        ledger.require(&ends(10));
+        let missing = ledger.opened(&ends(9), None).missing;
+        let found = Verified { next: ends(9), missing, ..Verified::default() };
         let mut comparison = Comparison { seed: SEED, ledger: &mut ledger, expected: Vec::new(), found };
         for seq in 0..9 {
             let (mut at, mut bytes) = (seq, Vec::new());
-            payload::make(&mut bytes, SEED, 3, 0, seq);
+            payload::make(&mut bytes, SEED, Author::of(3), 0, seq);
             let is_there = change(seq, &mut at, &mut bytes);
             comparison.event(0, seq, is_there.then_some((at, &bytes[..])));
         }
@@ -182,7 +203,7 @@ mod tests {
     fn an_event_of_another_round_is_wrong() {
         let other_round = |seq, _: &mut u64, bytes: &mut Vec<u8>| {
             if seq == 2 {
-                payload::make(bytes, SEED, 2, 0, seq);
+                payload::make(bytes, SEED, Author::of(2), 0, seq);
             }
             true
         };

@@ -13,14 +13,15 @@
 //! memory, where no shard is, the next call or poll does.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
 use super::wait::Goal;
 use super::{BATCH_SIZE_MAX, Published};
 use crate::channel::Channel;
 use crate::ids::Seq;
+use crate::sync::scheduled::atomic::{AtomicUsize, Ordering};
+use crate::sync::scheduled::{Mutex, MutexGuard};
 use crate::tail::Refusal;
 
 /// Payload bytes that may wait in one channel: as many as the largest batch has.
@@ -284,7 +285,17 @@ pub fn relieve(channel: &Channel) -> bool {
         }
         any = true;
     }
+    if any {
+        wake_who_waits_for_the_end(channel);
+    }
     any
+}
+
+/// Tails of a closed channel end when nothing waits for room any more: also if what came last was refused, and woke nobody.
+pub fn wake_who_waits_for_the_end(channel: &Channel) {
+    if channel.backlog.is_empty() {
+        channel.tail.wake_readers();
+    }
 }
 
 fn publish(channel: &Channel, entry: &Entry) -> Option<Result<Published, Denied>> {

@@ -1,10 +1,9 @@
 //! What a follower does to a channel that another process writes: there, what is published and what is durable is one.
 
-use std::sync::atomic::{Ordering, fence};
-
 use super::{Channel, Life};
 use crate::follow::overlay::{News, Overlay};
 use crate::ids::{Epoch, Seq};
+use crate::sync::scheduled::atomic::{Ordering, fence};
 
 impl Channel {
     /// What the journal says of it, if another process writes it.

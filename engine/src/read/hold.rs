@@ -3,10 +3,11 @@
 //! A reader that takes its time has a [`Hold`]: a position that it moves as it goes on. The lowest one is how far events may be
 //! dropped without anybody noticing; how long they are held back is the channel's to say (`with_retention_hold`).
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 
 use crate::ids::Seq;
+use crate::sync::scheduled::atomic::{AtomicU64, Ordering};
+use crate::sync::scheduled::{Mutex, MutexGuard};
 
 /// The positions of a channel's readers.
 #[derive(Debug, Default)]

@@ -13,6 +13,7 @@ use futures_core::Stream;
 use serde::{Deserialize, Serialize};
 
 use super::{EventReader, after_damage};
+use crate::append::backlog::relieve;
 use crate::append::wait::block_on;
 use crate::channel::Channel;
 use crate::channel_name::ChannelName;
@@ -241,9 +242,16 @@ impl Tail {
         if let Some(poisoned) = shard.and_then(|shard| shard.poisoned()) {
             return Some(TailEnd::Poisoned(poisoned.clone()));
         }
-        let closed = channel.is_closed(self.generation) || shard.is_some_and(|shard| shard.is_closed());
-        // Closing flushes: what is published is still to be delivered to those who follow the durable mark.
-        let complete = !self.durable_only || channel.durable() >= channel.tail.published();
+        if shard.is_none() && channel.is_closed(self.generation) {
+            // Nobody else may publish what waits for room in memory.
+            relieve(channel);
+        }
+        let ended = shard.is_some_and(|shard| shard.is_closed());
+        let closed = ended || channel.is_closed(self.generation);
+        // What was appended before the close is still to be delivered: what waits for room, and closing flushes, so also to
+        // those who follow the durable mark.
+        let complete = (ended || channel.backlog.is_empty())
+            && (!self.durable_only || channel.durable() >= channel.tail.published());
         (closed && complete).then_some(TailEnd::Closed)
     }
 
@@ -310,7 +318,13 @@ impl Tail {
         match over {
             _ if self.mark() > next => Poll::Ready(Ok(())),
             Some(end) => Poll::Ready(Err(end)),
-            None => Poll::Pending,
+            None => {
+                if channel.persistence().is_none() && channel.is_closed(self.generation) {
+                    // Nobody else publishes what waits there.
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
         }
     }
 

@@ -11,7 +11,7 @@ pub mod sizes;
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -29,6 +29,7 @@ use crate::cold::object::Part;
 use crate::error::ReadError;
 use crate::ids::{ChannelId, Seq};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode};
+use crate::sync::scheduled::Mutex;
 
 /// Index blocks read at once.
 const IDX_BLOCKS_PER_READ: usize = 16;
@@ -159,7 +160,7 @@ impl OnDisk {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+    fn lock(&self) -> crate::sync::scheduled::MutexGuard<'_, Inner> {
         self.inner.lock().expect("no panic while the lock is held")
     }
 

@@ -60,9 +60,11 @@ impl Space {
         to.min(seam).min(end)
     }
 
-    /// Another step was allocated, with these seams in it.
+    /// Another step was allocated, with these seams in it. One within a block, as file systems with smaller blocks have, is passed
+    /// over: blocks are written whole.
     pub fn grow(&mut self, end: u64, within: Vec<u64>) {
-        self.seams.extend([self.end].into_iter().chain(within));
+        let between_blocks = within.into_iter().filter(|seam| seam.is_multiple_of(BLOCK_SIZE as u64));
+        self.seams.extend([self.end].into_iter().chain(between_blocks));
         self.end = end;
     }
 }
@@ -323,11 +325,23 @@ mod tests {
     #[test]
     fn writes_end_at_seams() {
         let mut space = Space::default();
-        space.grow(100, Vec::new());
-        assert_eq!((space.cut(0, 50), space.cut(0, 100), space.cut(50, 150), space.cut(100, 150)), (50, 100, 100, 150));
-        space.grow(300, vec![200]);
-        assert_eq!((space.cut(50, 150), space.cut(100, 350), space.cut(0, 400)), (100, 200, 100));
-        assert_eq!((space.cut(150, 200), space.cut(199, 400), space.cut(200, 400)), (200, 200, 300));
-        assert_eq!(space.cut(300, 400), 400);
+        // Counted in blocks.
+        let cut = |space: &Space, from: u64, to: u64| space.cut(from * 4096, to * 4096) / 4096;
+        space.grow(10 * 4096, Vec::new());
+        let cuts = [(0, 5), (0, 10), (5, 15), (10, 15)].map(|(from, to)| cut(&space, from, to));
+        assert_eq!(cuts, [5, 10, 10, 15]);
+        space.grow(30 * 4096, vec![20 * 4096]);
+        let cuts = [(5, 15), (10, 35), (0, 40), (15, 20), (19, 40), (20, 40)].map(|(from, to)| cut(&space, from, to));
+        assert_eq!(cuts, [10, 20, 10, 20, 20, 30]);
+        assert_eq!(cut(&space, 30, 40), 40);
+    }
+
+    /// ext4 has blocks of 1024 bytes on a small device: its extents meet anywhere.
+    #[test]
+    fn a_write_never_ends_within_a_block() {
+        let mut space = Space::default();
+        space.grow(8 * 4096, vec![1024, 3 * 4096 - 1024, 5 * 4096]);
+        assert_eq!(space.cut(0, 8 * 4096), 5 * 4096);
+        assert_eq!(space.cut(5 * 4096, 8 * 4096), 8 * 4096);
     }
 }

@@ -14,7 +14,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 
 use zerocopy::IntoBytes;
 
@@ -29,6 +28,7 @@ use crate::error::Poisoned;
 use crate::ids::{CheckpointNo, Epoch, Lsn, SegmentNo, Seq};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Durability, File, IoBuf, Operation};
 use crate::journal::format::{COMMIT_HEADER_SIZE, CommitFields, EventsFields, MetaWriter, finish_commit};
+use crate::sync::scheduled::atomic::{Ordering, fence};
 
 /// Bytes of one commit at the most, padding included.
 pub const COMMIT_BYTES_MAX: usize = 2 << 20;

@@ -10,18 +10,19 @@
 //! appends a group's events; so it knows where they lie before it plans the commit that they go into.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::Shard;
 use super::active::Position;
 use super::handle::Slot;
 use super::plan::Plan;
 use crate::append::Published;
-use crate::append::backlog::{Denied, Ticket, relieve};
+use crate::append::backlog::{Denied, Ticket, relieve, wake_who_waits_for_the_end};
 use crate::channel::Channel;
 use crate::error::{AppendError, ChangeError};
 use crate::ids::{Lsn, Seq};
 use crate::request::Request;
+use crate::sync::scheduled::Mutex;
 use crate::tail::Refusal;
 
 /// What a batch has for one channel.
@@ -49,6 +50,7 @@ impl Drop for Member {
         if self.range.is_none() {
             self.channel.backlog.give_up(&self.ticket);
             relieve(&self.channel);
+            wake_who_waits_for_the_end(&self.channel);
         }
     }
 }
@@ -176,6 +178,7 @@ impl Shard {
         active.group = range;
         if range.is_some() {
             relieve(channel);
+            wake_who_waits_for_the_end(channel);
         }
         range.is_some()
     }

@@ -4,8 +4,7 @@
 //! opened, the store closes) by a queue. Everything else about a shard belongs to its thread alone.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +29,8 @@ use crate::segment::block::RECORDS_PER_BLOCK;
 use crate::store::checkpoint::{ChannelState, SegmentState};
 use crate::store::roots::Roots;
 use crate::store::superblock::CleanEnd;
+use crate::sync::scheduled::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sync::scheduled::{Mutex, MutexGuard};
 use crate::tail::page::PageStart;
 use crate::tail::waiters::Waiters;
 

@@ -1,13 +1,13 @@
 //! What a shard counts, for tests, the harness and users.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 use crate::cold::stats::ColdStats;
 use crate::io::IoFacts;
+use crate::sync::scheduled::Mutex;
+use crate::sync::scheduled::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {

@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 
@@ -44,6 +43,8 @@ use crate::shard::reclaim::{remove_channel, remove_other_segments};
 use crate::shard::roll::SPARES_KEPT;
 use crate::shard::run::run;
 use crate::shard::stats::Stats;
+use crate::sync::scheduled::atomic::{AtomicU32, Ordering};
+use crate::sync::scheduled::{Mutex, MutexGuard};
 use crate::tail::pool::PagePool;
 use crate::tail::{Tail, TailStart};
 

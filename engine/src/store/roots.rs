@@ -1,11 +1,12 @@
 //! STORE while the store is open: who writes it, and the epoch in it.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use super::superblock::{STORE_PATH, SUPERBLOCK_SIZE, Superblock};
 use crate::ids::Epoch;
 use crate::io::{AlignedBuf, Disk, File, OpenMode};
+use crate::sync::scheduled::{Mutex, MutexGuard};
 
 /// STORE, shared by the store and its shards.
 #[derive(Debug)]

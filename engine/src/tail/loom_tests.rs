@@ -162,3 +162,65 @@ fn loom_an_append_lies_before_or_behind_a_reset() {
         assert_eq!(tail.published(), Seq(u64::from(appended.is_some())));
     });
 }
+
+/// A payload that fills a page of the first class: the next append needs another page.
+const PAGEFUL: [u8; 4096] = [7; 4096];
+
+/// Two producers find the page full: one makes the next, both events lie in it, and a reader that sees the mark finds the page
+/// of each event below it.
+#[test]
+fn loom_a_full_page_is_handed_over_once() {
+    model(|| {
+        let tail = tail();
+        tail.append(&PAGEFUL, 0).unwrap();
+        let producer = {
+            let tail = tail.clone();
+            thread::spawn(move || tail.append(&[2], 0).unwrap().first)
+        };
+        let reader = {
+            let tail = tail.clone();
+            thread::spawn(move || {
+                let published = tail.published();
+                (1..published.0).for_each(|seq| assert!(inline(&tail, seq) >= 2));
+            })
+        };
+        let first = tail.append(&[3], 0).unwrap().first;
+        let other = producer.join().unwrap();
+        reader.join().unwrap();
+        assert_eq!(first.0 + other.0, 3, "sequences are dense: {first} and {other}");
+        assert_eq!(tail.published(), Seq(3));
+        let [of_one, of_other] = [1, 2].map(|seq| tail.page_of(Seq(seq)).unwrap());
+        assert!(Arc::ptr_eq(&of_one, &of_other), "one page was made");
+    });
+}
+
+/// The shard takes a written page out of the chain, and a producer makes another, while a reader looks for an event of the old
+/// one: it finds no page, or one whose record stays as it was.
+#[test]
+fn loom_a_reader_finds_a_reclaimed_page_whole_or_not_at_all() {
+    model(|| {
+        let tail = tail();
+        tail.append(&[1], 0).unwrap();
+        tail.append(&PAGEFUL, 0).unwrap();
+        tail.append(&[3], 0).unwrap();
+        let reader = {
+            let tail = tail.clone();
+            thread::spawn(move || {
+                let page = tail.page_of(Seq(0))?;
+                let first = page.record(0).place();
+                // Meanwhile the page may have left the chain, and another been made.
+                assert_eq!(tail.page_of(Seq(2)).unwrap().start().page_no, 1);
+                assert_eq!(page.record(0).place(), first);
+                Some(first)
+            })
+        };
+        assert!(tail.unchain_front(|_| true), "it is full and published");
+        tail.append(&PAGEFUL, 0).unwrap();
+        if let Some(place) = reader.join().unwrap() {
+            let crate::segment::record::RecordPlace::Inline { bytes, .. } = place else { unreachable!("it is inline") };
+            assert_eq!(bytes[0], 1);
+        }
+        assert!(tail.page_of(Seq(0)).is_none());
+        assert_eq!(inline(&tail, 2), 3);
+    });
+}
