@@ -7,12 +7,21 @@ use clap::Parser;
 use redex_fuzz::args::{Cli, Command, SimArgs};
 use redex_fuzz::report::{missed, table};
 use redex_fuzz::runner::{self, Limits};
+use redex_fuzz::{corpus, fuzz_args};
 
 fn main() -> anyhow::Result<ExitCode> {
-    let Command::Sim(args) = Cli::parse().command;
-    let (seed, threads) = (args.seed.unwrap_or(1), threads(&args)?);
+    match Cli::parse().command {
+        Command::Sim(args) => sim(&args),
+        Command::Recovery(args) => fuzz_args::recovery(&args),
+        Command::Replay(args) => fuzz_args::replay(&args),
+        Command::Corpus => corpus::make().map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn sim(args: &SimArgs) -> anyhow::Result<ExitCode> {
+    let (seed, threads) = (args.seed.unwrap_or(1), threads(args)?);
     let begun = Instant::now();
-    match runner::run(seed, args.mode(), threads, limits(&args)) {
+    match runner::run(seed, args.mode(), threads, limits(args)) {
         Ok(tally) => {
             print!("{}", table(&tally, begun.elapsed()));
             let missed = missed(&tally);
