@@ -9,7 +9,7 @@ use redex::sim::{ManualClock, SimDisk, SimOptions, SimSettings, SimStore};
 use redex::{FsyncPolicy, RedexFile, RedexFileConfig};
 
 use crate::drive::{drive, rest};
-use crate::tree::{STORES, Tree, Written, payload, stores};
+use crate::tree::{SEGMENT_BYTES, STORES, Tree, Written, payload, stores};
 
 const BLOCK: usize = 4096;
 /// Largest input that the corpus takes, bytes.
@@ -98,7 +98,7 @@ impl Maker {
         let config = RedexFileConfig::default()
             .with_persistent(true)
             .with_fsync_policy(FsyncPolicy::EveryN(20))
-            .with_segment_bytes(16 << 10);
+            .with_segment_bytes(SEGMENT_BYTES);
         let file = self.store().redex().open_file(&*name, config).expect("it opens");
         let index = self.channels.iter().position(|channel| channel.name == name).unwrap_or(self.channels.len());
         if index == self.channels.len() {

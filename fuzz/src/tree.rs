@@ -15,6 +15,9 @@ use crate::dice::Dice;
 /// Zeros of at least this length are left out, bytes.
 const RUN_MIN: usize = 24;
 
+/// Size of a segment of their channels, bytes.
+pub const SEGMENT_BYTES: u64 = 16 << 10;
+
 /// The stores that others are made from, in the order in which inputs name them.
 pub const STORES: [&str; 5] = ["closed", "killed", "extents", "changes", "two_shards"];
 
@@ -98,8 +101,20 @@ impl Tree {
         for (path, bytes) in &self.files {
             let _in_the_way = disk.write_file(path, bytes);
         }
+        for dir in self.empty_dirs() {
+            let placeholder = format!("{dir}/placeholder");
+            let _in_the_way = disk.write_file(&placeholder, &[]).and_then(|()| disk.remove_file(&placeholder));
+        }
         disk.set_space(Some(space_bytes));
         disk
+    }
+
+    /// Directories that a store of these files has also when nothing lies in them.
+    fn empty_dirs(&self) -> Vec<String> {
+        let has_journal = |shard: &u16| self.files.keys().any(|path| path.starts_with(&format!("journal/{shard:03}/")));
+        let dirs = |shard| [format!("journal/{shard:03}/spare"), format!("checkpoint/{shard:03}")];
+        let of_shards = (0..4).filter(has_journal).flat_map(dirs);
+        of_shards.chain([String::from("channels")]).collect()
     }
 
     /// Size of all files, bytes.

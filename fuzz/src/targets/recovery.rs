@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use redex::sim::{ManualClock, SimDisk, SimSettings, SimStore};
-use redex::{Redex, RedexFile, RedexFileConfig};
+use redex::{OpenFileError, Redex, RedexFile, RedexFileConfig};
 
 use super::{Outcome, Target, ensure};
 use crate::dice::Dice;
@@ -22,7 +22,7 @@ use crate::drive::drive;
 use crate::failure::chain;
 use crate::mutate::interesting;
 use crate::repair::{self, Repair};
-use crate::tree::{STORES, Tree, Written, stores};
+use crate::tree::{SEGMENT_BYTES, STORES, Tree, Written, stores};
 
 /// Bytes of an instruction.
 const SIZE: usize = 18;
@@ -355,8 +355,15 @@ fn examine(made: &Made, disk: &SimDisk) -> Result<Outcome, String> {
     Ok(Outcome::of(&seen))
 }
 
-fn open_channel(redex: &Redex, name: &str) -> Result<RedexFile, redex::OpenFileError> {
-    redex.open_file(name, RedexFileConfig::default().with_persistent(true))
+/// Opens a channel as it was made, or as its stored settings say that it was.
+fn open_channel(redex: &Redex, name: &str) -> Result<RedexFile, OpenFileError> {
+    let config = RedexFileConfig::default().with_persistent(true).with_segment_bytes(SEGMENT_BYTES);
+    match redex.open_file(name, config.clone()) {
+        Err(OpenFileError::ConfigConflict { present, .. }) if present.parse::<u64>().is_ok() => {
+            redex.open_file(name, config.with_segment_bytes(present.parse().unwrap_or(SEGMENT_BYTES)))
+        }
+        opened => opened,
+    }
 }
 
 /// Reads all that there is.
