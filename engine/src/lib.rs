@@ -38,7 +38,7 @@ mod export;
 mod file;
 mod file_changes;
 mod follow;
-#[cfg(feature = "sim")]
+#[cfg(any(test, feature = "sim"))]
 pub mod fuzzing;
 mod ids;
 pub mod index;

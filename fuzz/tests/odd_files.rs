@@ -91,7 +91,10 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).expect("a directory") {
         let path = entry.expect("an entry").path();
         let to = to.join(path.file_name().expect("a name"));
-        if path.is_dir() { copy(&path, &to) } else { drop(fs::copy(&path, &to).expect("a copy")) }
+        match path.is_dir() {
+            true => copy(&path, &to),
+            false => _ = fs::copy(&path, &to).expect("a copy"),
+        }
     }
 }
 

@@ -278,6 +278,11 @@ fn verify_extent(disk: &dyn Disk, entry: &EventsEntry<'_>, inline: &[u8]) -> io:
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         result => result?,
     };
+    // Before memory is had for it.
+    let extent = fields.extent_range();
+    if file.size()? < extent.end {
+        return Ok(false);
+    }
     let mut buf = AlignedBuf::new(fields.extent_len as usize);
     let read = file.read_at(&mut buf[..fields.extent_len as usize], u64::from(fields.extent_offset))?;
     Ok(entry.verify_extent(&buf[..read], inline).is_ok())

@@ -5,7 +5,8 @@
 //!
 //! - It opens or gives an error, within a bounded number of operations on the disk and bounded memory.
 //! - Unless checksums were made right on purpose: an event that is served is one that was written there, byte for byte; and
-//!   what opened once goes on as a store does: appends resolve, and the durable ones are there after a kill.
+//!   what opened once goes on as a store does: appends resolve, and the durable ones are there after a kill. (With a directory
+//!   where a file belongs, or the other way round, there may be errors later.)
 //!
 //! An instruction has 18 bytes: `kind u8, flags u8, file u16, other u16, at u32, value u64`; all of them mean something, whatever
 //! they are. Bit 0 of the flags makes the file's checksums right afterwards, bit 1 those of payloads, too.
@@ -116,12 +117,14 @@ struct Made {
     tree: Tree,
     /// Whether checksums were made right after a change.
     is_forged: bool,
+    /// Whether a directory lies where a file belongs, or a file where a directory does: then what needs it goes wrong later.
+    is_blocked: bool,
 }
 
 fn make(input: &[u8]) -> Made {
     let store = usize::from(input.first().copied().unwrap_or(0)) % (STORES.len() + 1);
     let tree = stores().get(store).cloned().unwrap_or_default();
-    let mut made = Made { tree, is_forged: false };
+    let mut made = Made { tree, is_forged: false, is_blocked: false };
     let rest = input.get(1..).unwrap_or(&[]);
     for bytes in rest.chunks_exact(SIZE).take(INSTRUCTIONS_MAX) {
         made.follow(&Instruction::of(bytes));
@@ -146,6 +149,7 @@ impl Made {
         let Some(path) = path_at(files, instruction.file) else {
             return self.add_foreign(instruction, None);
         };
+        self.is_blocked |= matches!(instruction.kind % 16, 10 | 12 | 15);
         match instruction.kind % 16 {
             0..=4 => change_field(files.get_mut(&path).expect("a path of the list"), instruction),
             5 => truncate(files.get_mut(&path).expect("a path of the list"), instruction),
@@ -349,7 +353,7 @@ fn examine(made: &Made, disk: &SimDisk) -> Result<Outcome, String> {
     disk.power_off_after(Some(STEPS_MAX));
     match open(disk) {
         Ok(store) => seen += &read_again(made, &store, &appended)?,
-        Err(error) if made.is_forged => seen += &chain(&error),
+        Err(error) if made.is_forged || made.is_blocked => seen += &chain(&error),
         Err(error) => return Err(format!("it opened, and after a kill it does not: {}", chain(&error))),
     }
     Ok(Outcome::of(&seen))
@@ -417,7 +421,7 @@ fn append(
         match drive(store, file.append_durable(mark(&name, next, len))) {
             Some(Ok(seq)) => appended.push((name.clone(), seq)),
             Some(Err(error)) => return Ok(chain(&error)),
-            None if made.is_forged => return Ok("waits".to_owned()),
+            None if made.is_forged || made.is_blocked => return Ok("waits".to_owned()),
             None => return Err(format!("{name}: an append waits for ever")),
         }
     }
@@ -442,7 +446,7 @@ fn read_again(made: &Made, store: &SimStore, appended: &[(String, u64)]) -> Resu
     for (name, seq) in appended {
         let file = match open_channel(store.redex(), name) {
             Ok(file) => file,
-            Err(error) if made.is_forged => {
+            Err(error) if made.is_forged || made.is_blocked => {
                 seen += &chain(&error);
                 continue;
             }
@@ -458,7 +462,7 @@ fn read_again(made: &Made, store: &SimStore, appended: &[(String, u64)]) -> Resu
             Ok(None) if !made.is_forged => {
                 return Err(format!("{name}: event {seq} was acknowledged as durable and is gone"));
             }
-            Err(error) if !made.is_forged => {
+            Err(error) if !made.is_forged && !made.is_blocked => {
                 return Err(format!("{name}: event {seq} was acknowledged as durable: {}", chain(&error)));
             }
             Ok(None) => seen += "gone",
