@@ -38,6 +38,8 @@ mod export;
 mod file;
 mod file_changes;
 mod follow;
+#[cfg(any(test, feature = "sim"))]
+pub mod fuzzing;
 mod ids;
 pub mod index;
 mod io;

@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::fuzz_args::{RecoveryArgs, ReplayArgs};
 use crate::history::Mode;
 use crate::script::Script;
 
@@ -19,6 +20,12 @@ pub struct Cli {
 pub enum Command {
     /// Runs the whole engine on a simulated disk, cuts its power, and compares what survives.
     Sim(SimArgs),
+    /// Hands damaged files and directories, and every other format, to the engine: all fuzz targets.
+    Recovery(RecoveryArgs),
+    /// Runs a failure of `recovery`, or any other input, again.
+    Replay(ReplayArgs),
+    /// Makes the inputs that `recovery` begins with.
+    Corpus,
 }
 
 /// Settings of `sim`. It ends at the first limit that is reached, at the end of a history.

@@ -67,7 +67,8 @@ mod tests {
             let line = text.lines().last().expect("two lines");
             let args = line.strip_prefix("rerun: cargo run --release -p redex-fuzz -- ").expect("a command");
             let words = std::iter::once("redex-fuzz").chain(args.split(' '));
-            let Command::Sim(args) = Cli::try_parse_from(words).expect("a valid command line").command;
+            let command = Cli::try_parse_from(words).expect("a valid command line").command;
+            let Command::Sim(args) = command else { panic!("{line}") };
             assert_eq!((args.seed, args.only.as_ref(), args.mode()), (Some(4711), Some(&script), mode), "{line}");
         }
     }

@@ -9,16 +9,25 @@ use redex_fuzz::history;
 use redex_fuzz::report::{missed, table};
 use redex_fuzz::runner::{self, Limits};
 use redex_fuzz::shrink::shrink;
+use redex_fuzz::{corpus, fuzz_args};
 
 fn main() -> anyhow::Result<ExitCode> {
-    let Command::Sim(args) = Cli::parse().command;
+    match Cli::parse().command {
+        Command::Sim(args) => sim(&args),
+        Command::Recovery(args) => fuzz_args::recovery(&args),
+        Command::Replay(args) => fuzz_args::replay(&args),
+        Command::Corpus => corpus::make().map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn sim(args: &SimArgs) -> anyhow::Result<ExitCode> {
     // A life of a store is short and uses little of its buffers: to clear huge pages would take longer than that.
     nix::sys::prctl::set_thp_disable(true)?;
-    let (seed, threads) = (args.seed.unwrap_or(1), threads(&args)?);
+    let (seed, threads) = (args.seed.unwrap_or(1), threads(args)?);
     let begun = Instant::now();
     let outcome = match &args.only {
         Some(script) => history::run_script(seed, args.mode(), Some(script)).map(|outcome| outcome.tally),
-        None => runner::run(seed, args.mode(), threads, limits(&args)),
+        None => runner::run(seed, args.mode(), threads, limits(args)),
     };
     match outcome {
         Ok(tally) => {

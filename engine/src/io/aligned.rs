@@ -51,6 +51,8 @@ impl AlignedBuf {
     pub fn new(len: usize) -> Self {
         assert!(len <= isize::MAX as usize - HUGE_PAGE_SIZE, "buffer of {len} bytes");
         let len = len.max(1).next_multiple_of(BLOCK_SIZE);
+        #[cfg(any(test, feature = "sim"))]
+        crate::fuzzing::note_buffer(len);
         let ptr = match len {
             HUGE_PAGE_SIZE.. => map_huge(len),
             MAPPED_SIZE.. => map(len),

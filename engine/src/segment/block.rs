@@ -117,6 +117,16 @@ pub enum BlockError {
         /// Count found.
         count: u16,
     },
+    /// The block is whole, but has bytes behind its records, where zeros belong.
+    #[error("index block {base} of channel {channel} has bytes behind its {count} records")]
+    Unused {
+        /// Channel that was looked for.
+        channel: ChannelId,
+        /// Sequence at which the block should begin.
+        base: Seq,
+        /// Its records.
+        count: u16,
+    },
 }
 
 /// Fills `out` with a block of `records`, the first of which has the sequence `base_seq`.
@@ -166,8 +176,11 @@ pub fn decode_block(bytes: &[u8], place: BlockPlace, expected_base: Seq) -> Resu
         return Err(BlockError::Position { channel, expected: base, found: Seq(trailer.base_seq.get()) });
     }
     let count = trailer.count.get();
-    match block.records.get(..usize::from(count)) {
-        Some(records) if count > 0 => Ok(records),
+    match block.records.split_at_checked(usize::from(count)) {
+        Some((records, unused)) if count > 0 => match unused.as_bytes().iter().all(|&byte| byte == 0) {
+            true => Ok(records),
+            false => Err(BlockError::Unused { channel, base, count }),
+        },
         _ => Err(BlockError::Count { channel, base, count }),
     }
 }
@@ -240,6 +253,17 @@ mod tests {
         let error = BlockError::Position { channel: PLACE.channel, expected: next, found: BASE };
         assert_eq!(decode_block(&bytes, PLACE, next), Err(error));
         assert!(decode_block(&[0; INDEX_BLOCK_SIZE], PLACE, BASE).is_err());
+    }
+
+    /// A reader refuses what no writer leaves (`docs/format.md`), whatever the checksum says.
+    #[test]
+    fn bytes_behind_the_records_are_refused() {
+        let mut bytes = block(10);
+        bytes[10 * RECORD_SIZE] = 1;
+        let crc = block_crc(&bytes[..CRC_OFFSET], PLACE);
+        bytes[CRC_OFFSET..].copy_from_slice(&crc.to_le_bytes());
+        let error = BlockError::Unused { channel: PLACE.channel, base: BASE, count: 10 };
+        assert_eq!(decode_block(&bytes, PLACE, BASE), Err(error));
     }
 
     #[test]

@@ -303,6 +303,10 @@ impl RawFooter {
         if self.reserved.iter().any(|&byte| byte != 0) {
             return Err(FooterError::Field { field: "reserved" });
         }
+        let unused = self.samples.get(usize::from(self.sample_count.get())..).unwrap_or_default();
+        if unused.as_bytes().iter().any(|&byte| byte != 0) {
+            return Err(FooterError::Field { field: "samples" });
+        }
         let (time_index, has_time_blocks) = (self.time_index()?, self.version.get() == FOOTER_VERSION_TIME_BLOCKS);
         if has_time_blocks && time_index.stride() == 1 {
             return Err(FooterError::Field { field: "version" });
@@ -396,7 +400,9 @@ mod tests {
 
     #[test]
     fn contradicting_fields_are_refused() {
-        for (at, value) in [(8, 2), (8, 3), (10, 193), (12, 1), (60, 0xff), (72, 3), (84, 5), (4000, 1)] {
+        for (at, value) in
+            [(8, 2), (8, 3), (10, 193), (12, 1), (60, 0xff), (72, 3), (84, 5), (123, 1), (2375, 1), (4000, 1)]
+        {
             let mut bytes = encoded(4);
             bytes[at] = value;
             if at == 60 {

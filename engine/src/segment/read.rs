@@ -35,6 +35,9 @@ use crate::sync::scheduled::Mutex;
 const IDX_BLOCKS_PER_READ: usize = 16;
 /// Payload bytes read at once, unless one event has more.
 const DAT_BYTES_PER_READ: usize = 1 << 20;
+/// Bytes for which memory is had because a record says so. For more its file is asked first: whole checksums around wrong lengths are
+/// rare, and not impossible.
+const LENGTH_TRUSTED: u64 = 4 << 20;
 
 /// One segment as readers see it.
 #[derive(Debug)]
@@ -573,7 +576,8 @@ impl OnDisk {
         let path = dat_path(self.channel, plan.segment_first);
         let (tail_offset, tail) = &plan.dat_tail;
         let first_block = start / BLOCK_SIZE as u32 * BLOCK_SIZE as u32;
-        let len = (end - u64::from(first_block)) as usize;
+        let end = if end - u64::from(start) > LENGTH_TRUSTED { end.min(self.dat_end(plan)?) } else { end };
+        let len = end.saturating_sub(u64::from(first_block)) as usize;
         let mut buf = AlignedBuf::new(len);
         let rounded = len.next_multiple_of(BLOCK_SIZE);
         let read = match &plan.dat {
@@ -606,6 +610,14 @@ impl OnDisk {
             return Err(ReadError::Missing { channel: self.name.clone(), file: path, offset: have, from: from.0, to });
         }
         Ok((count, DatBytes { base: first_block, bytes: bytes::Bytes::from_owner(buf) }))
+    }
+
+    /// Where the payload bytes of a segment end, in its file or in memory.
+    fn dat_end(&self, plan: &Plan) -> Result<u64, ReadError> {
+        let path = dat_path(self.channel, plan.segment_first);
+        let size = plan.dat.as_ref().map_or(Ok(0), |dat| dat.size()).map_err(|error| self.io(&path, 0, error))?;
+        let (tail_offset, tail) = &plan.dat_tail;
+        Ok(size.max(u64::from(*tail_offset) + tail.len() as u64))
     }
 
     /// Checks payloads, up to the first that is damaged. Says how many.
@@ -765,6 +777,19 @@ mod tests {
             assert_eq!(named, [bad as u64]);
             assert!(matches!(errors[..], [ReadError::Record { seq, .. }] if seq == bad as u64), "{errors:?}");
         }
+    }
+
+    /// A record with a right checksum around a length of gigabytes is an error, and not a reason to allocate them.
+    #[test]
+    fn a_record_longer_than_its_dat_takes_no_memory() {
+        let (mut records, dat) = events();
+        records[7] = IndexRecord::in_dat(600, u32::MAX - 600, 0, 7);
+        let on_disk = channel(&records, &dat, (0, Vec::new()));
+        let _before = crate::fuzzing::take_largest_buffer();
+        let (named, errors) = read_all(&on_disk);
+        assert_eq!(named, [7]);
+        assert!(matches!(errors[..], [ReadError::Missing { from: 7, to: 8, .. }]), "{errors:?}");
+        assert!(crate::fuzzing::take_largest_buffer() < 2 << 20);
     }
 
     /// Dat is cut at every byte: the events in front are there, so are those in their records, the others are named.

@@ -110,7 +110,8 @@ pub fn decode_time_block(bytes: &[u8], first_block: u32, place: BlockPlace) -> O
     let is_it = bytes[CRC_AT..] == block_crc(&bytes[..CRC_AT], place).to_le_bytes()
         && bytes[FORMAT_AT..CRC_AT] == FORMAT.to_le_bytes()
         && bytes[FIRST_BLOCK_AT..COUNT_AT] == first_block.to_le_bytes()
-        && (1..=TIMES_PER_BLOCK).contains(&count);
+        && (1..=TIMES_PER_BLOCK).contains(&count)
+        && bytes[count * TIME_SIZE..FIRST_BLOCK_AT].iter().all(|byte| *byte == 0);
     let time = |bytes: &[u8]| bytes.iter().rev().fold(0, |time, byte| time << 8 | u64::from(*byte));
     let times: Vec<u64> = bytes[..TIMES_END].chunks_exact(TIME_SIZE).take(count).map(time).collect();
     (is_it && times.is_sorted()).then_some(times)
@@ -142,6 +143,21 @@ mod tests {
                 found.extend(decode_time_block(bytes, sample.block, PLACE).unwrap());
             }
             assert!(times.block_count() == 0 || found == times.all, "{blocks}");
+        }
+    }
+
+    #[test]
+    fn bytes_behind_the_times_are_refused() {
+        let times = times(200);
+        let mut out = vec![0; times.block_count() * INDEX_BLOCK_SIZE];
+        times.encode(&mut out, PLACE);
+        for at in [2 * TIME_SIZE, TIMES_END, FIRST_BLOCK_AT - 1] {
+            let mut bytes = out[..INDEX_BLOCK_SIZE].to_vec();
+            assert!(decode_time_block(&bytes, 0, PLACE).is_some());
+            bytes[at] = 1;
+            let crc = block_crc(&bytes[..CRC_AT], PLACE);
+            bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+            assert!(decode_time_block(&bytes, 0, PLACE).is_none(), "{at}");
         }
     }
 

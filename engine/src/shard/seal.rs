@@ -71,7 +71,8 @@ impl IdxSums {
     }
 }
 
-/// Composes the end of a segment's idx: `records` are those of its last, short block.
+/// Composes the end of a segment's idx: `records` are those of its last, short block. Fails if the segment's last event is older
+/// than its first, which whole blocks of a damaged store can say.
 pub fn idx_end(
     channel: ChannelId,
     (first, end): (Seq, Seq),
@@ -79,7 +80,7 @@ pub fn idx_end(
     mut sums: IdxSums,
     records: &[IndexRecord],
     last_time_us: u64,
-) -> IdxEnd {
+) -> io::Result<IdxEnd> {
     assert!(records.len() < RECORDS_PER_BLOCK, "whole blocks are written before");
     let place = BlockPlace { channel, segment_first: first };
     let whole = (end.0 - first.0) as usize / RECORDS_PER_BLOCK;
@@ -107,9 +108,13 @@ pub fn idx_end(
         time_index: sums.times.index().clone(),
         has_time_blocks: time_blocks > 0,
     };
+    if footer.first_time_us > footer.last_time_us {
+        let why = format!("the events {first}..{end} have times that go backwards");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
     footer.encode(&mut buf[len..len + BLOCK_SIZE]);
     len += BLOCK_SIZE;
-    IdxEnd { buf, len, offset: (whole * BLOCK_SIZE) as u64 }
+    Ok(IdxEnd { buf, len, offset: (whole * BLOCK_SIZE) as u64 })
 }
 
 impl Shard {
@@ -144,6 +149,7 @@ impl Shard {
         };
         let dat_size = active.segment.dat_size.unwrap_or(0);
         let idx_end = idx_end(active.channel.id(), (first, end), dat_size, sums, &records, last_time_us);
+        let idx_end = idx_end.map_err(located(file.path()))?;
         active.last_time_us = records.last().map_or(last_time_us, IndexRecord::time_us);
         self.record_scratch = records;
         let idx_size = idx_end.offset + idx_end.len as u64;
@@ -255,5 +261,22 @@ impl Shard {
         self.undefer(slot);
         self.bury_below_head(slot);
         self.look_at_retention(slot);
+    }
+}
+
+#[cfg(all(test, not(redex_loom)))]
+mod tests {
+    use super::*;
+
+    /// A segment whose blocks are whole and whose times are wrong is an error, where a footer of it would be a contradiction.
+    #[test]
+    fn times_that_go_backwards_are_an_error() {
+        let records = [IndexRecord::inline(b"a", 5), IndexRecord::inline(b"b", 4)];
+        let end = |count: u64| {
+            let records = &records[..count as usize];
+            idx_end(ChannelId(1), (Seq(0), Seq(count)), 0, IdxSums::default(), records, 0)
+        };
+        assert_eq!(end(1).unwrap().len, 2 * BLOCK_SIZE);
+        assert_eq!(end(2).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }

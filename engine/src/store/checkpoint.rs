@@ -597,15 +597,14 @@ impl StateReader<'_> {
         Ok(used)
     }
 
-    /// Splits a state off that lies in `bytes` whole: checksum and body.
+    /// As [`split_state`]; refuses a length that no state has, before more is read for it.
     fn split_state<'b>(&self, bytes: &'b [u8]) -> Result<Option<(u32, &'b [u8])>, CheckpointError> {
-        let Some((head, rest)) = bytes.split_first_chunk::<STATE_HEAD_SIZE>() else { return Ok(None) };
-        let [len, crc] = [[head[0], head[1], head[2], head[3]], [head[4], head[5], head[6], head[7]]];
-        let len = u32::from_le_bytes(len) as usize;
-        if len > STATE_SIZE_MAX {
-            return Err(damaged(self.path, self.offset, "a state is longer than any that is written"));
+        match bytes.first_chunk::<4>() {
+            Some(len) if u32::from_le_bytes(*len) as usize > STATE_SIZE_MAX => {
+                Err(damaged(self.path, self.offset, "a state is longer than any that is written"))
+            }
+            _ => Ok(split_state(bytes)),
         }
-        Ok(rest.get(..len).map(|body| (u32::from_le_bytes(crc), body)))
     }
 
     fn decode(&self, crc: u32, body: &[u8]) -> Result<ChannelState, &'static str> {
@@ -627,6 +626,14 @@ impl StateReader<'_> {
             None => Ok(state),
         }
     }
+}
+
+/// Splits a state off that lies in `bytes` whole: checksum and body.
+fn split_state(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (len, rest) = bytes.split_first_chunk::<4>()?;
+    let (crc, rest) = rest.split_first_chunk::<4>()?;
+    let body = rest.get(..u32::from_le_bytes(*len) as usize)?;
+    Some((u32::from_le_bytes(*crc), body))
 }
 
 /// What in a state cannot be.

@@ -318,6 +318,7 @@ impl<'d> Replay<'d> {
         let channel = ChannelId(self.state.id);
         let last_time_us = self.state.last_time_us;
         let idx_end = idx_end(channel, (self.segment_first, end), dat_size, sums, &self.records, last_time_us);
+        let idx_end = idx_end.map_err(located(idx.path()))?;
         idx.write_at(&idx_end.buf[..idx_end.len], idx_end.offset).map_err(located(idx.path()))?;
         idx.set_size(idx_end.offset + idx_end.len as u64).map_err(located(idx.path()))?;
         self.records.clear();

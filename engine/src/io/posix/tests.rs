@@ -1,6 +1,7 @@
 //! What both real disks promise, tested by one body for each: files, directories, durable writes, waking.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -275,5 +276,37 @@ fn seams_lie_within_the_range() {
         assert!(seams.is_empty() || seams == [512 << 10, (512 << 10) + block], "{seams:?}");
         assert_eq!(file.seams(600 << 10..1 << 20), []);
         disk.unlink("a").unwrap();
+    });
+}
+
+/// What somebody has put where a file belongs is an error: a pipe nobody writes to is not waited for, and a directory, of which
+/// there is no direct read, takes direct I/O from no file.
+#[test]
+fn what_is_no_file_is_an_error_and_changes_nothing() {
+    let base = temp_dir();
+    on_each_disk(base.path(), |disk| {
+        let direct = disk.facts().direct;
+        for entry in std::fs::read_dir(base.path()).unwrap() {
+            let dir = entry.unwrap().path();
+            let made = std::process::Command::new("mkfifo").arg(dir.join("pipe")).output().unwrap();
+            assert!(made.status.success() || dir.join("pipe").exists());
+            let _socket = std::os::unix::net::UnixListener::bind(dir.join("socket"));
+            let _there_already = std::fs::create_dir(dir.join("directory"));
+            let _link = std::os::unix::fs::symlink("/dev/zero", dir.join("link"));
+        }
+        for name in ["pipe", "socket", "directory", "link"] {
+            for mode in [OpenMode::Read, OpenMode::Write, OpenMode::Create] {
+                assert!(disk.open(name, mode).is_err(), "{name}");
+                assert!(disk.open_segment(name, mode).is_err(), "{name}");
+            }
+        }
+        let _file = disk.open("a", OpenMode::Create).unwrap();
+        let file = disk.open("a", OpenMode::Read).unwrap();
+        let FileHandle::Open(handle) = file.handle().unwrap() else { panic!("a real file") };
+        let flags = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", handle.as_raw_fd())).unwrap();
+        let flags = flags.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
+        let flags = i32::from_str_radix(flags, 8).unwrap();
+        assert_eq!((flags & libc::O_DIRECT != 0, flags & libc::O_NONBLOCK), (direct, 0));
+        assert_eq!(disk.facts().direct, direct);
     });
 }
