@@ -783,13 +783,20 @@ mod tests {
     #[test]
     fn a_record_longer_than_its_dat_takes_no_memory() {
         let (mut records, dat) = events();
-        records[7] = IndexRecord::in_dat(600, u32::MAX - 600, 0, 7);
-        let on_disk = channel(&records, &dat, (0, Vec::new()));
-        let _before = crate::fuzzing::take_largest_buffer();
-        let (named, errors) = read_all(&on_disk);
-        assert_eq!(named, [7]);
-        assert!(matches!(errors[..], [ReadError::Missing { from: 7, to: 8, .. }]), "{errors:?}");
-        assert!(crate::fuzzing::take_largest_buffer() < 2 << 20);
+        // More than any event has, and as much as one may have.
+        for len in [u32::MAX - 600, 100 << 20] {
+            records[7] = IndexRecord::in_dat(600, len, 0, 7);
+            let on_disk = channel(&records, &dat, (0, Vec::new()));
+            let _before = crate::fuzzing::take_largest_buffer();
+            let (named, errors) = read_all(&on_disk);
+            assert_eq!(named, [7]);
+            match errors[..] {
+                [ReadError::Record { seq: 7, .. }] => assert!(len > 100 << 20),
+                [ReadError::Missing { from: 7, to: 8, .. }] => assert_eq!(len, 100 << 20),
+                _ => panic!("{errors:?}"),
+            }
+            assert!(crate::fuzzing::take_largest_buffer() < 2 << 20);
+        }
     }
 
     /// Dat is cut at every byte: the events in front are there, so are those in their records, the others are named.
