@@ -162,8 +162,18 @@ impl EventReader {
                 Look::Found(event)
             }
             None if self.is_cut_off() || self.next >= self.channel.tail.published() => Look::Gone,
-            None => Look::OnDisk,
+            None => self.not_in_a_page(),
         }
+    }
+
+    /// What is next is published, and not in a page: it is on disk, or, in memory, was dropped since it was looked for.
+    #[cold]
+    fn not_in_a_page<T>(&mut self) -> Look<T> {
+        if self.channel.persistence().is_some() {
+            return Look::OnDisk;
+        }
+        // The head moves before the page goes.
+        self.not_there().map_or(Look::Gone, Look::Failed)
     }
 
     /// All events of the chunk were shown; whether they were what was checked is known only now.
@@ -222,7 +232,7 @@ impl EventReader {
         }
         let next = self.next;
         let Some(page) = self.page() else {
-            return if self.next >= self.channel.tail.published() { Look::Gone } else { Look::OnDisk };
+            return if self.next >= self.channel.tail.published() { Look::Gone } else { self.not_in_a_page() };
         };
         let in_page = page.start().first_seq.0 + page.published_slots() as u64;
         let chunk = EventChunk::in_page(page.clone(), next, (end.0.min(in_page) - next.0) as usize);

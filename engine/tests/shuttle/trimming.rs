@@ -89,6 +89,31 @@ fn trims(hold_percent: u32) -> impl Fn(u64) {
     }
 }
 
+/// Producers drop events themselves there, and nothing is on disk.
+#[test]
+fn appends_and_readers_meet_trims_in_memory() {
+    explore(43, |number| {
+        let world = World::new(number);
+        let mut store = world.open();
+        let config = small_segments(FsyncPolicy::Never).with_persistent(false).with_retention_hold(0);
+        let file = store.redex().open_file("orders", config.with_retention_max_events(4)).unwrap();
+        let left = Left::default();
+        let producers: Vec<_> = (0..PRODUCERS)
+            .map(|producer| {
+                let file = file.clone();
+                left.spawn(move || produce(&file, producer))
+            })
+            .collect();
+        let (theirs, also_theirs) = (file.clone(), file.clone());
+        let others = vec![left.spawn(move || follow(&theirs)), left.spawn(move || trim(&also_theirs, 6))];
+        let answers = drive(&mut store, producers, &left);
+        drive(&mut store, others, &left);
+        check_answers(&everything(&file), &answers, file.next_seq());
+        drop(file);
+        store.close().expect("a clean close");
+    });
+}
+
 #[test]
 fn appends_and_readers_meet_trims_that_wait_for_readers() {
     explore(41, trims(100));
