@@ -365,7 +365,14 @@ impl ShardHandle {
 
     /// Forgets the channels of a shard that has ended: they know their shard, so neither would ever be freed.
     pub fn forget_channels(&self) {
-        self.channels.lock().expect("no panic while the lock is held").clear();
+        let channels = std::mem::take(&mut *self.channels.lock().expect("no panic while the lock is held"));
+        // Those that it never came to know.
+        let mut queue = self.control.lock().expect("no panic while the lock is held");
+        let is_opened = |control: &Control| matches!(control, Control::Open(_));
+        let (opened, others): (VecDeque<_>, VecDeque<_>) = queue.drain(..).partition(is_opened);
+        *queue = others;
+        drop(queue);
+        drop((channels, opened));
     }
 
     /// A channel was cut off: what its checkpointed entry says of segments behind that counts no more.
