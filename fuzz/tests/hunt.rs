@@ -1,8 +1,11 @@
 //! The hunt itself: a second of it over all targets, and that what it finds is found again.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use redex::RedexFileConfig;
+use redex::sim::{ManualClock, SimDisk, SimOptions, SimSettings, SimStore};
 use redex_fuzz::hunt::{Plan, hunt};
 use redex_fuzz::targets::TARGETS;
 
@@ -19,5 +22,24 @@ fn a_few_seconds_of_all_targets_find_nothing() {
     assert!(tally.findings.is_empty(), "{:?}", tally.findings);
     for (target, runs) in plan.targets.iter().zip(&tally.runs) {
         assert!(*runs > 0, "{} never ran", target.name);
+    }
+}
+
+/// A hunt opens millions of stores and closes few: whatever state they are dropped in, nothing of them stays in memory.
+#[test]
+fn a_store_that_is_dropped_leaves_nothing_behind() {
+    let open_and_drop = |steps: u64| {
+        let (disk, clock) = (SimDisk::new(1, SimOptions::default()), Arc::new(ManualClock::default()));
+        let mut store = SimStore::open(&disk, &SimSettings::default(), &clock, 1).expect("it opens");
+        let config = RedexFileConfig::default().with_persistent(true);
+        let file = store.redex().open_file("a", config).expect("a new channel");
+        let _pending = file.append([7; 5000]);
+        (0..steps).for_each(|_| _ = store.step());
+    };
+    // What is made once for the process.
+    open_and_drop(200);
+    for steps in [0, 1, 5, 200] {
+        let left = allocation_counter::measure(|| (0..8).for_each(|_| open_and_drop(steps))).bytes_current;
+        assert!(left < 10_000, "{left} bytes of eight stores after {steps} steps each");
     }
 }

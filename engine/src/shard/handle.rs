@@ -368,8 +368,13 @@ impl ShardHandle {
     /// would ever be freed.
     pub fn forget_channels(&self) {
         let channels = std::mem::take(&mut *self.channels.lock().expect("no panic while the lock is held"));
-        let unread = std::mem::take(&mut *self.control.lock().expect("no panic while the lock is held"));
-        drop((channels, unread));
+        // Those that it never came to know.
+        let mut queue = self.control.lock().expect("no panic while the lock is held");
+        let is_opened = |control: &Control| matches!(control, Control::Open(_));
+        let (opened, others): (VecDeque<_>, VecDeque<_>) = queue.drain(..).partition(is_opened);
+        *queue = others;
+        drop(queue);
+        drop((channels, opened));
     }
 
     /// A channel was cut off: what its checkpointed entry says of segments behind that counts no more.
