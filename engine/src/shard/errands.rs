@@ -169,7 +169,9 @@ impl Shard {
             let to_commit = active.at.seq < channel.tail.published() || channel.durable() < channel.tail.published();
             let to_seal = errand.kind != ErrandKind::Delete && active.segment.first < channel.tail.published();
             let under_way = errand.pushed_out && active.force_destage;
-            if to_commit || to_seal && !under_way {
+            // One that the journal has yet to be told of waits in the queue, and nobody else may ask for a commit.
+            let to_tell = active.untold;
+            if to_commit || to_tell || to_seal && !under_way {
                 self.push_out(errand.slot);
                 errand.pushed_out = true;
             }

@@ -483,6 +483,8 @@ impl Shard {
         if active.untold {
             active.queued = true;
             self.queue.push_back(active.slot);
+            // The bell that came with the message may have been taken before the message was.
+            self.commit_now = true;
         }
         self.active[slot] = Some(active);
     }
