@@ -385,13 +385,37 @@ impl Shard {
         Ok(file)
     }
 
+    /// The files of a channel's segment are there. They are taken at once, though there may be nothing to write to them any
+    /// more: who brings the channel to rest waits for that.
+    pub(super) fn files_ready(&mut self, slot: Slot) -> Result<(), Poisoned> {
+        // Deleted meanwhile.
+        let Some(mut active) = self.active[slot as usize].take() else { return Ok(()) };
+        let opened = if active.segment.opening.is_some() { self.open_files(&mut active) } else { Ok(()) };
+        let (id, deferred) = (active.channel.id(), active.deferred);
+        self.active[slot as usize] = Some(active);
+        match opened {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => self.no_space_found(),
+            Err(error) => return Err(self.failure("use of a segment file", &channel_dir(id), error)),
+        }
+        match deferred {
+            true => self.queue_destage_at(slot, DestageTurn::First),
+            false => self.queue_destage(slot),
+        }
+        Ok(())
+    }
+
     /// Opens the segment's pair, and makes it if there is none: a matter of several flushes, so another thread does it.
     /// `WouldBlock` until that is done.
     fn open_files(&mut self, active: &mut Active) -> io::Result<()> {
         if active.segment.dat.is_some() {
             return Ok(());
         }
-        if self.reclaim.waits_for(active.channel.id(), active.segment.first) || self.holds_to_limit(active) {
+        let is_begun = active.segment.opening.is_some();
+        if !is_begun
+            && (self.reclaim.waits_for(active.channel.id(), active.segment.first) || self.holds_to_limit(active))
+        {
             // An older pair of this name, or what the limit has dropped, goes first.
             return Err(io::ErrorKind::WouldBlock.into());
         }

@@ -310,7 +310,7 @@ impl Shard {
         let reaped = self.reap()?;
         let received = self.receive();
         self.fire_timers()?;
-        let gathered = self.gather();
+        let gathered = self.gather()?;
         self.roll()?;
         let errands = self.step_errands()? | self.step_groups();
         let committed = self.commit()?;
@@ -490,18 +490,13 @@ impl Shard {
     }
 
     /// Takes channels off the dirty list: what they have published will be committed, what they want flushed.
-    fn gather(&mut self) -> bool {
+    fn gather(&mut self) -> Result<bool, Poisoned> {
         // Before the look at the list: who rings has put its channel there.
         self.commit_now |= self.doorbell.take_urgent();
         let mut any = false;
         while let Some(slot) = self.handle.pop_files_ready() {
             any = true;
-            match self.active[slot as usize].as_ref().map(|active| active.deferred) {
-                Some(true) => self.queue_destage_at(slot, DestageTurn::First),
-                Some(false) => self.queue_destage(slot),
-                // Deleted meanwhile.
-                None => {}
-            }
+            self.files_ready(slot)?;
         }
         // The list is left alone until there is a commit to make of it: a look at each event would take its channel's
         // cache lines from the producer again and again.
@@ -514,7 +509,7 @@ impl Shard {
         let due = self.timers.write_behind_due(self.now_us);
         let wanted = self.commit_now || self.flush_now || due || self.closing;
         if !wanted || !self.can_commit() {
-            return any;
+            return Ok(any);
         }
         self.gathered_wall_us = self.clock.wall_us();
         let mut gathered = std::mem::take(&mut self.gathered);
@@ -528,7 +523,7 @@ impl Shard {
         }
         gathered.clear();
         self.gathered = gathered;
-        any
+        Ok(any)
     }
 
     /// Asks for the cache lines of the channels that are looked at next: their producers wrote them on other cores.
