@@ -179,6 +179,9 @@ pub struct SimStore {
     shards: Vec<Shard>,
     redex: Redex,
     clock: Arc<ManualClock>,
+    /// What other threads do beside the shards: run between turns, sooner or later.
+    file_maker: Arc<Offload>,
+    random: Random,
 }
 
 impl SimStore {
@@ -222,12 +225,13 @@ impl SimStore {
     ) -> Result<Self, OpenError> {
         let options = settings.options();
         options.check()?;
+        let file_maker = Arc::new(Offload::by_hand());
         let environment = Environment {
             disk: Arc::new(disk.clone()),
             clock: Clock::manual(clock.clone()),
             random: Random::seeded(seed),
             offload: Arc::new(Offload::inline()),
-            file_maker: Arc::new(Offload::inline()),
+            file_maker: file_maker.clone(),
             base: PathBuf::new(),
             cold,
             pages: PagePool::new(options.page_budget_bytes, options.page_budget_bytes / 2),
@@ -239,7 +243,7 @@ impl SimStore {
         let redex = Redex::over(Arc::new(store), options, Clock::manual(clock.clone()));
         let shards: Result<Vec<Shard>, _> = seeds.into_iter().map(Shard::new).collect();
         let shards = shards.map_err(|source| OpenError::Io { what: "make the queue of", path: "".into(), source })?;
-        Ok(Self { shards, redex, clock: clock.clone() })
+        Ok(Self { shards, redex, clock: clock.clone(), file_maker, random: Random::seeded(!seed) })
     }
 
     /// The store's channels. Futures must be polled, never waited for: nothing moves between turns.
@@ -260,11 +264,13 @@ impl SimStore {
     ///
     /// If there is no such shard, or if the engine breaks an invariant of its own.
     pub fn turn(&mut self, shard: usize) -> bool {
+        self.work_beside();
         matches!(self.shards[shard].turn(), Ok(Turn::Worked))
     }
 
     /// One turn of every shard; if none did anything and nothing is in flight, the clock is moved to the next timer.
     pub fn step(&mut self) -> SimStep {
+        self.work_beside();
         let (mut busy, mut failed, mut ended, mut timer) = (false, false, true, None);
         for shard in &mut self.shards {
             match shard.turn() {
@@ -278,7 +284,7 @@ impl SimStore {
             }
         }
         match timer {
-            _ if busy => SimStep::Worked,
+            _ if busy || (self.file_maker.has_waiting() && !failed && !ended) => SimStep::Worked,
             Some(at_us) => {
                 self.clock.advance(Duration::from_micros(at_us.saturating_sub(self.clock.steady_us())));
                 SimStep::Waited
@@ -289,14 +295,22 @@ impl SimStore {
         }
     }
 
+    /// Does some of what other threads would, or none.
+    fn work_beside(&mut self) {
+        while self.random.next_u64().is_multiple_of(2) && self.file_maker.run_next() {}
+    }
+
     /// Takes turns until nothing is to be done before the next timer; says whether that came within `turns_max` turns of
     /// each shard.
     pub fn run_until_idle(&mut self, turns_max: usize) -> bool {
         (0..turns_max).any(|_| {
-            self.shards.iter_mut().fold(true, |idle, shard| {
-                let turn = shard.turn();
-                idle & (turn.is_err() || !matches!(turn, Ok(Turn::Worked)) && shard.in_flight() == 0)
-            })
+            self.work_beside();
+            let beside = self.file_maker.has_waiting();
+            !beside
+                & self.shards.iter_mut().fold(true, |idle, shard| {
+                    let turn = shard.turn();
+                    idle & (turn.is_err() || !matches!(turn, Ok(Turn::Worked)) && shard.in_flight() == 0)
+                })
         })
     }
 

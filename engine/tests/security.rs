@@ -11,11 +11,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use redex::{Backend, Redex, RedexBuilder, RedexFile, RedexFileConfig};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use support::{check, child_dir, copy_dir, files, fill, is_root, payload, persistent, scratch, text, uring_allowed};
 
@@ -486,45 +485,6 @@ fn another_users_file_is_refused() {
         std::os::unix::fs::chown(path, Some(12_345), None).unwrap();
     }
     assert_eq!(read_store(&base), [""; 0]);
-}
-
-/// Keeps the warnings of this thread.
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
-
-impl<S: tracing::Subscriber> Layer<S> for Warnings {
-    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        struct Message(String);
-        impl tracing::field::Visit for Message {
-            fn record_debug(&mut self, _: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-                self.0 += &format!("{value:?} ");
-            }
-        }
-        let mut message = Message(String::new());
-        event.record(&mut message);
-        if *event.metadata().level() == tracing::Level::WARN {
-            self.0.lock().unwrap().push(message.0);
-        }
-    }
-}
-
-/// A directory that others may enter is the user's to decide on: it is told, once at each opening, and opens.
-#[test]
-fn a_directory_that_is_open_to_others_is_told() {
-    let dir = scratch();
-    let base = store(dir.path());
-    for (mode, told) in [(0o700, 0), (0o750, 1), (0o701, 1), (0o777, 1)] {
-        fs::set_permissions(&base, fs::Permissions::from_mode(mode)).unwrap();
-        let warnings = Warnings::default();
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(warnings.clone()), || {
-            drop(Redex::open_read_only(&base).unwrap());
-            drop(builder(&base, Backend::Posix).build().unwrap());
-        });
-        let warnings = warnings.0.lock().unwrap();
-        let of_access: Vec<_> = warnings.iter().filter(|text| text.contains("other users have access")).collect();
-        assert_eq!(of_access.len(), 2 * told, "{mode:o}: {warnings:?}");
-        assert!(of_access.iter().all(|text| text.contains(&format!("{mode:03o}")) && text.contains("chmod 700")));
-    }
 }
 
 /// A sparse file costs nothing, however long it is: none makes an opening or a reader take memory or time by its length.

@@ -58,6 +58,8 @@ impl Shared {
 pub struct Offload {
     name: &'static str,
     threads_max: usize,
+    /// Jobs wait until [`Offload::run_next`].
+    by_hand: bool,
     shared: Arc<Shared>,
 }
 
@@ -70,13 +72,38 @@ impl std::fmt::Debug for Offload {
 impl Offload {
     /// Up to `threads_max` threads of this name, each started when there is a job and none is idle.
     pub fn new(name: &'static str, threads_max: usize) -> Self {
-        Self { name, threads_max, shared: Arc::new(Shared { jobs: Mutex::default(), changed: Condvar::new() }) }
+        Self {
+            name,
+            threads_max,
+            by_hand: false,
+            shared: Arc::new(Shared { jobs: Mutex::default(), changed: Condvar::new() }),
+        }
     }
 
     /// One that runs jobs on the thread that asks, for the simulator.
     #[cfg(any(test, feature = "sim"))]
     pub fn inline() -> Self {
         Self::new("inline", 0)
+    }
+
+    /// One whose jobs wait until they are run by hand, as if by threads that take their time: for the simulator.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn by_hand() -> Self {
+        let mut offload = Self::inline();
+        offload.by_hand = true;
+        offload
+    }
+
+    /// Runs the job that waits for longest. `false` if there is none.
+    pub fn run_next(&self) -> bool {
+        let job = self.shared.jobs().waiting.pop_front();
+        job.map(|job| job()).is_some()
+    }
+
+    /// Whether jobs wait.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn has_waiting(&self) -> bool {
+        !self.shared.jobs().waiting.is_empty()
     }
 
     /// Runs `job` elsewhere; if no thread can be had, here. If it panics, so does who polls its result, and nobody else.
@@ -112,7 +139,7 @@ impl Offload {
             let thread = std::thread::Builder::new().name(self.name.into()).spawn(move || shared.work());
             jobs.threads.extend(thread);
         }
-        if jobs.threads.is_empty() || jobs.over {
+        if (jobs.threads.is_empty() && !self.by_hand) || jobs.over {
             return Some(job);
         }
         jobs.waiting.push_back(job);
@@ -128,6 +155,7 @@ impl Offload {
             self.shared.changed.notify_all();
             std::mem::take(&mut jobs.threads)
         };
+        while self.by_hand && self.run_next() {}
         for thread in threads {
             thread.join().expect("no panic leaves a job");
         }
