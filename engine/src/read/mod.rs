@@ -52,6 +52,8 @@ enum Look<T> {
     OnDisk,
     /// It was cut off.
     Gone,
+    /// The channel was cut off meanwhile: what is next may be there still.
+    Again,
 }
 
 impl EventReader {
@@ -161,19 +163,24 @@ impl EventReader {
                 self.advance_to(Seq(self.next.0 + 1));
                 Look::Found(event)
             }
-            None if self.is_cut_off() || self.next >= self.channel.tail.published() => Look::Gone,
             None => self.not_in_a_page(),
         }
     }
 
-    /// What is next is published, and not in a page: it is on disk, or, in memory, was dropped since it was looked for.
+    /// What is next was published once, and is not in a page: it is on disk, or, in memory, was dropped since it was looked for; or
+    /// a cut has come between, which need not have taken it.
     #[cold]
-    fn not_in_a_page<T>(&mut self) -> Look<T> {
-        if self.channel.persistence().is_some() {
+    fn not_in_a_page<T>(&self) -> Look<T> {
+        // A cut brings this back before it is counted.
+        let is_there = self.next < self.channel.tail.published();
+        if self.is_cut_off() {
+            return Look::Again;
+        }
+        if is_there && self.channel.persistence().is_some() {
             return Look::OnDisk;
         }
         // The head moves before the page goes.
-        self.not_there().map_or(Look::Gone, Look::Failed)
+        trimmed(&self.channel, self.next).map_or(Look::Gone, Look::Failed)
     }
 
     /// All events of the chunk were shown; whether they were what was checked is known only now.
@@ -231,9 +238,7 @@ impl EventReader {
             return Look::Failed(error);
         }
         let next = self.next;
-        let Some(page) = self.page() else {
-            return if self.next >= self.channel.tail.published() { Look::Gone } else { self.not_in_a_page() };
-        };
+        let Some(page) = self.page() else { return self.not_in_a_page() };
         let in_page = page.start().first_seq.0 + page.published_slots() as u64;
         let chunk = EventChunk::in_page(page.clone(), next, (end.0.min(in_page) - next.0) as usize);
         Look::Found(self.pass(chunk, end))
@@ -283,6 +288,7 @@ impl EventReader {
         match self.look() {
             Look::Found(event) => Some(Ok(event)),
             Look::Failed(error) => Some(Err(error)),
+            Look::Again => self.try_next(end),
             Look::OnDisk if self.take_overlay() => self.try_next(end),
             Look::OnDisk | Look::Gone => None,
         }
@@ -307,6 +313,7 @@ impl EventReader {
                 Look::Found(found) => return Some(Ok(found)),
                 Look::Failed(error) => return Some(Err(error)),
                 Look::Gone => return None,
+                Look::Again => {}
                 Look::OnDisk => {
                     let fetched = Self::fetch(&self.channel, self.next, end);
                     self.take_fetched(fetched);
@@ -354,6 +361,7 @@ impl EventReader {
                 Look::Found(found) => return Poll::Ready(Some(Ok(found))),
                 Look::Failed(error) => return Poll::Ready(Some(Err(error))),
                 Look::Gone => return Poll::Ready(None),
+                Look::Again => {}
                 Look::OnDisk if self.take_overlay() => {}
                 Look::OnDisk => {
                     let (channel, from) = (self.channel.clone(), self.next);

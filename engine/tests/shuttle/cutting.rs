@@ -2,7 +2,7 @@
 //! comes behind it lies behind it, and a batch is there whole or not at all.
 
 use futures_util::StreamExt;
-use redex::{ChangeError, FsyncPolicy, Redex, RedexFile, TailEnd};
+use redex::{ChangeError, FsyncPolicy, ReadError, Redex, RedexFile, TailEnd};
 
 use crate::world::{Left, World, author, drive, everything, explore, payload, small_segments, wait};
 
@@ -69,6 +69,55 @@ fn readers_know_what_a_cut_has_taken() {
         let store = world.open();
         let file = store.redex().open_file("orders", small_segments(FsyncPolicy::Never)).unwrap();
         assert_eq!(everything(&file).iter().map(author).collect::<Vec<_>>(), found, "cuts are durable");
+        drop(file);
+        store.close().expect("a clean close");
+    });
+}
+
+/// A read of what no cut takes has all of it, in memory and on disk, whatever it meets.
+#[test]
+fn a_cut_ends_no_read_of_what_it_leaves() {
+    const KEPT: u8 = 4;
+    explore(53, |number| {
+        let world = World::new(number);
+        let mut store = world.open();
+        let config = small_segments(FsyncPolicy::Never).with_persistent(number % 2 == 0);
+        let file = store.redex().open_file("orders", config).unwrap();
+        let left = Left::default();
+        let (filled, theirs) = (file.clone(), file.clone());
+        let fill =
+            left.spawn(move || (0..EVENTS).for_each(|number| _ = wait(filled.append(payload(0, number))).unwrap()));
+        drive(&mut store, vec![fill], &left);
+        let cutter = left.spawn(move || {
+            for end in (KEPT..EVENTS).rev() {
+                assert_eq!(wait(theirs.truncate_suffix(end.into())).expect("nothing refuses it"), u64::from(end));
+            }
+        });
+        let whole: Vec<_> = (0..KEPT).map(|number| (0, number)).collect();
+        let (ranged, scanned) = (file.clone(), file.clone());
+        let of_range = whole.clone();
+        let ranges = left.spawn(move || {
+            for _ in 0..4 {
+                let events = wait(ranged.read_range(0, KEPT.into())).expect("it is there");
+                assert_eq!(events.iter().map(author).collect::<Vec<_>>(), of_range);
+            }
+        });
+        let chunks = left.spawn(move || {
+            for _ in 0..4 {
+                let mut scan = scanned.read_from(0);
+                let mut count = 0;
+                while let Some(chunk) = wait(scan.next_chunk()) {
+                    match chunk {
+                        Ok(chunk) => count += chunk.len(),
+                        Err(ReadError::CutOff { from, .. }) if from >= KEPT.into() => break,
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+                assert!(count >= KEPT.into(), "{count} events");
+            }
+        });
+        drive(&mut store, vec![cutter, ranges, chunks], &left);
+        assert_eq!(everything(&file).iter().map(author).collect::<Vec<_>>(), whole);
         drop(file);
         store.close().expect("a clean close");
     });
