@@ -46,7 +46,7 @@ use crate::survey::{Ground, Survey, SurveyError};
 pub struct SalvageOptions {}
 
 impl SalvageOptions {
-    /// There is nothing to set yet.
+    /// As it is: there is nothing to set.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
