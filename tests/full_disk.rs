@@ -320,3 +320,42 @@ fn recoveries_that_find_no_room_leave_nothing_behind() {
         assert_eq!(store.redex().open_file(&*format!("c{i}"), config()).unwrap().next_seq(), 1);
     }
 }
+
+/// Segments that retention has dropped give their space back on a full disk too, though nothing that was appended is flushed and
+/// the journal's segment is full: everything else may wait for that room. So do spares of the journal that are not needed.
+#[test]
+fn what_nobody_needs_makes_room_on_a_full_disk() {
+    const LIMIT: u64 = 48 << 10;
+    const CHANNEL_SEGMENT: u64 = 16 << 10;
+    let settings = SimSettings { journal_segment_bytes: SEGMENT, ..SimSettings::default() };
+    let config = RedexFileConfig::default()
+        .with_persistent(true)
+        .with_segment_bytes(CHANNEL_SEGMENT)
+        .with_retention_max_bytes(Some(LIMIT));
+    let mut stopped = 0;
+    for seed in 0..24_u64 {
+        let disk = SimDisk::new(seed, SimOptions::default());
+        let mut store = open(&disk, &settings);
+        let file = store.redex().open_file("a", config.clone()).unwrap();
+        let mut append_in_steps = |steps| {
+            let before = file.next_seq();
+            for _ in 0..steps {
+                while file.try_append(vec![1; 900 + seed as usize]).is_ok() {}
+                store.step();
+            }
+            file.next_seq() - before
+        };
+        append_in_steps(600 + seed * 3);
+        disk.set_space(Some(disk.space_used() + (seed % 5) * 4096));
+        append_in_steps(2000);
+        if append_in_steps(400) == 0 {
+            stopped += 1;
+            let pairs = disk.list_all().iter().filter(|path| path.ends_with(".dat")).count() as u64;
+            assert!(pairs <= LIMIT / CHANNEL_SEGMENT + 2, "seed {seed}: {pairs} segments of the channel");
+            assert!(spares(&disk) <= 2, "seed {seed}: {} spares", spares(&disk));
+        }
+        disk.set_space(None);
+        assert!(append_in_steps(400) > 0, "seed {seed}: it goes on when there is room");
+    }
+    assert!(stopped > 3, "the disk was full {stopped} times");
+}

@@ -182,6 +182,14 @@ impl SegmentPool {
         self.disk.open(&path, OpenMode::Write).map(Some)
     }
 
+    /// Removes ready files until `keep` are left. Says whether there were more.
+    pub fn shrink(&mut self, keep: usize) -> io::Result<bool> {
+        let surplus = self.ready.split_off(keep.min(self.ready.len()));
+        let dir = spare_dir(self.shard);
+        surplus.iter().try_for_each(|name| self.disk.unlink(&format!("{dir}/{name}")))?;
+        Ok(!surplus.is_empty())
+    }
+
     /// Takes back a file of the journal's directory that nothing needs any more; keeps at most `keep` ready.
     pub fn recycle(&mut self, name: &str, keep: usize) -> io::Result<()> {
         let spare = self.begin_recycling(name.to_owned(), keep).run()?;

@@ -398,9 +398,11 @@ impl Shard {
         Ok(())
     }
 
+    /// It is tried again: at once with the room of spares, if there are more than are needed, else later.
     fn no_space_found(&mut self) {
         self.handle.set_no_space(true);
-        self.timers.space_retry_at = Some(self.now_us + SPACE_RETRY_US);
+        let wait_us = if self.give_up_spares() { 0 } else { SPACE_RETRY_US };
+        self.timers.space_retry_at = Some(self.now_us + wait_us);
     }
 
     /// Something that needed new space got it.

@@ -222,13 +222,22 @@ impl Shard {
         Ok(())
     }
 
+    /// Removes spares beyond those that are wanted, whose room something else needs. Says whether there were any.
+    pub(super) fn give_up_spares(&mut self) -> bool {
+        self.pool.shrink(SPARES_WANTED).unwrap_or_else(|error| {
+            tracing::warn!(shard = %self.handle.id, %error, "a spare segment stays on a full disk");
+            false
+        })
+    }
+
     /// Gives the segments below a checkpoint back to the pool, one at a time, beside the shard: each takes several flushes.
     pub(super) fn recycle(&mut self) -> Result<bool, Poisoned> {
         if self.recycling.is_none() {
             let Some(number) = self.journal.pop_below(self.replay_from) else { return Ok(false) };
             let path = segment_path(self.handle.id, number);
             let name = path.rsplit('/').next().expect("a path has a last part").to_owned();
-            let recycling = self.pool.begin_recycling(name, SPARES_KEPT);
+            let keep = if self.handle.no_space() { SPARES_WANTED } else { SPARES_KEPT };
+            let recycling = self.pool.begin_recycling(name, keep);
             self.recycling = Some((path, self.file_maker.run(move || recycling.run())));
         }
         let (path, mut recycling) = self.recycling.take().expect("one is under way");
