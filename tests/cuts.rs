@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use redex::sim::{ManualClock, SimDisk, SimOptions, SimSettings, SimStep, SimStore};
-use redex::{RedexFile, RedexFileConfig};
+use redex::{ReadError, RedexFile, RedexFileConfig};
 use redex_tests::drive;
 
 fn open(disk: &SimDisk, seed: u64) -> (SimStore, RedexFile) {
@@ -129,4 +129,20 @@ fn what_stands_behind_a_batch_is_written() {
         drive(&mut store, batch).unwrap();
         drop((front, behind));
     }
+}
+
+/// A scan that begins while a trim is on its way begins behind it.
+#[test]
+fn a_scan_begins_behind_a_trim_that_is_on_its_way() {
+    let disk = SimDisk::new(1, SimOptions::default());
+    let (mut store, file) = open(&disk, 1);
+    append(&mut store, &file, 10, 100);
+    let trim = file.trim_head(5);
+    let (mut events, mut chunks, mut late) = (file.read_from(0), file.read_from(0), file.read_from(0));
+    assert_eq!(late.next_wait().unwrap().unwrap().seq, 0);
+    assert_eq!(drive(&mut store, trim).unwrap(), 5);
+    assert_eq!(events.next_wait().unwrap().unwrap().seq, 5);
+    assert_eq!(chunks.next_chunk_wait().unwrap().unwrap().first_seq(), 5);
+    let told = late.blocking().find_map(Result::err);
+    assert!(matches!(told, Some(ReadError::Trimmed { from: 1, to: 5, .. })), "{told:?}");
 }

@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -178,11 +179,18 @@ impl Planted {
             }
             Self::DanglingLink => symlink(outside, path).unwrap(),
             Self::Pipe => run("mkfifo", &[path.to_str().unwrap()]),
-            Self::Socket => drop(UnixListener::bind(path).unwrap()),
+            Self::Socket => bind(path),
             Self::Directory => fs::create_dir(path).unwrap(),
             Self::Device => run("mknod", &[path.to_str().unwrap(), "c", "1", "3"]),
         }
     }
+}
+
+/// Makes a socket; a path to one may have some hundred bytes only, which that of its directory's descriptor has not.
+fn bind(path: &Path) {
+    let dir = fs::File::open(path.parent().unwrap()).unwrap();
+    let short = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string());
+    drop(UnixListener::bind(short.join(path.file_name().unwrap())).unwrap());
 }
 
 fn run(program: &str, args: &[&str]) {
@@ -513,4 +521,30 @@ fn files_of_any_length_are_read_in_bounds() {
     let peak = peak.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB");
     let peak_kib: u64 = peak.trim().parse().unwrap();
     assert!(peak_kib < 1 << 20, "{peak_kib} KiB of memory were used");
+}
+
+/// A copy by hard links that is made of a running store gets its files refused, and stops nothing: the journal goes on with new files.
+#[test]
+fn a_copy_by_hard_links_does_not_stop_a_running_store() {
+    for backend in backends() {
+        let dir = scratch();
+        let base = dir.path().join("store");
+        let redex = builder(&base, backend).build().unwrap();
+        let file = redex.open_file("a", config()).unwrap();
+        fill(&file, 0..EVENTS);
+        let linked = files(&base, "");
+        for path in &linked {
+            let copy = dir.path().join("copy").join(path.strip_prefix(&base).unwrap());
+            fs::create_dir_all(copy.parent().unwrap()).unwrap();
+            fs::hard_link(path, copy).unwrap();
+        }
+        for round in 1..8 {
+            fill(&file, round * EVENTS..(round + 1) * EVENTS);
+        }
+        // A close writes STORE.
+        fs::remove_dir_all(dir.path().join("copy")).unwrap();
+        redex.close().wait().unwrap();
+        let redex = builder(&base, backend).build().unwrap();
+        check(&redex.open_file("a", config()).unwrap(), 0..8 * EVENTS);
+    }
 }

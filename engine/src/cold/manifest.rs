@@ -26,6 +26,8 @@ pub const COLD_MANIFEST_VERSION: u16 = 1;
 
 /// Largest manifest that is read or written, bytes: more than a million segments.
 pub const COLD_MANIFEST_SIZE_MAX: u64 = 64 << 20;
+/// Bytes that a segment takes in it at the most: its numbers, ten bytes each.
+const SEGMENT_SIZE_MAX: u64 = 100;
 
 const MAGIC: [u8; 8] = *b"REDEXCLD";
 
@@ -189,19 +191,32 @@ pub(crate) fn read(disk: &dyn Disk, uuid: StoreUuid, channel: ChannelId) -> io::
     }
 }
 
+/// Whether the manifest can have one more segment, of any numbers: asked before that is sent away.
+pub(crate) fn check_room_for_another(manifest: &ColdManifest) -> io::Result<()> {
+    // Far from the limit nothing is encoded.
+    let count = manifest.segments.len() + 1;
+    if count as u64 * SEGMENT_SIZE_MAX < COLD_MANIFEST_SIZE_MAX / 2 {
+        return Ok(());
+    }
+    check_size(count, manifest.encode().len() as u64 + SEGMENT_SIZE_MAX)
+}
+
+fn check_size(segments: usize, bytes: u64) -> io::Result<()> {
+    if bytes <= COLD_MANIFEST_SIZE_MAX {
+        return Ok(());
+    }
+    let what = format!(
+        "the manifest of {segments} cold segments would have {bytes} bytes, the limit is {COLD_MANIFEST_SIZE_MAX}; trim the \
+         channel, or make its segments larger"
+    );
+    Err(io::Error::new(io::ErrorKind::FileTooLarge, what))
+}
+
 /// Makes a channel's manifest durable. After an error the old one or the new one is there, whole, or none if there was none.
 pub(crate) fn write(disk: &dyn Disk, manifest: &ColdManifest) -> io::Result<()> {
     let (path, new_path) = (manifest_path(manifest.channel), new_manifest_path(manifest.channel));
     let bytes = manifest.encode();
-    if bytes.len() as u64 > COLD_MANIFEST_SIZE_MAX {
-        let what = format!(
-            "the manifest of {} cold segments would have {} bytes, the limit is {COLD_MANIFEST_SIZE_MAX}; trim the channel, or \
-             make its segments larger",
-            manifest.segments.len(),
-            bytes.len()
-        );
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
-    }
+    check_size(manifest.segments.len(), bytes.len() as u64)?;
     let file = match disk.open(&new_path, OpenMode::Create) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             // Left by a crash or an error: a file whose flush has failed is not written again.
@@ -295,7 +310,10 @@ mod tests {
             file.set_len(size).unwrap();
             assert_eq!(read(&disk, small.uuid, small.channel).unwrap(), None, "{size}");
         }
-        let error = write(&disk, &manifest(3 << 20)).unwrap_err();
+        let too_large = manifest(3 << 20);
+        assert!(check_room_for_another(&small).is_ok());
+        assert_eq!(check_room_for_another(&too_large).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        let error = write(&disk, &too_large).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{error}");
     }
 

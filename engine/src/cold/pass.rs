@@ -117,11 +117,12 @@ impl Pass<'_> {
 
     fn run(&mut self) -> io::Result<ColdPass> {
         self.take_manifest()?;
+        // First: a manifest that has become too large gets smaller by nothing else.
+        self.drop_what_left_the_list()?;
         if !self.state.swept {
             self.find_orphans()?;
             self.state.swept = true;
         }
-        self.drop_what_left_the_list()?;
         // Before an upload: so there are never two objects of one segment for longer than a crash takes.
         self.delete_doomed()?;
         self.send_away()?;
@@ -181,7 +182,7 @@ impl Pass<'_> {
     fn find_orphans(&mut self) -> io::Result<()> {
         let named: BTreeSet<String> = self.manifest.segments.iter().map(|segment| self.manifest.key(segment)).collect();
         for object in self.tier().store.list(&self.cold.prefix())? {
-            if named.contains(&object.key) {
+            if named.contains(&object.key) || self.state.doomed.contains(&object.key) {
                 continue;
             }
             let Some((_, first, hash)) = parse_key(self.tier().uuid, &object.key) else {
@@ -315,6 +316,7 @@ impl Pass<'_> {
             return Ok(());
         }
         if self.manifest.segment(first).is_none() {
+            manifest::check_room_for_another(&self.manifest)?;
             let Some(local) = self.local_segment(first, end)? else { return Ok(()) };
             let segment = upload(self.tier(), &self.cold.name, &local, Compression::of(self.policy.zstd_level))?;
             let segment = ColdSegment { end: end.0, ..segment };

@@ -162,6 +162,7 @@ impl SegmentPool {
 
     /// Takes a ready file as segment `number`: its name is durable when this returns. Its content is old.
     pub fn take(&mut self, number: SegmentNo) -> io::Result<Option<Arc<dyn File>>> {
+        self.pass_over_refused()?;
         let Some(name) = self.ready.last() else { return Ok(None) };
         let spare = spare_dir(self.shard);
         let path = segment_path(self.shard, number);
@@ -180,6 +181,23 @@ impl SegmentPool {
         self.disk.sync_dir(&journal_dir(self.shard))?;
         self.disk.sync_dir(&spare)?;
         self.disk.open(&path, OpenMode::Write).map(Some)
+    }
+
+    /// Leaves those of the ready files where they are that nobody may write to: somebody has made a copy of the store by hard links,
+    /// say.
+    fn pass_over_refused(&mut self) -> io::Result<()> {
+        while let Some(name) = self.ready.last() {
+            let path = format!("{}/{name}", spare_dir(self.shard));
+            match self.disk.open(&path, OpenMode::Write) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    tracing::warn!(path, %error, "a spare segment cannot be used, another is made");
+                    self.ready.pop();
+                }
+                Err(error) => return Err(located(&path)(error)),
+                Ok(_) => return Ok(()),
+            }
+        }
+        Ok(())
     }
 
     /// Removes ready files until `keep` are left. Says whether there were more.
@@ -226,8 +244,12 @@ impl Recycling {
     pub fn run(self) -> io::Result<Option<String>> {
         let dir = journal_dir(self.shard);
         let path = format!("{dir}/{}", self.name);
-        let right_size = self.disk.open(&path, OpenMode::Read)?.size()? == self.segment_bytes;
-        // A file with another's header may have a second name: only the name goes. So does one that cannot be read.
+        let right_size = match self.disk.open(&path, OpenMode::Read) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => false,
+            file => file?.size()? == self.segment_bytes,
+        };
+        // A file with another's header, or one that is refused, may have a second name: only the name goes. So does one that
+        // cannot be read.
         let own = || {
             let header = read_header(&*self.disk, &path);
             header.is_ok_and(|header| header.is_ok_and(|header| segment_number(&self.name) == Some(header.number)))

@@ -128,6 +128,8 @@ impl Future for ReadOne {
 pub struct Scan {
     reader: EventReader,
     end: Seq,
+    /// Whether something was shown.
+    begun: bool,
     refused: Option<ReadError>,
 }
 
@@ -137,7 +139,8 @@ impl Scan {
             Ok(range) => (range, None),
             Err(error) => (0..0, Some(error)),
         };
-        Self { reader: EventReader::new(channel.clone(), Seq(range.start)).holding(), end: Seq(range.end), refused }
+        let reader = EventReader::new(channel.clone(), Seq(range.start)).holding();
+        Self { reader, end: Seq(range.end), begun: false, refused }
     }
 
     /// The next event, read on this thread; `None` at the end.
@@ -145,9 +148,12 @@ impl Scan {
         if let Some(error) = self.refused.take() {
             return Some(Err(error));
         }
-        let next = self.reader.next_blocking(self.end);
-        self.end_after(&next);
-        next
+        loop {
+            let next = self.reader.next_blocking(self.end);
+            if !self.passes_over(&next) {
+                return next;
+            }
+        }
     }
 
     /// An iterator that reads on this thread.
@@ -160,9 +166,12 @@ impl Scan {
         if let Some(error) = self.refused.take() {
             return Some(Err(error));
         }
-        let next = self.reader.next_chunk_blocking(self.end);
-        self.end_after(&next);
-        next
+        loop {
+            let next = self.reader.next_chunk_blocking(self.end);
+            if !self.passes_over(&next) {
+                return next;
+            }
+        }
     }
 
     /// The next events, to be looked at where they lie: several at once, at least one, `None` at the end. What lies before
@@ -199,10 +208,19 @@ impl Scan {
         ForEachRef { scan: self, visit, count: 0 }
     }
 
-    fn end_after<T>(&mut self, next: &Option<Result<T, ReadError>>) {
-        if let Some(Err(_)) = next {
-            self.end = self.reader.next_seq();
+    /// What is dropped before anything was shown is not there, as if it had been dropped at the call: a head may have been on its
+    /// way then. Any other error is the last thing.
+    fn passes_over<T>(&mut self, next: &Option<Result<T, ReadError>>) -> bool {
+        match next {
+            Some(Err(ReadError::Trimmed { to, .. })) if !self.begun => {
+                self.reader.seek(Seq(*to));
+                return true;
+            }
+            Some(Err(_)) => self.end = self.reader.next_seq(),
+            _ => {}
         }
+        self.begun = true;
+        false
     }
 }
 
@@ -214,9 +232,12 @@ impl Stream for Scan {
         if let Some(error) = this.refused.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        let next = std::task::ready!(this.reader.poll_next(this.end, cx));
-        this.end_after(&next);
-        Poll::Ready(next)
+        loop {
+            let next = std::task::ready!(this.reader.poll_next(this.end, cx));
+            if !this.passes_over(&next) {
+                return Poll::Ready(next);
+            }
+        }
     }
 }
 
@@ -240,9 +261,12 @@ impl Future for NextChunk<'_> {
         if let Some(error) = scan.refused.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        let next = std::task::ready!(scan.reader.poll_next_chunk(scan.end, cx));
-        scan.end_after(&next);
-        Poll::Ready(next)
+        loop {
+            let next = std::task::ready!(scan.reader.poll_next_chunk(scan.end, cx));
+            if !scan.passes_over(&next) {
+                return Poll::Ready(next);
+            }
+        }
     }
 }
 

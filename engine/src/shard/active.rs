@@ -202,6 +202,8 @@ pub struct Active {
     pub destage_turn: Option<DestageTurn>,
     /// Whether blocks are to be destaged however few they are.
     pub force_destage: bool,
+    /// Whether its META was found or made since it was opened.
+    pub has_meta: bool,
     /// The segment that blocks go to.
     pub segment: ActiveSegment,
     /// Its seal.
@@ -248,6 +250,7 @@ impl Active {
             stubbed: next,
             destage_turn: None,
             force_destage: false,
+            has_meta: false,
             segment,
             sealing: Sealing::No,
             segments: Vec::new(),

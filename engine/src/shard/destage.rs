@@ -427,8 +427,8 @@ impl Shard {
                 created: active.channel.id().epoch(),
                 created_us: self.clock.wall_us(),
             };
-            let (disk, first) = (self.disk.clone(), active.segment.first);
-            self.file_maker.run(move || open_segment_files(&*disk, &meta, first))
+            let (disk, first, has_meta) = (self.disk.clone(), active.segment.first, active.has_meta);
+            self.file_maker.run(move || open_segment_files(&*disk, &meta, first, has_meta))
         });
         let waker = Waker::from(Arc::new(FilesReady { handle: self.handle.clone(), slot: active.slot }));
         match Pin::new(&mut opening).poll(&mut Context::from_waker(&waker)) {
@@ -439,6 +439,7 @@ impl Shard {
             Poll::Ready(files) => {
                 let FilePair { idx, dat, meta_bytes } = files?;
                 add(&self.handle.stats.header_bytes, meta_bytes);
+                active.has_meta = true;
                 active.segment.idx = Some(idx);
                 active.segment.dat = Some(dat);
                 active.segment.idx_space.grow(ALLOCATE_FIRST_IDX, Vec::new());
@@ -462,8 +463,8 @@ impl Wake for FilesReady {
 }
 
 /// Opens the pair of a segment, and makes it if there is none.
-fn open_segment_files(disk: &dyn Disk, meta: &Meta, first: Seq) -> io::Result<FilePair> {
-    let meta_bytes = make_segment_files(disk, meta, first, false)?;
+fn open_segment_files(disk: &dyn Disk, meta: &Meta, first: Seq, has_meta: bool) -> io::Result<FilePair> {
+    let meta_bytes = make_segment_files(disk, meta, first, has_meta)?;
     let open = |path: String, space: u64| {
         let file = disk.open_segment(&path, OpenMode::Write).map_err(located(&path))?;
         file.allocate(space).map_err(located(&path))?;

@@ -269,15 +269,16 @@ impl Tail {
             (_, PageSize::Exact { .. }) => super::CLASS_EXACT,
         };
         let bytes = u64::from(bytes.expect("copied slots are ready"));
-        self.word.store(Word::new(start.page_no, class, slots as u64, bytes).0, Ordering::Release);
         while chain.back().is_some_and(|last| last.start().page_no >= start.page_no) {
             chain.pop_back().expect("there is a last").unchain();
         }
         chain.push_back(kept);
         self.published.seq.store(end.0, Ordering::Release);
         self.published.resets.fetch_add(1, Ordering::AcqRel);
+        // Appends are let in from here on, and count as behind the cut.
+        self.word.store(Word::new(start.page_no, class, slots as u64, bytes).0, Ordering::Release);
         drop(chain);
-        // Appends are let in since the word was stored: one may have left its publication to the holder of the lock.
+        // One may have left its publication to the holder of the lock.
         let before = self.publication.state.fetch_and(!LOCK, Ordering::AcqRel);
         if before & NOTE != 0 {
             self.publish();

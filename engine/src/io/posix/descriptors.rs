@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::Opener;
+use super::refusal::FileId;
 
 /// Descriptors that are kept open in any case.
 const OPEN_MIN: usize = 16;
@@ -30,6 +31,8 @@ const OPEN_MAX: usize = 1024;
 pub(super) struct Reopened {
     path: String,
     flags: i32,
+    /// Which file it is; `None` if that could not be asked.
+    id: Option<FileId>,
     file: Mutex<Option<Arc<fs::File>>>,
     used: AtomicBool,
     descriptors: Arc<Descriptors>,
@@ -59,6 +62,7 @@ impl Descriptors {
         let reopened = Arc::new(Reopened {
             path: path.to_owned(),
             flags,
+            id: file.metadata().ok().as_ref().map(FileId::of),
             file: Mutex::new(Some(Arc::new(file))),
             used: AtomicBool::new(true),
             descriptors: self.clone(),
@@ -120,7 +124,8 @@ impl Reopened {
             if let Some(file) = &*place {
                 return Ok(file.clone());
             }
-            let file = Arc::new(self.descriptors.open(&self.path, self.flags)?);
+            let again = || self.descriptors.opener.open_again(&self.path, self.flags, self.id);
+            let file = Arc::new(self.descriptors.with_room(again)?);
             place.insert(file).clone()
         };
         self.descriptors.note_open(self);
@@ -226,5 +231,23 @@ mod tests {
         (0..100).for_each(|i| drop(make(&descriptors, &format!("{i}"))));
         let file = make(&descriptors, "last");
         assert!(is_open(&file) && lock(&descriptors.open).len() <= OPEN_MIN);
+    }
+
+    /// A copy of a running store by hard links: the files that it has in use stay so, others are refused.
+    #[test]
+    fn a_file_in_use_may_get_more_names() {
+        let (dir, descriptors) = descriptors(0);
+        let file = make(&descriptors, "file");
+        fs::hard_link(dir.path().join("file"), dir.path().join("copy")).unwrap();
+        descriptors.close_down_to(0);
+        assert!(!is_open(&file));
+        file.acquire().unwrap();
+        assert!(descriptors.open("file", libc::O_RDONLY).unwrap_err().to_string().contains("hard links"));
+        fs::rename(dir.path().join("copy"), dir.path().join("file")).unwrap();
+        fs::write(dir.path().join("other"), b"x").unwrap();
+        fs::hard_link(dir.path().join("other"), dir.path().join("second")).unwrap();
+        fs::rename(dir.path().join("other"), dir.path().join("file")).unwrap();
+        descriptors.close_down_to(0);
+        assert!(file.acquire().unwrap_err().to_string().contains("hard links"), "it is another file now");
     }
 }

@@ -30,6 +30,7 @@ use descriptors::Descriptors;
 use driver::PosixDriver;
 use file::PosixFile;
 pub(super) use file::assert_aligned;
+use refusal::FileId;
 use tree::Tree;
 
 /// Name of the lock file in the base directory.
@@ -53,13 +54,20 @@ impl Opener {
 
     fn open(&self, path: &str, flags: i32) -> io::Result<fs::File> {
         if flags & libc::O_CREAT != 0 {
-            return Ok(self.tree.open_file(path, flags | self.direct_flag())?.into());
+            return Ok(self.tree.open_file(path, flags | self.direct_flag(), None)?.into());
         }
+        self.open_again(path, flags, None)
+    }
+
+    /// Opens a file that is there; one that is `known` was opened before.
+    fn open_again(&self, path: &str, flags: i32, known: Option<FileId>) -> io::Result<fs::File> {
         // Somebody may have put anything there. Who opens a pipe without this waits for its other end, perhaps for ever.
         let flags = flags | libc::O_NONBLOCK;
-        let file = match self.tree.open_file(path, flags | self.direct_flag()) {
-            Err(e) if e.raw_os_error() == Some(libc::EINVAL) && self.direct.load(Ordering::Relaxed) => {
-                let file = regular(path, self.tree.open_file(path, flags)?)?;
+        let direct = self.direct_flag();
+        let file = match self.tree.open_file(path, flags | direct, known) {
+            // By what was asked for: another thread may have found out meanwhile.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) && direct != 0 => {
+                let file = regular(path, self.tree.open_file(path, flags, known)?)?;
                 if self.direct.swap(false, Ordering::Relaxed) {
                     tracing::warn!(path, reason = REFUSED_LATER, "no direct I/O from now on: the page cache is used");
                 }
@@ -182,7 +190,7 @@ impl PosixDisk {
     ///
     /// Those of open(2).
     pub fn lock_file(&self) -> io::Result<fs::File> {
-        Ok(self.opener.tree.open_file(LOCK_FILE, libc::O_RDWR | libc::O_CREAT)?.into())
+        Ok(self.opener.tree.open_file(LOCK_FILE, libc::O_RDWR | libc::O_CREAT, None)?.into())
     }
 
     /// Has every driver that is made from now on hold the locked file (design D13). The lock then lasts until `file` and

@@ -66,14 +66,29 @@ pub(super) struct Owners {
     pub(super) process: u32,
 }
 
-/// Says no to what no store has. `found` is of the file that was opened, not of its name.
-pub(super) fn check(path: &str, found: &Metadata, owners: Owners) -> Result<(), Refusal> {
+/// Which file it is, whatever its names are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    /// That of a file that is open.
+    pub(super) fn of(found: &Metadata) -> Self {
+        Self { device: found.dev(), inode: found.ino() }
+    }
+}
+
+/// Says no to what no store has. `found` is of the file that was opened, not of its name; `known` is one that was opened before, and
+/// has been written to: what somebody has linked it to since then changes nothing.
+pub(super) fn check(path: &str, found: &Metadata, owners: Owners, known: Option<FileId>) -> Result<(), Refusal> {
     let path = || path.to_owned();
     if !found.is_file() {
         return Err(Refusal::Kind { path: path(), kind: kind(found) });
     }
     // None at all: its name was taken away after it was opened, by who writes the store.
-    if found.nlink() > 1 {
+    if found.nlink() > 1 && known != Some(FileId::of(found)) {
         return Err(Refusal::HardLinks { path: path(), names: found.nlink(), inode: found.ino() });
     }
     if found.uid() != owners.process && found.uid() != owners.store {
@@ -108,17 +123,19 @@ mod tests {
         fs::write(&path, b"x").unwrap();
         let found = fs::metadata(&path).unwrap();
         let (me, other) = (found.uid(), found.uid() + 1);
-        assert_eq!(check("file", &found, Owners { store: me, process: me }), Ok(()));
-        assert_eq!(check("file", &found, Owners { store: me, process: other }), Ok(()));
-        assert_eq!(check("file", &found, Owners { store: other, process: me }), Ok(()));
-        let refused = check("file", &found, Owners { store: other, process: other });
+        assert_eq!(check("file", &found, Owners { store: me, process: me }, None), Ok(()));
+        assert_eq!(check("file", &found, Owners { store: me, process: other }, None), Ok(()));
+        assert_eq!(check("file", &found, Owners { store: other, process: me }, None), Ok(()));
+        let refused = check("file", &found, Owners { store: other, process: other }, None);
         assert_eq!(refused, Err(Refusal::Owner { path: "file".into(), owner: me, expected: other }));
         let owners = Owners { store: me, process: me };
         fs::hard_link(&path, dir.path().join("second")).unwrap();
-        let refused = check("file", &fs::metadata(&path).unwrap(), owners).unwrap_err();
+        let refused = check("file", &fs::metadata(&path).unwrap(), owners, None).unwrap_err();
         assert_eq!(refused, Refusal::HardLinks { path: "file".into(), names: 2, inode: found.ino() });
         assert!(refused.to_string().contains("find -inum"), "{refused}");
-        let refused = check("dir", &fs::metadata(dir.path()).unwrap(), owners).unwrap_err();
+        let known = fs::metadata(&path).unwrap();
+        assert_eq!(check("file", &known, owners, Some(FileId::of(&known))), Ok(()));
+        let refused = check("dir", &fs::metadata(dir.path()).unwrap(), owners, None).unwrap_err();
         assert_eq!(refused, Refusal::Kind { path: "dir".into(), kind: "directory" });
     }
 
@@ -131,6 +148,6 @@ mod tests {
         fs::remove_file(&path).unwrap();
         let found = file.metadata().unwrap();
         assert_eq!(found.nlink(), 0);
-        assert_eq!(check("file", &found, Owners { store: found.uid(), process: found.uid() }), Ok(()));
+        assert_eq!(check("file", &found, Owners { store: found.uid(), process: found.uid() }, None), Ok(()));
     }
 }

@@ -46,6 +46,17 @@ pub(crate) fn eventfd() -> io::Result<File> {
     Ok(File::from(own(fd)))
 }
 
+/// Takes (`F_WRLCK`) or gives back (`F_UNLCK`) a lease on a file; who breaks it is told by a signal that does nothing.
+#[cfg(all(test, not(redex_loom)))]
+pub(crate) fn set_lease(file: BorrowedFd<'_>, kind: libc::c_int) -> io::Result<()> {
+    // Of linux/fcntl.h.
+    const F_SETSIG: libc::c_int = 10;
+    // SAFETY: takes no memory.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG) })?;
+    // SAFETY: takes no memory.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) }).map(drop)
+}
+
 /// openat2 beneath `dir`: no symbolic link anywhere on the way, no way out.
 pub(crate) fn open_beneath(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32) -> io::Result<OwnedFd> {
     // SAFETY: `open_how` is plain integers, for which zero is valid.

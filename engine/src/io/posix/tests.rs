@@ -274,7 +274,7 @@ fn seams_lie_within_the_range() {
         let seams = file.seams(0..1 << 20);
         let block = BLOCK_SIZE as u64;
         assert!(seams.is_empty() || seams == [512 << 10, (512 << 10) + block], "{seams:?}");
-        assert_eq!(file.seams(600 << 10..1 << 20), []);
+        assert!(file.seams(600 << 10..1 << 20).is_empty());
         disk.unlink("a").unwrap();
     });
 }

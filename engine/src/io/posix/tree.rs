@@ -15,7 +15,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::refusal::{self, Owners, Refusal};
+use super::refusal::{self, FileId, Owners, Refusal};
 use super::syscall;
 
 const DIR_MODE: u32 = 0o700;
@@ -54,21 +54,33 @@ impl Tree {
         self.base.as_fd()
     }
 
-    /// Opens a file; new ones are for the owner alone.
-    pub(super) fn open_file(&self, path: &str, flags: i32) -> io::Result<OwnedFd> {
+    /// Opens a file; new ones are for the owner alone. One that is `known` was opened before, and may have more names since.
+    pub(super) fn open_file(&self, path: &str, flags: i32, known: Option<FileId>) -> io::Result<OwnedFd> {
         check_path(path)?;
         let mode = if flags & libc::O_CREAT == 0 { 0 } else { FILE_MODE };
         // A pipe would have the open wait for its other end, a terminal would become this process's.
         let asked = flags | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-        let file = File::from(self.resolve(path, asked, mode).map_err(|error| self.explain(path, error))?);
+        let opened = match self.resolve(path, asked, mode) {
+            Err(error) if error.raw_os_error() == Some(libc::EWOULDBLOCK) => self.open_leased(path, asked, mode),
+            result => result,
+        };
+        let file = File::from(opened.map_err(|error| self.explain(path, error))?);
         let found = file.metadata()?;
-        refusal::check(path, &found, self.owners)?;
+        refusal::check(path, &found, self.owners, known)?;
         if flags & libc::O_CREAT != 0 && found.mode() & PERMISSIONS != FILE_MODE {
             file.set_permissions(Permissions::from_mode(FILE_MODE))?;
         }
         // On some file systems a ring gives up at once, with EAGAIN, on a file that is not to block.
         syscall::set_status_flags(file.as_fd(), flags)?;
         Ok(file.into())
+    }
+
+    /// Another program has a lease on the file, as servers of NFS and SMB do, and is asked to give it up (fcntl(2), F_SETLEASE).
+    /// A plain file may be waited for.
+    fn open_leased(&self, path: &str, flags: i32, mode: u32) -> io::Result<OwnedFd> {
+        let here = File::from(self.resolve(path, libc::O_PATH | libc::O_NOFOLLOW, 0)?);
+        refusal::check(path, &here.metadata()?, self.owners, None)?;
+        self.resolve(path, flags & !libc::O_NONBLOCK, mode)
     }
 
     /// Opens a directory for listing and syncing; `""` is the base.
@@ -160,7 +172,7 @@ impl Tree {
                 return Ok(Some(Refusal::SymbolicLink { path: path[..end].to_owned() }));
             }
             if end == path.len() {
-                return Ok(refusal::check(path, &found, self.owners).err());
+                return Ok(refusal::check(path, &found, self.owners, None).err());
             }
             end += 1;
             dir = here.into();
@@ -253,18 +265,38 @@ mod tests {
             assert!(error.to_string().starts_with(&format!("{path} is a symbolic link")), "{error}");
         };
         for _ in ["openat2", "openat"] {
-            tree.open_file("real/file", libc::O_RDONLY).unwrap();
-            refused(tree.open_file("link/file", libc::O_RDONLY).unwrap_err(), "link");
-            refused(tree.open_file("link/none", libc::O_RDWR | libc::O_CREAT).unwrap_err(), "link");
-            refused(tree.open_file("link_to_file", libc::O_RDONLY).unwrap_err(), "link_to_file");
+            tree.open_file("real/file", libc::O_RDONLY, None).unwrap();
+            refused(tree.open_file("link/file", libc::O_RDONLY, None).unwrap_err(), "link");
+            refused(tree.open_file("link/none", libc::O_RDWR | libc::O_CREAT, None).unwrap_err(), "link");
+            refused(tree.open_file("link_to_file", libc::O_RDONLY, None).unwrap_err(), "link_to_file");
             refused(tree.open_dir("link").unwrap_err(), "link");
             refused(tree.make_dir("link/dir").unwrap_err(), "link");
             refused(tree.rename("real/file", "link/file").unwrap_err(), "link");
             refused(tree.unlink("link/file").unwrap_err(), "link");
             refused(tree.remove_dir("link/dir").unwrap_err(), "link");
-            assert_eq!(tree.open_file("real/none", libc::O_RDONLY).unwrap_err().kind(), io::ErrorKind::NotFound);
+            assert_eq!(tree.open_file("real/none", libc::O_RDONLY, None).unwrap_err().kind(), io::ErrorKind::NotFound);
             tree.has_openat2.store(false, Ordering::Relaxed);
         }
+    }
+
+    /// A file that another program has a lease on is waited for, as long as that takes to give it up.
+    #[test]
+    fn a_leased_file_is_waited_for() {
+        let dir = crate::io::posix::tests::temp_dir();
+        std::fs::write(dir.path().join("file"), b"x").unwrap();
+        let holder = File::open(dir.path().join("file")).unwrap();
+        if syscall::set_lease(holder.as_fd(), libc::F_RDLCK).is_err() {
+            println!("SKIPPED: the file system has no leases");
+            return;
+        }
+        let tree = Tree::open(dir.path()).unwrap();
+        std::thread::scope(|scope| {
+            let opening = scope.spawn(|| tree.open_file("file", libc::O_RDWR, None).map(drop));
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!opening.is_finished(), "it waits for the lease");
+            syscall::set_lease(holder.as_fd(), libc::F_UNLCK).unwrap();
+            opening.join().unwrap().unwrap();
+        });
     }
 
     /// Both ways to resolve open plain files with one name, and wait for nobody; what is open then blocks as it was asked to.
@@ -282,7 +314,7 @@ mod tests {
         let tree = Tree::open(dir.path()).unwrap();
         for _ in ["openat2", "openat"] {
             for flags in [libc::O_RDONLY, libc::O_RDWR, libc::O_RDWR | libc::O_CREAT] {
-                let file = tree.open_file("file", flags).unwrap();
+                let file = tree.open_file("file", flags, None).unwrap();
                 let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).unwrap();
                 let found = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
                 assert_eq!(i32::from_str_radix(found, 8).unwrap() & libc::O_NONBLOCK, 0, "{info}");
@@ -292,7 +324,7 @@ mod tests {
                     ("pipe", "is a named pipe"),
                     ("socket", "is a socket"),
                 ] {
-                    let error = tree.open_file(name, flags).unwrap_err();
+                    let error = tree.open_file(name, flags, None).unwrap_err();
                     assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{name} {flags:#o}: {error}");
                     assert!(error.to_string().contains(what), "{name} {flags:#o}: {error}");
                 }
