@@ -45,9 +45,9 @@ struct Soak {
 
 /// Runs what `args` say.
 pub(crate) fn run(args: &SoakArgs) -> anyhow::Result<ExitCode> {
-    let scratch = Scratch::new(args.dir.as_deref())?;
+    let scratch = Scratch::new(args.place.dir.as_deref())?;
     let dir = scratch.place("store")?;
-    let redex = store::open(&dir, args.backend)?;
+    let redex = store::open(&dir, args.place.backend)?;
     let files = (0..CHANNELS).map(|channel| open(&redex, channel)).collect::<anyhow::Result<Vec<_>>>()?;
     let soak = Soak {
         redex,
