@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::{Context, anyhow};
 use fastrand::Rng;
 use redex::Backend;
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,6 @@ use crate::check::check;
 use crate::drive::Tape;
 use crate::drive::cut::{Cut, Left};
 use crate::drive::log::Flush;
-use crate::failure::{Failed, chain};
 use crate::history::{Found, History, Position};
 use crate::rig::{Kind, Rig};
 use crate::server::remote::Kept;
@@ -280,9 +280,7 @@ fn check_once(
     let dir = mounted.at().join("store");
     let backend = if by_uring { Backend::Uring } else { Backend::Posix };
     let found = unwound(|| {
-        let store = settings.open(&dir, backend);
-        let store =
-            store.map_err(|error| Failed(format!("the store does not open after a mere crash: {}", chain(&error))))?;
+        let store = settings.open(&dir, backend).context("the store does not open after a mere crash")?;
         let found = check(&store, history, cut)?;
         let recovered = rig.drive.position()?;
         Ok((found, recovered))
@@ -299,7 +297,7 @@ fn unwound<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     result.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        Err(Failed(format!("panic: {text}")).into())
+        Err(anyhow!("panic: {text}"))
     })
 }
 
