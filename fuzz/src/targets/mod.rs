@@ -51,7 +51,7 @@ pub struct Target {
     /// What the bytes are.
     pub about: &'static str,
     /// Reads the bytes; `Err` says which property they break.
-    run: fn(&[u8]) -> Result<Outcome, String>,
+    pub run: fn(&[u8]) -> Result<Outcome, String>,
     /// Changes an input, given another one of the corpus.
     pub mutate: fn(&mut Vec<u8>, &[u8], &mut Dice),
     /// Inputs to begin with, each with a name.
