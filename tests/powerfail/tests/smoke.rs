@@ -2,6 +2,8 @@
 
 mod rig;
 
+use redex_powerfail::case;
+
 use self::rig::run;
 
 const OUT: &str = env!("CARGO_TARGET_TMPDIR");
@@ -62,6 +64,16 @@ fn a_drive_that_lies_is_noticed_on_ext4() {
 #[test]
 fn a_drive_that_lies_is_noticed_on_xfs() {
     is_noticed("lying-drive", "xfs");
+}
+
+/// The point that the next recording goes on from has a number of its own: nothing else is made to repeat it.
+#[test]
+fn the_point_that_a_recording_goes_on_from_can_be_repeated() {
+    let number = case::POINTS.to_string();
+    let words = ["run", "--seed", "1", "--point", &number, "--fs", "ext4", "--sector", "512", "--out", OUT];
+    let Some((output, text)) = run(&words) else { return };
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("1 points in 1 recordings") && text.contains("\n1 passed, 0 failed"), "{text}");
 }
 
 /// What a failure says about the point of a saved recording comes out the same, however often it is repeated.
