@@ -1,7 +1,8 @@
 //! The command line: what may be said, and what is refused with exit code 2.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -61,6 +62,46 @@ pub(crate) enum Command {
     MillionChild(MillionChildArgs),
 }
 
+/// Where data is made, and how the engine gets it to the disk.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Place {
+    /// Where the data is made; a fresh directory within it is used, removed unless something was lost [default: the current directory]
+    #[arg(long, value_name = "DIR", value_parser = existing_dir)]
+    pub(crate) dir: Option<PathBuf>,
+    /// The engine's way to the kernel [default: the engine's own choice]
+    #[arg(long, value_enum)]
+    pub(crate) backend: Option<Backend>,
+}
+
+/// The same for a process of ours: the directory is there.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ChildPlace {
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    #[arg(long, value_enum)]
+    pub(crate) backend: Option<Backend>,
+}
+
+impl ChildPlace {
+    /// This directory, by this way.
+    pub(crate) fn new(dir: &Path, backend: Option<Backend>) -> Self {
+        Self { dir: dir.to_owned(), backend }
+    }
+
+    /// Says it to the process.
+    pub(crate) fn add_to(&self, command: &mut process::Command) {
+        command.arg("--dir").arg(&self.dir);
+        if let Some(backend) = &self.backend {
+            command.args(["--backend", &word(backend)]);
+        }
+    }
+}
+
+/// A value as it is written on a command line.
+pub(crate) fn word(value: &impl ValueEnum) -> String {
+    value.to_possible_value().expect("no value is hidden").get_name().to_owned()
+}
+
 /// Arguments of `run`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RunArgs {
@@ -76,18 +117,14 @@ pub(crate) struct RunArgs {
     /// Adds an open loop of R events a second to `durable`, and paces `tail` by it
     #[arg(long, value_name = "R", value_parser = rate)]
     pub(crate) rate: Option<f64>,
-    /// Where the stores are made; a fresh directory within it is used and removed [default: the current directory]
-    #[arg(long, value_name = "DIR", value_parser = existing_dir)]
-    pub(crate) dir: Option<PathBuf>,
     /// Writes one JSON object a row to this file as well
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     /// Where results.jsonl, the HDR logs and report.html go
     #[arg(long, value_name = "DIR", default_value = "bench-out")]
     pub(crate) out: PathBuf,
-    /// The engine's way to the kernel [default: the engine's own choice]
-    #[arg(long, value_enum)]
-    pub(crate) backend: Option<Backend>,
+    #[command(flatten)]
+    pub(crate) place: Place,
     /// Every workload's data comes from this number
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -105,12 +142,8 @@ pub(crate) struct CrashArgs {
     /// Payloads and the moments of the kills come from this number
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Where the store is made; a fresh directory within it is used, removed if nothing was lost [default: the current directory]
-    #[arg(long, value_name = "DIR", value_parser = existing_dir)]
-    pub(crate) dir: Option<PathBuf>,
-    /// The engine's way to the kernel [default: the engine's own choice]
-    #[arg(long, value_enum)]
-    pub(crate) backend: Option<Backend>,
+    #[command(flatten)]
+    pub(crate) place: Place,
 }
 
 /// Arguments of `soak`.
@@ -125,12 +158,8 @@ pub(crate) struct SoakArgs {
     /// Payloads and reads come from this number
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Where the store is made; a fresh directory within it is used and removed [default: the current directory]
-    #[arg(long, value_name = "DIR", value_parser = existing_dir)]
-    pub(crate) dir: Option<PathBuf>,
-    /// The engine's way to the kernel [default: the engine's own choice]
-    #[arg(long, value_enum)]
-    pub(crate) backend: Option<Backend>,
+    #[command(flatten)]
+    pub(crate) place: Place,
 }
 
 /// Arguments of `full-disk` and `read-only-remount`.
@@ -139,31 +168,17 @@ pub(crate) struct DiskArgs {
     /// The file system that is made
     #[arg(long, value_enum, default_value_t = FileSystem::Ext4)]
     pub(crate) fs: FileSystem,
-    /// Where the image of the file system is made; a fresh directory within it is used and removed [default: the current directory]
-    #[arg(long, value_name = "DIR", value_parser = existing_dir)]
-    pub(crate) dir: Option<PathBuf>,
-    /// The engine's way to the kernel [default: the engine's own choice]
-    #[arg(long, value_enum)]
-    pub(crate) backend: Option<Backend>,
+    #[command(flatten)]
+    pub(crate) place: Place,
 }
 
-/// A file system on a loop device.
+/// A file system on a loop device, named as mkfs and mount name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FileSystem {
     /// ext4
     Ext4,
     /// XFS
     Xfs,
-}
-
-impl FileSystem {
-    /// The value as it is written on a command line, and as mkfs and mount know it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Ext4 => "ext4",
-            Self::Xfs => "xfs",
-        }
-    }
 }
 
 /// What happens to the file system.
@@ -182,28 +197,22 @@ pub(crate) struct DiskChildArgs {
     pub(crate) fault: DiskFault,
     #[arg(long)]
     pub(crate) image: PathBuf,
-    #[arg(long)]
-    pub(crate) mount_point: PathBuf,
     #[arg(long, value_enum)]
     pub(crate) fs: FileSystem,
-    #[arg(long, value_enum)]
-    pub(crate) backend: Option<Backend>,
+    #[command(flatten)]
+    pub(crate) place: ChildPlace,
 }
 
 /// Arguments of the process that `full-disk` kills.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DiskWriterArgs {
-    #[arg(long)]
-    pub(crate) dir: PathBuf,
-    #[arg(long, value_enum)]
-    pub(crate) backend: Option<Backend>,
+    #[command(flatten)]
+    pub(crate) place: ChildPlace,
 }
 
 /// Arguments of the process that `crash` kills.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CrashChildArgs {
-    #[arg(long)]
-    pub(crate) dir: PathBuf,
     /// Number of the store, which decides its sizes.
     #[arg(long)]
     pub(crate) store: u32,
@@ -213,8 +222,8 @@ pub(crate) struct CrashChildArgs {
     pub(crate) seed: u64,
     #[arg(long)]
     pub(crate) round: u32,
-    #[arg(long, value_enum)]
-    pub(crate) backend: Option<Backend>,
+    #[command(flatten)]
+    pub(crate) place: ChildPlace,
 }
 
 /// Arguments of the process that follows a store.
@@ -231,21 +240,17 @@ pub(crate) struct FollowChildArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct FillChildArgs {
     #[arg(long)]
-    pub(crate) dir: PathBuf,
-    #[arg(long)]
     pub(crate) seed: u64,
     /// Events to append and sync before the process says that it is ready.
     #[arg(long)]
     pub(crate) events: u64,
-    #[arg(long, value_enum)]
-    pub(crate) backend: Option<Backend>,
+    #[command(flatten)]
+    pub(crate) place: ChildPlace,
 }
 
 /// Arguments of a process that works for `million`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct MillionChildArgs {
-    #[arg(long)]
-    pub(crate) dir: PathBuf,
     #[arg(long)]
     pub(crate) seed: u64,
     /// First channel to make or to open.
@@ -257,8 +262,8 @@ pub(crate) struct MillionChildArgs {
     /// Channels are made, and get an event each; otherwise they are opened, and what that takes is printed.
     #[arg(long)]
     pub(crate) make: bool,
-    #[arg(long, value_enum)]
-    pub(crate) backend: Option<Backend>,
+    #[command(flatten)]
+    pub(crate) place: ChildPlace,
 }
 
 /// The engine's way to the kernel.
@@ -268,16 +273,6 @@ pub(crate) enum Backend {
     Uring,
     /// plain system calls
     Posix,
-}
-
-impl Backend {
-    /// The value as it is written on a command line.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Uring => "uring",
-            Self::Posix => "posix",
-        }
-    }
 }
 
 /// When an append of the crash test counts as acknowledged, and what a kill may take back.
@@ -388,6 +383,39 @@ mod tests {
         assert!(cli.command.is_none());
         assert!(cli.run.quick);
         assert_eq!(cli.run.only, [Workload::Durable, Workload::Tail]);
+    }
+
+    /// Every set of options that `.ci/run` gives, but for its directories.
+    #[test]
+    fn what_ci_says_is_understood() {
+        for said in [
+            "crash --rounds 40 --policy durable --seed 1 --dir . --backend posix",
+            "crash --rounds 40 --policy every=100 --seed 1 --dir .",
+            "crash --rounds 40 --policy interval=20 --seed 1 --dir .",
+            "crash --rounds 40 --policy interval-or-bytes=20,65536 --seed 1 --dir .",
+            "crash --rounds 40 --policy never --seed 1 --dir .",
+            "full-disk --fs ext4 --dir .",
+            "full-disk --fs xfs --dir .",
+            "read-only-remount --fs ext4 --dir .",
+            "read-only-remount --fs xfs --dir .",
+            "run --quick --dir . --out bench-out",
+        ] {
+            let words = std::iter::once("redex-bench").chain(said.split(' '));
+            Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{said}: {error}"));
+        }
+    }
+
+    /// What a process of ours is told is what it understands.
+    #[test]
+    fn a_child_is_told_its_place() {
+        for backend in [None, Some(Backend::Uring), Some(Backend::Posix)] {
+            let mut command = process::Command::new("redex-bench");
+            command.arg("disk-writer");
+            ChildPlace::new(Path::new("/some/place"), backend).add_to(&mut command);
+            let words = std::iter::once(command.get_program()).chain(command.get_args());
+            let Some(Command::DiskWriter(args)) = Cli::try_parse_from(words).unwrap().command else { panic!() };
+            assert_eq!((args.place.dir.as_path(), args.place.backend), (Path::new("/some/place"), backend));
+        }
     }
 
     /// Tries one wrong value for each argument; each is a usage error, which clap ends with exit code 2.

@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use anyhow::{Context, ensure};
 use redex::{FsyncPolicy, RedexFile};
 
-use crate::args::{Backend, FillChildArgs};
+use crate::args::{Backend, ChildPlace, FillChildArgs};
 use crate::load::Payloads;
 use crate::store;
 
@@ -41,7 +41,7 @@ pub(crate) fn append(file: &RedexFile, payloads: &Payloads, first: u64, end: u64
 /// The process that is killed: appends and syncs what it is told to, says so, and goes on appending until it is killed.
 pub(crate) fn child(args: &FillChildArgs) -> anyhow::Result<ExitCode> {
     let payloads = Payloads::new(args.seed, PAYLOAD_SIZE);
-    let redex = store::open(&args.dir, args.backend)?;
+    let redex = store::open(&args.place.dir, args.place.backend)?;
     let file = store::channel(&redex, CHANNEL, FsyncPolicy::Never)?;
     let mut next = file.next_seq();
     append(&file, &payloads, next, next + args.events)?;
@@ -76,10 +76,7 @@ pub(crate) fn fill_and_kill(dir: &Path, seed: u64, events: u64, backend: Option<
 
 fn spawn(dir: &Path, seed: u64, events: u64, backend: Option<Backend>) -> std::io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("fill-child").arg("--dir").arg(dir);
-    command.args(["--seed", &seed.to_string(), "--events", &events.to_string()]);
-    if let Some(backend) = backend {
-        command.args(["--backend", backend.name()]);
-    }
+    command.args(["fill-child", "--seed", &seed.to_string(), "--events", &events.to_string()]);
+    ChildPlace::new(dir, backend).add_to(&mut command);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()
 }

@@ -85,7 +85,7 @@ impl Session {
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let workloads = selected(args);
     let report = Report::create(&args.out, args.json.as_deref())?;
-    let scratch = Scratch::new(args.dir.as_deref())?;
+    let scratch = Scratch::new(args.place.dir.as_deref())?;
     let machine = Machine::of(scratch.path());
     let warnings = warnings(scratch.path());
     warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
@@ -93,7 +93,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let rows = |workload: &Workload| workload.rows(args.quick, args.rate.is_some());
     let budget = budget(args, workloads.iter().map(|workload| workload.row_wish() * rows(workload)).sum());
     let progress = Progress::new(workloads.iter().map(|workload| u64::from(rows(workload))).sum());
-    let (quick, rate, backend, seed) = (args.quick, args.rate, args.backend, args.seed);
+    let (quick, rate, backend, seed) = (args.quick, args.rate, args.place.backend, args.seed);
     let since = (Instant::now(), 0);
     let mut session = Session { quick, rate, backend, seed, machine, scratch, budget, progress, report, since };
     for line in session.report.begin(&session.machine) {

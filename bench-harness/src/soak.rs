@@ -7,6 +7,7 @@
 //! Flat means: over what comes after the first quarter, which is warm-up, the straight line that fits the samples best
 //! rises by no more than the tolerance of the row, whatever the samples do around it.
 
+use std::ops::Range;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -45,9 +46,9 @@ struct Soak {
 
 /// Runs what `args` say.
 pub(crate) fn run(args: &SoakArgs) -> anyhow::Result<ExitCode> {
-    let scratch = Scratch::new(args.dir.as_deref())?;
+    let scratch = Scratch::new(args.place.dir.as_deref())?;
     let dir = scratch.place("store")?;
-    let redex = store::open(&dir, args.backend)?;
+    let redex = store::open(&dir, args.place.backend)?;
     let files = (0..CHANNELS).map(|channel| open(&redex, channel)).collect::<anyhow::Result<Vec<_>>>()?;
     let soak = Soak {
         redex,
@@ -191,11 +192,27 @@ fn read(soak: &Soak) -> anyhow::Result<()> {
         let file = &soak.files[channel as usize];
         let (head, end) = (file.head_seq(), file.published());
         let start = head + splitmix64(&mut random) % (end - head).max(1);
-        for event in file.read_range(start, start + READ_EVENTS).wait().context("reading")? {
+        let events = file.read_range(start, start + READ_EVENTS).wait().context("reading")?;
+        for event in &events {
             soak.check(&mut expected, channel, event.seq, &event.payload)?;
         }
+        let seqs: Vec<u64> = events.iter().map(|event| event.seq).collect();
+        is_all_of(&seqs, start..end.min(start + READ_EVENTS), file.head_seq())
+            .with_context(|| format!("channel {channel}"))?;
         std::thread::sleep(Duration::from_millis(10));
     }
+    Ok(())
+}
+
+/// Whether a read came to all of a range: without a gap, but for what was dropped from its beginning meanwhile, below `head`.
+fn is_all_of(seqs: &[u64], range: Range<u64>, head: u64) -> anyhow::Result<()> {
+    let first = seqs.first().copied().unwrap_or(range.end);
+    let from = range.start.max(first.min(head));
+    for (seq, expected) in seqs.iter().zip(from..) {
+        ensure!(*seq == expected, "event {seq} came instead of {expected}");
+    }
+    let end = from + seqs.len() as u64;
+    ensure!(end >= range.end, "a read of {range:?} ended at {end}, and the head is {head}");
     Ok(())
 }
 
@@ -311,6 +328,19 @@ mod tests {
         assert!(!judge(&samples(|_| 100.0)[..10]), "too short");
         let descriptors: Vec<Sample> = (0..40).map(|index| [100.0, 20.0 + index as f64 / 2.0, 100.0, 160.0]).collect();
         assert!(!judge(&descriptors));
+    }
+
+    #[test]
+    fn a_read_has_all_but_what_was_dropped_from_its_beginning() {
+        let is_all = |seqs: &[u64], head| is_all_of(seqs, 10..14, head).is_ok();
+        assert!(is_all(&[10, 11, 12, 13], 0) && is_all(&[10, 11, 12, 13, 14], 14), "what was published meanwhile too");
+        assert!(is_all(&[12, 13], 12) && is_all(&[12, 13], 13) && is_all(&[], 14) && is_all(&[15], 20));
+        assert!(!is_all(&[12, 13], 11), "a wrong start");
+        assert!(!is_all(&[9, 10, 11, 12, 13], 0), "a wrong start");
+        assert!(!is_all(&[10, 12, 13, 14], 0), "a gap");
+        assert!(!is_all(&[10, 11, 12], 20), "a short end");
+        assert!(!is_all(&[], 13), "nothing");
+        assert!(is_all_of(&[], 10..10, 0).is_ok(), "nothing of nothing");
     }
 
     #[test]

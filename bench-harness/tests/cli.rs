@@ -84,7 +84,7 @@ fn wrong_arguments_end_with_code_2_and_say_which() {
 #[test]
 fn a_crash_test_under_each_policy_ends_well() {
     let scratch = scratch();
-    for policy in ["durable", "interval-or-bytes=20,65536"] {
+    for policy in ["durable", "every=100", "interval=20", "interval-or-bytes=20,65536", "never"] {
         let output = bench(&["crash", "--rounds", "2", "--policy", policy], scratch.path());
         let stdout = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));

@@ -293,7 +293,7 @@ fn base_directory_that_is_not_writable_is_refused() {
     if support::is_root() {
         let mount = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "ro", "tmpfs"]).arg(&base).status();
         if !mount.is_ok_and(|status| status.success()) {
-            eprintln!("SKIPPED: root, and nothing can be mounted: no directory is read-only for it");
+            support::skip("this is root, and nothing can be mounted: no directory is read-only for it");
             return;
         }
         mounted = Some(Mounted(base.clone()));

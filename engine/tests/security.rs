@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use redex::{Backend, Redex, RedexBuilder, RedexFile, RedexFileConfig};
 
-use support::{check, child_dir, copy_dir, files, fill, is_root, payload, persistent, scratch, text, uring_allowed};
+use support::{
+    check, child_dir, copy_dir, files, fill, payload, persistent, root_or_skip, scratch, text, uring_allowed,
+};
 
 /// Events of the channel of a [`store`]: several segments, and a tail.
 const EVENTS: u64 = 400;
@@ -208,10 +210,10 @@ fn state_of(outside: &Path) -> Option<(Vec<u8>, u32, i64, i64)> {
 fn what_is_no_plain_file_is_refused_wherever_it_lies() {
     let dir = scratch();
     let original = store(dir.path());
-    let backends = backends();
+    let (backends, is_root) = (backends(), root_or_skip());
     for (kind, path) in kinds(&original) {
         for planted in Planted::ALL {
-            if planted == Planted::Device && !is_root() {
+            if planted == Planted::Device && !is_root {
                 continue;
             }
             let case = format!("{planted:?} as {kind}");
@@ -477,7 +479,7 @@ fn a_lock_file_that_others_could_take_is_closed_to_them() {
 /// A file of another user's is refused: only root can put one there, or whoever may write to the directory.
 #[test]
 fn another_users_file_is_refused() {
-    if !is_root() {
+    if !root_or_skip() {
         return;
     }
     let dir = scratch();

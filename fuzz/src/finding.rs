@@ -132,6 +132,50 @@ mod tests {
         fs::remove_dir_all(dir).expect("it is there");
     }
 
+    fn failing(unit: usize, run: fn(&[u8]) -> Result<Outcome, String>) -> Target {
+        Target { unit, run, memory_max: |_| u64::MAX, ..by_name("meta").expect("a target") }
+    }
+
+    fn shrunk(target: &Target, input: &[u8]) -> Vec<u8> {
+        let what = target.check(input).expect_err("it fails");
+        shrink(Finding::new(target, input.to_vec(), what)).input
+    }
+
+    #[test]
+    fn what_a_failure_does_not_need_is_removed_or_made_zero() {
+        let a_nine = failing(1, |input| match input.iter().position(|byte| *byte == 9) {
+            Some(at) => Err(format!("a nine at {at}")),
+            None => Ok(Outcome(0)),
+        });
+        assert_eq!(shrunk(&a_nine, &[1, 2, 9, 9, 3, 9, 4]), [9]);
+        let eight_bytes = failing(1, |input| match input {
+            [_, _, _, _, _, 9, _, _] => Err("the sixth is a nine".to_owned()),
+            _ => Ok(Outcome(0)),
+        });
+        assert_eq!(shrunk(&eight_bytes, &[1, 2, 3, 4, 5, 9, 7, 8]), [0, 0, 0, 0, 0, 9, 0, 0]);
+    }
+
+    /// What lies in front of the units stays, and so does the number of bytes in each.
+    #[test]
+    fn whole_units_are_removed() {
+        let a_unit = failing(4, |input| match input[input.len() % 4..].chunks(4).any(|unit| unit == [9, 8, 7, 6]) {
+            true => Err("it is there".to_owned()),
+            false => Ok(Outcome(0)),
+        });
+        let input: Vec<u8> = [&[1, 2, 3], &[5; 12][..], &[9, 8, 7, 6], &[5; 20]].concat();
+        assert_eq!(shrunk(&a_unit, &input), [1, 2, 3, 9, 8, 7, 6]);
+    }
+
+    /// A smaller input that fails in another way says nothing of this one.
+    #[test]
+    fn another_failure_is_not_taken_for_this_one() {
+        let two_ways = failing(1, |input| match input.len() {
+            0..5 => Err("too short".to_owned()),
+            len => Err(format!("{len} bytes are wrong")),
+        });
+        assert_eq!(shrunk(&two_ways, &[7; 40]), [0; 5]);
+    }
+
     #[test]
     fn targets_are_known_by_name_file_or_directory() {
         let name = |path: &str, name| target_of(Path::new(path), name).map(|target| target.name);

@@ -34,6 +34,14 @@ pub fn bytes(bytes: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
     }
 }
 
+/// The same; mostly the checksums are made right afterwards, so that what lies behind them is read.
+pub fn then_repair(input: &mut Vec<u8>, other: &[u8], dice: &mut Dice, repair: fn(&mut [u8])) {
+    bytes(input, other, dice);
+    if !dice.one_in(4) {
+        repair(input);
+    }
+}
+
 /// One value that is likely to be at a limit.
 pub fn interesting(dice: &mut Dice) -> u64 {
     match dice.within(0..4) {

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use redex::RedexFileConfig;
 use redex::sim::{ManualClock, SimDisk, SimOptions, SimSettings, SimStore};
+use redex_fuzz::finding::target_of;
+use redex_fuzz::fuzz_args::{ReplayArgs, replay};
 use redex_fuzz::hunt::{Plan, hunt};
-use redex_fuzz::targets::TARGETS;
+use redex_fuzz::targets::{Outcome, TARGETS, Target, by_name};
 
 fn plan(name: &str) -> Plan {
     let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -23,6 +25,35 @@ fn a_few_seconds_of_all_targets_find_nothing() {
     for (target, runs) in plan.targets.iter().zip(&tally.runs) {
         assert!(*runs > 0, "{} never ran", target.name);
     }
+}
+
+/// It fails on every input but zeros, each time at another place.
+fn failing() -> Target {
+    let run = |input: &[u8]| match input.iter().position(|byte| *byte != 0) {
+        Some(at) => Err(format!("byte {at} is not zero")),
+        None => Ok(Outcome(0)),
+    };
+    Target { run, memory_max: |_| u64::MAX, ..by_name("meta").expect("a target") }
+}
+
+/// Many inputs fail in one way: the smallest is written, once, as a file that says what it belongs to and fails again.
+#[test]
+fn what_is_found_is_written_small_and_found_again() {
+    let plan = Plan { targets: vec![failing()], time: Duration::from_millis(500), ..plan("found") };
+    let _was_never_there = std::fs::remove_dir_all(&plan.out);
+    let tally = hunt(&plan).expect("the corpus is committed");
+    let [found] = &tally.findings[..] else { panic!("{:?}", tally.findings) };
+    let path = plan.out.join(found.name());
+    let text = std::fs::read_to_string(path.with_extension("txt")).expect("it was written");
+    assert_eq!(text, "byte 0 is not zero\n");
+    let input = std::fs::read(&path).expect("it was written");
+    assert_eq!(input.len(), 1, "one byte is enough: {input:?}");
+    assert_eq!(plan.targets[0].check(&input).expect_err("it fails again"), "byte 0 is not zero");
+    assert_eq!(std::fs::read_dir(&plan.out).expect("it is there").count(), 2, "nothing else is left");
+    assert_eq!(target_of(&path, None).map(|target| target.name), Some("meta"));
+    // The target of this name finds nothing in it.
+    let code = replay(&ReplayArgs { files: vec![path], target: None }).expect("it knows its target");
+    assert_eq!(code, std::process::ExitCode::SUCCESS);
 }
 
 /// A hunt opens millions of stores and closes few: whatever state they are dropped in, nothing of them stays in memory.

@@ -22,7 +22,7 @@ const IN_FLIGHT: usize = 256;
 
 /// Writes until it is killed.
 pub(crate) fn run(args: &CrashChildArgs) -> anyhow::Result<ExitCode> {
-    let redex = channels::open_store(&args.dir, args.store, args.backend)?;
+    let redex = channels::open_store(&args.place.dir, args.store, args.place.backend)?;
     let files = channels::open(&redex, args.policy)?;
     let next: Vec<u64> = files.iter().map(RedexFile::next_seq).collect();
     tell(&pipe::opened(&next))?;

@@ -68,7 +68,7 @@ struct Totals {
 
 /// Runs what `args` say.
 pub(crate) fn run(args: &CrashArgs) -> anyhow::Result<ExitCode> {
-    let mut scratch = Scratch::new(args.dir.as_deref())?;
+    let mut scratch = Scratch::new(args.place.dir.as_deref())?;
     let progress = Progress::new(u64::from(args.rounds));
     let mut totals = Totals::default();
     let ended = rounds(args, &scratch, &progress, &mut totals);

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 
 use super::pipe::{self, Acknowledged, Beside, Message};
 use super::{NEVER_WINDOW, Place};
-use crate::args::{CrashArgs, Policy};
+use crate::args::{ChildPlace, CrashArgs, Policy};
 use crate::load::splitmix64;
 
 /// One round in this many is killed while it opens the store, if opening takes long enough.
@@ -126,8 +126,8 @@ pub(crate) fn kill_once(args: &CrashArgs, place: &Place, round: u32, random: &mu
 
 fn command(args: &CrashArgs, place: &Place, round: u32) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe().context("finding this program")?);
-    command.arg("crash-child").arg("--dir").arg(&place.dir);
     command.args([
+        "crash-child",
         "--store",
         &place.number.to_string(),
         "--policy",
@@ -137,9 +137,7 @@ fn command(args: &CrashArgs, place: &Place, round: u32) -> anyhow::Result<Comman
         "--round",
         &round.to_string(),
     ]);
-    if let Some(backend) = args.backend {
-        command.args(["--backend", backend.name()]);
-    }
+    ChildPlace::new(&place.dir, args.place.backend).add_to(&mut command);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     Ok(command)
 }

@@ -40,7 +40,8 @@ pub(crate) fn reopen(
     all: bool,
     random: u64,
 ) -> anyhow::Result<Verified> {
-    let redex = channels::open_store(&place.dir, place.number, args.backend).context("reopening after the kill")?;
+    let redex =
+        channels::open_store(&place.dir, place.number, args.place.backend).context("reopening after the kill")?;
     let files = channels::open(&redex, args.policy)?;
     let next: Vec<u64> = files.iter().map(RedexFile::next_seq).collect();
     let wrongs = ledger.opened(&next, None);

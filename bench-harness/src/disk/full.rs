@@ -16,7 +16,7 @@ use anyhow::{Context, bail, ensure};
 use redex::{AppendError, RedexFile};
 
 use super::load::{self, COUNT, LARGE, SMALL};
-use crate::args::{DiskChildArgs, DiskWriterArgs};
+use crate::args::{ChildPlace, DiskChildArgs, DiskWriterArgs, word};
 use crate::store;
 
 /// What the store finds when the first appends come: enough for its journal and some segments, and soon used up.
@@ -30,16 +30,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Does all of it on the mounted file system.
 pub(crate) fn run(args: &DiskChildArgs) -> anyhow::Result<()> {
-    let (dir, ballast) = (args.mount_point.join("store"), args.mount_point.join("ballast"));
+    let (dir, ballast) = (args.place.dir.join("store"), args.place.dir.join("ballast"));
     let acknowledged = fills_and_goes_on(args, &dir, &ballast)?;
     is_killed_while_full(args, &dir, &ballast, acknowledged)?;
-    println!("full-disk: {}: nothing acknowledged is lost", args.fs.name());
+    println!("full-disk: {}: nothing acknowledged is lost", word(&args.fs));
     Ok(())
 }
 
 /// Steps 1 and 2; how much is acknowledged.
 fn fills_and_goes_on(args: &DiskChildArgs, dir: &Path, ballast: &Path) -> anyhow::Result<[u64; COUNT]> {
-    let (redex, files) = load::open(dir, args.backend)?;
+    let (redex, files) = load::open(dir, args.place.backend)?;
     let mut acknowledged = [0; COUNT];
     append_some(&files, &mut acknowledged, 50)?;
     take_all_but(ballast, ROOM_BYTES)?;
@@ -68,7 +68,7 @@ fn fills_and_goes_on(args: &DiskChildArgs, dir: &Path, ballast: &Path) -> anyhow
     load::check(&files, acknowledged)?;
     drop(files);
     store::close(redex)?;
-    let (redex, files) = load::open(dir, args.backend).context("reopening once there was room")?;
+    let (redex, files) = load::open(dir, args.place.backend).context("reopening once there was room")?;
     let compared = load::check(&files, acknowledged)?;
     println!("reopened: {compared} events compared");
     drop(files);
@@ -179,7 +179,7 @@ fn is_killed_while_full(
 ) -> anyhow::Result<()> {
     take_all_but(ballast, ROOM_BYTES / 2)?;
     acknowledged[SMALL] = kill_a_writer(args, dir, ballast)?.unwrap_or(acknowledged[SMALL]);
-    match load::open(dir, args.backend) {
+    match load::open(dir, args.place.backend) {
         Ok((redex, files)) => {
             let compared = load::check(&files, acknowledged).context("on the full disk")?;
             println!("killed while full: opens on the full disk, {compared} events compared");
@@ -193,7 +193,7 @@ fn is_killed_while_full(
         Err(error) => return Err(error).context("opening on the full disk"),
     }
     std::fs::remove_file(ballast).context("removing the ballast")?;
-    let (redex, files) = load::open(dir, args.backend).context("opening once there was room")?;
+    let (redex, files) = load::open(dir, args.place.backend).context("opening once there was room")?;
     let compared = load::check(&files, acknowledged)?;
     println!("opened once there was room: {compared} events compared");
     let mut next = [files[SMALL].next_seq(), files[LARGE].next_seq()];
@@ -213,10 +213,8 @@ fn is_for_want_of_space(error: &anyhow::Error) -> bool {
 /// Starts a process that appends, fills the disk under it, and kills it; the last sequence that was acknowledged to it.
 fn kill_a_writer(args: &DiskChildArgs, dir: &Path, ballast: &Path) -> anyhow::Result<Option<u64>> {
     let mut command = Command::new(std::env::current_exe().context("finding this program")?);
-    command.arg("disk-writer").arg("--dir").arg(dir);
-    if let Some(backend) = args.backend {
-        command.args(["--backend", backend.name()]);
-    }
+    command.arg("disk-writer");
+    ChildPlace::new(dir, args.place.backend).add_to(&mut command);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("starting the writer")?;
     let mut out = BufReader::new(child.stdout.take().expect("standard output is piped"));
     let (mut line, mut acknowledged, mut refused) = (String::new(), None, 0);
@@ -247,7 +245,7 @@ fn kill_a_writer(args: &DiskChildArgs, dir: &Path, ballast: &Path) -> anyhow::Re
 /// The process that is killed: appends small events, and says of each whether it was acknowledged or refused.
 pub(crate) fn writer(args: &DiskWriterArgs) -> anyhow::Result<ExitCode> {
     super::end_with_parent();
-    let (_redex, files) = load::open(&args.dir, args.backend)?;
+    let (_redex, files) = load::open(&args.place.dir, args.place.backend)?;
     let mut next = files[SMALL].next_seq();
     let mut out = std::io::stdout().lock();
     loop {

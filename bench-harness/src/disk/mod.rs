@@ -17,7 +17,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, bail, ensure};
 
-use crate::args::{DiskArgs, DiskChildArgs, DiskFault, FileSystem};
+use crate::args::{ChildPlace, DiskArgs, DiskChildArgs, DiskFault, FileSystem, word};
 use crate::scratch::Scratch;
 
 /// Size of the image: the least that XFS takes. Sparse, so it takes what is written.
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &DiskArgs, fault: DiskFault) -> anyhow::Result<ExitCode>
         eprintln!("SKIPPED, nothing was tested: {cause}");
         return Ok(ExitCode::SUCCESS);
     }
-    let scratch = Scratch::new(args.dir.as_deref())?;
+    let scratch = Scratch::new(args.place.dir.as_deref())?;
     let (image, mount_point) = (scratch.place("image")?, scratch.place("mount")?);
     std::fs::create_dir(&mount_point)?;
     std::fs::File::create(&image)?.set_len(IMAGE_BYTES)?;
@@ -38,17 +38,8 @@ pub(crate) fn run(args: &DiskArgs, fault: DiskFault) -> anyhow::Result<ExitCode>
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "--"]);
     command.arg(std::env::current_exe().context("finding this program")?).arg("disk-child");
-    command.args([
-        "--fault",
-        match fault {
-            DiskFault::Full => "full",
-            DiskFault::ReadOnly => "read-only",
-        },
-    ]);
-    command.arg("--image").arg(&image).arg("--mount-point").arg(&mount_point).args(["--fs", args.fs.name()]);
-    if let Some(backend) = args.backend {
-        command.args(["--backend", backend.name()]);
-    }
+    command.args(["--fault", &word(&fault), "--fs", &word(&args.fs)]).arg("--image").arg(&image);
+    ChildPlace::new(&mount_point, args.place.backend).add_to(&mut command);
     let mut child = command.stdin(Stdio::piped()).spawn().context("starting `unshare`")?;
     // `wait` would close the pipe, and with it end the child.
     let stdin = child.stdin.take();
@@ -102,11 +93,11 @@ fn make_file_system(fs: FileSystem, image: &Path) -> anyhow::Result<()> {
 
 /// Mounts the image; its loop device goes with the mount.
 fn mount(args: &DiskChildArgs) -> anyhow::Result<()> {
-    tool(Command::new("mount").args(["-t", args.fs.name(), "-o", "loop"]).arg(&args.image).arg(&args.mount_point))
+    tool(Command::new("mount").args(["-t", &word(&args.fs), "-o", "loop"]).arg(&args.image).arg(&args.place.dir))
 }
 
 fn unmount(args: &DiskChildArgs) -> anyhow::Result<()> {
-    tool(Command::new("umount").arg(&args.mount_point))
+    tool(Command::new("umount").arg(&args.place.dir))
 }
 
 /// Runs a tool of the system to its end.

@@ -11,7 +11,7 @@ use redex::{AppendError, Poisoned};
 
 use super::load::{self, COUNT, SMALL};
 use super::{mount, tool, unmount};
-use crate::args::{DiskChildArgs, FileSystem};
+use crate::args::{DiskChildArgs, FileSystem, word};
 use crate::store;
 
 /// Events acknowledged before the harm is done.
@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Does all of it on the mounted file system.
 pub(crate) fn run(args: &DiskChildArgs) -> anyhow::Result<()> {
-    let dir = args.mount_point.join("store");
-    let (redex, files) = load::open(&dir, args.backend)?;
+    let dir = args.place.dir.join("store");
+    let (redex, files) = load::open(&dir, args.place.backend)?;
     let mut acknowledged = [0; COUNT];
     for seq in 0..EVENTS {
         let channel = usize::from(seq % 200 == 199);
@@ -48,13 +48,13 @@ pub(crate) fn run(args: &DiskChildArgs) -> anyhow::Result<()> {
 
     unmount(args)?;
     mount(args)?;
-    let (redex, files) = load::open(&dir, args.backend).context("reopening on the file system mounted anew")?;
+    let (redex, files) = load::open(&dir, args.place.backend).context("reopening on the file system mounted anew")?;
     let compared = load::check(&files, acknowledged)?;
     let next = files[SMALL].next_seq();
     files[SMALL].append_durable(load::payload(SMALL, next)).wait().context("appending after the reopen")?;
     drop(files);
     store::close(redex)?;
-    println!("read-only-remount: {}: {compared} events compared after it was mounted anew", args.fs.name());
+    println!("read-only-remount: {}: {compared} events compared after it was mounted anew", word(&args.fs));
     Ok(())
 }
 
@@ -62,11 +62,11 @@ pub(crate) fn run(args: &DiskChildArgs) -> anyhow::Result<()> {
 /// somebody has.
 fn turn_read_only(args: &DiskChildArgs) -> anyhow::Result<()> {
     if args.fs == FileSystem::Xfs {
-        return tool(Command::new("xfs_io").args(["-x", "-c", "shutdown -f"]).arg(&args.mount_point));
+        return tool(Command::new("xfs_io").args(["-x", "-c", "shutdown -f"]).arg(&args.place.dir));
     }
-    tool(Command::new("mount").args(["-o", "remount,errors=remount-ro"]).arg(&args.mount_point))?;
+    tool(Command::new("mount").args(["-o", "remount,errors=remount-ro"]).arg(&args.place.dir))?;
     let table = std::fs::read_to_string("/proc/self/mounts").context("reading /proc/self/mounts")?;
-    let point = args.mount_point.to_string_lossy();
+    let point = args.place.dir.to_string_lossy();
     let device = table.lines().rev().find_map(|line| {
         let mut fields = line.split(' ');
         let device = fields.next()?;

@@ -13,7 +13,7 @@ use redex::FsyncPolicy;
 use serde::{Deserialize, Serialize};
 
 use super::Workload;
-use crate::args::MillionChildArgs;
+use crate::args::{ChildPlace, MillionChildArgs};
 use crate::load::Payloads;
 use crate::row::Row;
 use crate::run::Session;
@@ -54,8 +54,8 @@ pub(super) fn run(session: &mut Session) -> anyhow::Result<()> {
     let dir = session.place("store")?;
     let common = |make: bool, first: u64, count: u64| {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("million-child").arg("--dir").arg(&dir);
         command.args([
+            "million-child",
             "--seed",
             &session.seed.to_string(),
             "--first",
@@ -66,9 +66,7 @@ pub(super) fn run(session: &mut Session) -> anyhow::Result<()> {
         if make {
             command.arg("--make");
         }
-        if let Some(backend) = session.backend {
-            command.args(["--backend", backend.name()]);
-        }
+        ChildPlace::new(&dir, session.backend).add_to(&mut command);
         anyhow::Ok(command)
     };
     for first in (0..channels).step_by(MADE_AT_ONCE as usize) {
@@ -141,7 +139,7 @@ fn name(number: u64) -> String {
 
 fn make(args: &MillionChildArgs) -> anyhow::Result<()> {
     let payloads = Payloads::new(args.seed, PAYLOAD_SIZE);
-    let redex = store::open(&args.dir, args.backend)?;
+    let redex = store::open(&args.place.dir, args.place.backend)?;
     for number in args.first..args.first + args.count {
         let file = store::channel(&redex, &name(number), FsyncPolicy::Never)?;
         file.append(payloads.get(number)).wait().context("appending")?;
@@ -152,7 +150,7 @@ fn make(args: &MillionChildArgs) -> anyhow::Result<()> {
 fn open(args: &MillionChildArgs) -> anyhow::Result<()> {
     let resident_before = resident();
     let start = Instant::now();
-    let redex = store::open(&args.dir, args.backend)?;
+    let redex = store::open(&args.place.dir, args.place.backend)?;
     let open_ns = start.elapsed().as_nanos() as u64;
     let resident_open = resident();
     let files = (0..args.count).map(|number| store::channel(&redex, &name(number), FsyncPolicy::Never));

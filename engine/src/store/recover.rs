@@ -390,26 +390,13 @@ pub fn restore(
     })
 }
 
-/// The channel that an entry is about.
-fn channel_of(entry: &Entry<'_>) -> Option<ChannelId> {
-    match entry {
-        Entry::Events(events) => Some(events.fields.channel),
-        Entry::ChannelCreated { channel, .. }
-        | Entry::ChannelConfigured { channel, .. }
-        | Entry::ChannelDeleted { channel }
-        | Entry::HeadTrimmed { channel, .. }
-        | Entry::SuffixTruncated { channel, .. } => Some(*channel),
-        Entry::Checkpoint(_) | Entry::Roll { .. } => None,
-    }
-}
-
 /// What the commits say becomes of the channels' segments.
 fn find_fates(commits: &[ScannedCommit], known: &Known) -> Fates {
     let mut fates = Fates::default();
     for commit in commits {
         for entry in commit.entries() {
             let (entry, _) = entry.expect("a scanned commit's entries all decode");
-            let Some(channel) = channel_of(&entry) else { continue };
+            let Some(channel) = entry.channel() else { continue };
             let state = known.get(&channel).map(|located| &located.state);
             if !fates.knows(channel) {
                 let stands = state.map_or((Seq(0), Seq(0)), |state| (active_segment(state).0, Seq(state.head)));
@@ -432,7 +419,7 @@ fn replay(disk: &dyn Disk, uuid: StoreUuid, found: &mut Found) -> Result<Vec<(Ch
     for commit in &commits {
         for entry in commit.entries() {
             let (entry, inline) = entry.expect("a scanned commit's entries all decode");
-            let Some(channel) = channel_of(&entry) else { continue };
+            let Some(channel) = entry.channel() else { continue };
             if let std::collections::hash_map::Entry::Vacant(vacant) = replays.entry(channel) {
                 let (state, tail) = match (&entry, found.known.get(&channel)) {
                     (_, Some(located)) => {

@@ -207,7 +207,7 @@ impl Survey {
         let mut channels: ByChannel<Plan> = known.plans;
         for commit in &journal.commits {
             for (entry, inline) in commit.entries() {
-                let Some(channel) = channel_of(&entry) else { continue };
+                let Some(channel) = entry.channel() else { continue };
                 channels.entry(channel).or_insert_with(|| Plan::new(channel)).take(commit, &entry, inline);
             }
         }
@@ -297,17 +297,4 @@ fn cut_at_bad_extent(disk: &dyn Disk, journal: &mut journal::JournalSurvey, find
         journal.checkpoint = journal.commits.iter().rev().find_map(checkpoint);
     }
     debug_assert!(journal.commits.iter().all(|commit| commit.fields.lsn > Lsn(0)));
-}
-
-/// The channel that an entry is about.
-fn channel_of(entry: &Entry<'_>) -> Option<ChannelId> {
-    match entry {
-        Entry::Events(events) => Some(events.fields.channel),
-        Entry::ChannelCreated { channel, .. }
-        | Entry::ChannelConfigured { channel, .. }
-        | Entry::ChannelDeleted { channel }
-        | Entry::HeadTrimmed { channel, .. }
-        | Entry::SuffixTruncated { channel, .. } => Some(*channel),
-        Entry::Checkpoint(_) | Entry::Roll { .. } => None,
-    }
 }

@@ -39,20 +39,11 @@ fn closed_by(close: impl Fn(&redex::Redex, &RedexFile) + Clone + Send + Sync + '
         let mut store = world.open();
         let file = store.redex().open_file("orders", small_segments(FsyncPolicy::EveryN(2))).unwrap();
         let left = Left::default();
-        let producers: Vec<_> = (0..PRODUCERS)
-            .map(|producer| {
-                let file = file.clone();
-                left.spawn(move || produce(&file, producer))
-            })
-            .collect();
-        let reader = {
-            let file = file.clone();
-            left.spawn(move || follow(&file))
-        };
-        let closer = {
-            let (redex, file, close) = (store.redex().clone(), file.clone(), close.clone());
-            left.spawn(move || close(&redex, &file))
-        };
+        let producers = left.producers(PRODUCERS, &file, produce);
+        let reader = left.with(&file, follow);
+        let closer = left.with(&(store.redex().clone(), file.clone(), close.clone()), |(redex, file, close)| {
+            close(redex, file);
+        });
         let answers = drive(&mut store, producers, &left);
         drive(&mut store, vec![closer], &left);
         let seen = drive(&mut store, vec![reader], &left).remove(0);

@@ -56,9 +56,8 @@ fn readers_know_what_a_cut_has_taken() {
         let mut store = world.open();
         let file = store.redex().open_file("orders", small_segments(FsyncPolicy::Never)).unwrap();
         let left = Left::default();
-        let (theirs, also_theirs, reads) = (file.clone(), file.clone(), file.clone());
-        let reader = left.spawn(move || follow(&reads));
-        let others = vec![left.spawn(move || produce(&theirs)), left.spawn(move || cut(&also_theirs))];
+        let reader = left.with(&file, follow);
+        let others = vec![left.with(&file, produce), left.with(&file, cut)];
         drive(&mut store, others, &left);
         let seen = drive(&mut store, vec![reader], &left).remove(0);
         let found: Vec<_> = everything(&file).iter().map(author).collect();
@@ -84,27 +83,25 @@ fn a_cut_ends_no_read_of_what_it_leaves() {
         let config = small_segments(FsyncPolicy::Never).with_persistent(number % 2 == 0);
         let file = store.redex().open_file("orders", config).unwrap();
         let left = Left::default();
-        let (filled, theirs) = (file.clone(), file.clone());
         let fill =
-            left.spawn(move || (0..EVENTS).for_each(|number| _ = wait(filled.append(payload(0, number))).unwrap()));
+            left.with(&file, |file| (0..EVENTS).for_each(|number| _ = wait(file.append(payload(0, number))).unwrap()));
         drive(&mut store, vec![fill], &left);
-        let cutter = left.spawn(move || {
+        let cutter = left.with(&file, |file| {
             for end in (KEPT..EVENTS).rev() {
-                assert_eq!(wait(theirs.truncate_suffix(end.into())).expect("nothing refuses it"), u64::from(end));
+                assert_eq!(wait(file.truncate_suffix(end.into())).expect("nothing refuses it"), u64::from(end));
             }
         });
         let whole: Vec<_> = (0..KEPT).map(|number| (0, number)).collect();
-        let (ranged, scanned) = (file.clone(), file.clone());
         let of_range = whole.clone();
-        let ranges = left.spawn(move || {
+        let ranges = left.with(&file, move |file| {
             for _ in 0..4 {
-                let events = wait(ranged.read_range(0, KEPT.into())).expect("it is there");
+                let events = wait(file.read_range(0, KEPT.into())).expect("it is there");
                 assert_eq!(events.iter().map(author).collect::<Vec<_>>(), of_range);
             }
         });
-        let chunks = left.spawn(move || {
+        let chunks = left.with(&file, |file| {
             for _ in 0..4 {
-                let mut scan = scanned.read_from(0);
+                let mut scan = file.read_from(0);
                 let mut count = 0;
                 while let Some(chunk) = wait(scan.next_chunk()) {
                     match chunk {
@@ -148,14 +145,10 @@ fn batches_over_channels_are_whole_when_the_store_closes_under_them() {
         };
         let files = open(&store);
         let left = Left::default();
-        let producers: Vec<_> = (0..2)
-            .map(|producer| {
-                let (redex, files) = (store.redex().clone(), files.clone());
-                left.spawn(move || commit(&redex, &files, producer))
-            })
-            .collect();
-        let redex = store.redex().clone();
-        let closer = left.spawn(move || drop(redex.close()));
+        let handles = (store.redex().clone(), files.clone());
+        let producers = left.producers(2, &handles, |(redex, files), producer| commit(redex, files, producer));
+        let closer = left.with(&handles.0, |redex| drop(redex.close()));
+        drop(handles);
         let answers = drive(&mut store, producers, &left);
         drive(&mut store, vec![closer], &left);
         drop(files);

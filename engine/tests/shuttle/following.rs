@@ -38,32 +38,19 @@ fn everybody_follows(policy: FsyncPolicy) -> impl Fn(u64) {
         let mut store = world.open();
         let file = store.redex().open_file("orders", small_segments(policy)).unwrap();
         let left = Left::default();
-        let producers: Vec<_> = (0..PRODUCERS)
-            .map(|producer| {
-                let file = file.clone();
-                left.spawn(move || produce(&file, producer))
-            })
-            .collect();
-        let readers: Vec<_> = [false, true]
-            .map(|durable_only| {
-                let file = file.clone();
-                left.spawn(move || follow(&file, durable_only))
-            })
-            .into();
+        let producers = left.producers(PRODUCERS, &file, produce);
+        let readers = [false, true].map(|durable_only| left.with(&file, move |file| follow(file, durable_only)));
         // The second reader waits for what nobody else may wait for.
-        let sync = {
-            let file = file.clone();
-            left.spawn(move || {
-                wait(file.wait_published(u64::from(PRODUCERS * EVENTS) - 1)).unwrap();
-                wait(file.sync()).unwrap();
-            })
-        };
+        let sync = left.with(&file, |file| {
+            wait(file.wait_published(u64::from(PRODUCERS * EVENTS) - 1)).unwrap();
+            wait(file.sync()).unwrap();
+        });
         let answers = drive(&mut store, producers, &left);
         drive(&mut store, vec![sync], &left);
         let events = everything(&file);
         check_answers(&events, &answers, file.next_seq());
         assert!(answers.iter().flatten().all(Option::is_some));
-        for seen in drive(&mut store, readers, &left) {
+        for seen in drive(&mut store, readers.into(), &left) {
             check_answers(&seen, &answers, file.next_seq());
         }
         drop(file);

@@ -49,15 +49,8 @@ fn fails(kind: FaultKind) -> impl Fn(u64) {
         let mut store = world.open();
         let file = store.redex().open_file("orders", small_segments(FsyncPolicy::Never)).unwrap();
         let left = Left::default();
-        let producers: Vec<_> = (0..PRODUCERS)
-            .map(|producer| {
-                let file = file.clone();
-                left.spawn(move || produce(&file, producer))
-            })
-            .collect();
-        let (theirs, also_theirs) = (file.clone(), file.clone());
-        let reader = left.spawn(move || follow(&theirs));
-        let syncer = left.spawn(move || sync(&also_theirs));
+        let producers = left.producers(PRODUCERS, &file, produce);
+        let (reader, syncer) = (left.with(&file, follow), left.with(&file, sync));
         // Early or late, and whatever it hits.
         world.disk.one_shot_fault(kind, 1 + number % 23);
         let answers = drive(&mut store, producers, &left);

@@ -63,14 +63,8 @@ fn trims(hold_percent: u32) -> impl Fn(u64) {
         let config = small_segments(FsyncPolicy::Never).with_retention_max_events(8).with_retention_hold(hold_percent);
         let file = store.redex().open_file("orders", config.clone()).unwrap();
         let left = Left::default();
-        let producers: Vec<_> = (0..PRODUCERS)
-            .map(|producer| {
-                let file = file.clone();
-                left.spawn(move || produce(&file, producer))
-            })
-            .collect();
-        let (theirs, also_theirs) = (file.clone(), file.clone());
-        let others = vec![left.spawn(move || follow(&theirs)), left.spawn(move || trim(&also_theirs, 4))];
+        let producers = left.producers(PRODUCERS, &file, produce);
+        let others = vec![left.with(&file, follow), left.with(&file, |file| trim(file, 4))];
         let answers = drive(&mut store, producers, &left);
         drive(&mut store, others, &left);
         let (head, next) = (file.head_seq(), file.next_seq());
@@ -98,14 +92,8 @@ fn appends_and_readers_meet_trims_in_memory() {
         let config = small_segments(FsyncPolicy::Never).with_persistent(false).with_retention_hold(0);
         let file = store.redex().open_file("orders", config.with_retention_max_events(4)).unwrap();
         let left = Left::default();
-        let producers: Vec<_> = (0..PRODUCERS)
-            .map(|producer| {
-                let file = file.clone();
-                left.spawn(move || produce(&file, producer))
-            })
-            .collect();
-        let (theirs, also_theirs) = (file.clone(), file.clone());
-        let others = vec![left.spawn(move || follow(&theirs)), left.spawn(move || trim(&also_theirs, 6))];
+        let producers = left.producers(PRODUCERS, &file, produce);
+        let others = vec![left.with(&file, follow), left.with(&file, |file| trim(file, 6))];
         let answers = drive(&mut store, producers, &left);
         drive(&mut store, others, &left);
         check_answers(&everything(&file), &answers, file.next_seq());

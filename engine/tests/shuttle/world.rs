@@ -111,6 +111,30 @@ impl Left {
         })
     }
 
+    /// The same, with a handle of its own.
+    pub fn with<H, T>(&self, handle: &H, body: impl FnOnce(&H) -> T + Send + 'static) -> JoinHandle<T>
+    where
+        H: Clone + Send + 'static,
+        T: Send + 'static,
+    {
+        let handle = handle.clone();
+        self.spawn(move || body(&handle))
+    }
+
+    /// Starts so many producers, who know their numbers.
+    pub fn producers<H, T>(
+        &self,
+        count: u8,
+        handle: &H,
+        produce: impl Fn(&H, u8) -> T + Copy + Send + 'static,
+    ) -> Vec<JoinHandle<T>>
+    where
+        H: Clone + Send + 'static,
+        T: Send + 'static,
+    {
+        (0..count).map(|producer| self.with(handle, move |handle| produce(handle, producer))).collect()
+    }
+
     fn count(&self) -> usize {
         self.0.load(std::sync::atomic::Ordering::Relaxed)
     }

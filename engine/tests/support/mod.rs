@@ -118,19 +118,31 @@ pub(crate) fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
-/// Whether io_uring can be used here. If not, says so; with `REDEX_CI_NO_SKIP=1` that is an error.
+/// Says that something is not tested here; with `REDEX_CI_NO_SKIP=1` that is an error.
+pub(crate) fn skip(why: &str) {
+    eprintln!("SKIPPED: {why}");
+    assert!(std::env::var_os("REDEX_CI_NO_SKIP").is_none_or(|value| value != "1"), "nothing may be skipped: {why}");
+}
+
+/// Whether io_uring can be used here; if not, what needs it is skipped.
 pub(crate) fn uring_allowed() -> bool {
     let dir = scratch();
     let Err(error) = try_open(dir.path(), Backend::Uring) else { return true };
-    let why = format!("io_uring cannot be used: {}", text(&error));
-    eprintln!("SKIPPED: {why}");
-    assert!(std::env::var_os("REDEX_CI_NO_SKIP").is_none_or(|value| value != "1"), "nothing may be skipped: {why}");
+    skip(&format!("io_uring cannot be used: {}", text(&error)));
     false
 }
 
 /// Whether permissions do not stop this process, and it may mount.
 pub(crate) fn is_root() -> bool {
     std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap()) == 0
+}
+
+/// Whether this process is root's; if not, what needs that is skipped.
+pub(crate) fn root_or_skip() -> bool {
+    if !is_root() {
+        skip("only root makes devices, and files of other users");
+    }
+    is_root()
 }
 
 /// Flips one bit of the byte at `offset`.

@@ -7,7 +7,7 @@ use redex::format::{CheckpointNo, ShardId, StoreUuid};
 use redex::fuzzing::{Checkpoint, CheckpointIdentity, read_checkpoint};
 
 use super::{Outcome, Target, ensure, flipped, place_in};
-use crate::dice::Dice;
+use crate::mutate::then_repair;
 use crate::repair::checkpoint;
 use crate::seeds;
 
@@ -16,7 +16,7 @@ pub const TARGET: Target = Target {
     name: "checkpoint",
     about: "a checkpoint file",
     run,
-    mutate,
+    mutate: |input, other, dice| then_repair(input, other, dice, checkpoint::repair),
     seeds: || seeds::of_ending(".ckp"),
     // Read in steps of a megabyte. A state of a few bytes becomes a few hundred.
     memory_max: |len| (4 << 20) + 64 * len as u64,
@@ -24,13 +24,6 @@ pub const TARGET: Target = Target {
     unit: 4,
     weight: 2,
 };
-
-fn mutate(input: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
-    crate::mutate::bytes(input, other, dice);
-    if !dice.one_in(4) {
-        checkpoint::repair(input);
-    }
-}
 
 /// Whose the file says that it is.
 fn identity(input: &[u8]) -> CheckpointIdentity {

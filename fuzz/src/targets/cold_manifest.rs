@@ -6,8 +6,8 @@
 use redex::format::cold_manifest::ColdManifest;
 use redex::format::cold_object::parse_key;
 
-use super::{Outcome, Target, ensure, flipped, place_in};
-use crate::dice::Dice;
+use super::{Outcome, Target, check_read_again, ensure};
+use crate::mutate::then_repair;
 use crate::repair::envelope;
 use crate::seeds;
 
@@ -16,7 +16,7 @@ pub const TARGET: Target = Target {
     name: "cold_manifest",
     about: "COLD of a channel",
     run,
-    mutate,
+    mutate: |input, other, dice| then_repair(input, other, dice, envelope::repair),
     seeds: seeds::cold_manifests,
     memory_max: |len| (64 << 10) + 32 * len as u64,
     input_max: 32 << 10,
@@ -24,20 +24,11 @@ pub const TARGET: Target = Target {
     weight: 1,
 };
 
-fn mutate(input: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
-    crate::mutate::bytes(input, other, dice);
-    if !dice.one_in(4) {
-        envelope::repair(input);
-    }
-}
-
 fn run(input: &[u8]) -> Result<Outcome, String> {
-    let manifest = match ColdManifest::decode(input) {
+    let manifest = match check_read_again("COLD", input, ColdManifest::decode, ColdManifest::encode)? {
         Ok(manifest) => manifest,
-        Err(error) => return Ok(Outcome::of_error(&error)),
+        Err(refused) => return Ok(refused),
     };
-    let again = ColdManifest::decode(&manifest.encode());
-    ensure(again == Ok(manifest.clone()), || "COLD is another when it is read again".to_owned())?;
     for segment in &manifest.segments {
         let key = manifest.key(segment);
         let parsed = parse_key(manifest.uuid, &key).map(|(channel, first, hash)| (channel, first.0, hash));
@@ -46,8 +37,5 @@ fn run(input: &[u8]) -> Result<Outcome, String> {
             format!("the segment from {} on is not found", segment.first)
         })?;
     }
-    let changed = ColdManifest::decode(&flipped(input, place_in(input, 1, input.len()), place_in(input, 2, 8)));
-    let count = manifest.segments.len();
-    ensure(changed.is_err() || changed == Ok(manifest), || "a changed bit makes another COLD".to_owned())?;
-    Ok(Outcome(count.min(4) as u64))
+    Ok(Outcome(manifest.segments.len().min(4) as u64))
 }

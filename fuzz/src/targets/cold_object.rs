@@ -7,7 +7,7 @@
 use redex::format::cold_object::{OBJECT_HEADER_SIZE, ObjectHeader, Part, chunk_crc, decode_table, encode_table};
 
 use super::{Outcome, Target, ensure, flipped, place_in};
-use crate::dice::Dice;
+use crate::mutate::then_repair;
 use crate::repair::cold;
 use crate::seeds;
 
@@ -16,20 +16,13 @@ pub const TARGET: Target = Target {
     name: "cold_object",
     about: "an object of the cold store",
     run,
-    mutate,
+    mutate: |input, other, dice| then_repair(input, other, dice, cold::repair),
     seeds: seeds::cold_objects,
     memory_max: |len| (64 << 10) + 16 * len as u64,
     input_max: 128 << 10,
     unit: 1,
     weight: 1,
 };
-
-fn mutate(input: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
-    crate::mutate::bytes(input, other, dice);
-    if !dice.one_in(4) {
-        cold::repair(input);
-    }
-}
 
 fn run(input: &[u8]) -> Result<Outcome, String> {
     let Some(bytes) = input.get(..OBJECT_HEADER_SIZE) else { return Ok(Outcome(0)) };

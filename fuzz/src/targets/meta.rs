@@ -5,8 +5,8 @@
 
 use redex::format::meta::{META_SIZE, Meta};
 
-use super::{Outcome, Target, ensure, flipped, place_in};
-use crate::dice::Dice;
+use super::{Outcome, Target, check_read_again};
+use crate::mutate::then_repair;
 use crate::repair::envelope;
 use crate::seeds;
 
@@ -15,7 +15,7 @@ pub const TARGET: Target = Target {
     name: "meta",
     about: "META of a channel",
     run,
-    mutate,
+    mutate: |input, other, dice| then_repair(input, other, dice, envelope::repair),
     seeds: || seeds::of_ending("META"),
     memory_max: |len| (64 << 10) + 16 * len as u64,
     input_max: 8 << 10,
@@ -23,22 +23,11 @@ pub const TARGET: Target = Target {
     weight: 1,
 };
 
-fn mutate(input: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
-    crate::mutate::bytes(input, other, dice);
-    if !dice.one_in(4) {
-        envelope::repair(input);
-    }
-}
-
 fn run(input: &[u8]) -> Result<Outcome, String> {
-    let meta = match Meta::decode(input) {
-        Ok(meta) => meta,
-        Err(error) => return Ok(Outcome::of_error(&error)),
-    };
-    let mut out = vec![0; META_SIZE];
-    meta.encode(&mut out);
-    ensure(Meta::decode(&out) == Ok(meta.clone()), || "META is another when it is read again".to_owned())?;
-    let changed = Meta::decode(&flipped(input, place_in(input, 1, input.len()), place_in(input, 2, 8)));
-    ensure(changed.is_err() || changed == Ok(meta), || "a changed bit makes another META".to_owned())?;
-    Ok(Outcome::of("read"))
+    let read = check_read_again("META", input, Meta::decode, |meta| {
+        let mut out = vec![0; META_SIZE];
+        meta.encode(&mut out);
+        out
+    })?;
+    Ok(read.map_or_else(|refused| refused, |_| Outcome::of("read")))
 }

@@ -51,7 +51,7 @@ pub struct Target {
     /// What the bytes are.
     pub about: &'static str,
     /// Reads the bytes; `Err` says which property they break.
-    run: fn(&[u8]) -> Result<Outcome, String>,
+    pub run: fn(&[u8]) -> Result<Outcome, String>,
     /// Changes an input, given another one of the corpus.
     pub mutate: fn(&mut Vec<u8>, &[u8], &mut Dice),
     /// Inputs to begin with, each with a name.
@@ -127,6 +127,25 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 /// Fails with this text unless it holds.
 pub(crate) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what()) }
+}
+
+/// Reads `input` as what is `called` so, which must survive being encoded and read again, and must not become another by a changed
+/// bit; an input that is refused has the outcome of its error.
+pub(crate) fn check_read_again<T: PartialEq, E: std::error::Error + 'static>(
+    called: &str,
+    input: &[u8],
+    decode: impl Fn(&[u8]) -> Result<T, E>,
+    encode: impl Fn(&T) -> Vec<u8>,
+) -> Result<Result<T, Outcome>, String> {
+    let value = match decode(input) {
+        Ok(value) => value,
+        Err(error) => return Ok(Err(Outcome::of_error(&error))),
+    };
+    let is_same = |again: Result<T, E>| again.is_ok_and(|again| again == value);
+    ensure(is_same(decode(&encode(&value))), || format!("{called} is another when it is read again"))?;
+    let changed = decode(&flipped(input, place_in(input, 1, input.len()), place_in(input, 2, 8)));
+    ensure(changed.is_err() || is_same(changed), || format!("a changed bit makes another {called}"))?;
+    Ok(Ok(value))
 }
 
 /// A number below `end` that depends on the whole input, for properties that are tried at one place of it. 0 if there is no

@@ -7,7 +7,7 @@
 use redex::format::superblock::{STORE_FILE_SIZE, SUPERBLOCK_SIZE, Superblock};
 
 use super::{Outcome, Target, ensure, flipped, place_in};
-use crate::dice::Dice;
+use crate::mutate::then_repair;
 use crate::repair::envelope;
 use crate::seeds;
 
@@ -16,7 +16,7 @@ pub const TARGET: Target = Target {
     name: "store",
     about: "STORE",
     run,
-    mutate,
+    mutate: |input, other, dice| then_repair(input, other, dice, repair),
     seeds: || seeds::of_ending("STORE"),
     memory_max: |len| (64 << 10) + 64 * len as u64,
     input_max: 16 << 10,
@@ -24,11 +24,8 @@ pub const TARGET: Target = Target {
     weight: 1,
 };
 
-fn mutate(input: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
-    crate::mutate::bytes(input, other, dice);
-    if !dice.one_in(4) {
-        input.chunks_mut(SUPERBLOCK_SIZE).for_each(envelope::repair);
-    }
+fn repair(input: &mut [u8]) {
+    input.chunks_mut(SUPERBLOCK_SIZE).for_each(envelope::repair);
 }
 
 fn run(input: &[u8]) -> Result<Outcome, String> {

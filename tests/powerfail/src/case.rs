@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::{Context, anyhow};
 use fastrand::Rng;
 use redex::Backend;
 use serde::{Deserialize, Serialize};
@@ -12,15 +13,14 @@ use crate::check::check;
 use crate::drive::Tape;
 use crate::drive::cut::{Cut, Left};
 use crate::drive::log::Flush;
-use crate::failure::{Failed, chain};
 use crate::history::{Found, History, Position};
 use crate::rig::{Kind, Rig};
 use crate::server::remote::Kept;
 use crate::settings::{self, Settings, pick};
 use crate::workload::{Break, record};
 
-/// Points of a recording.
-const POINTS: u64 = 150;
+/// Points of a recording, beside the one that the next recording goes on from, whose number follows theirs.
+pub const POINTS: u64 = 150;
 /// Recordings of a case at the most.
 const ROUNDS_MAX: u64 = 3;
 /// Flushes of which the one with the most at stake is taken.
@@ -148,8 +148,9 @@ impl Case<'_> {
         for round in 0..rng.u64(1..=ROUNDS_MAX) {
             let recorded = self.record(settings, history, rng.u64(..)).map_err(|error| while_recording(&error))?;
             listener.counted(&Tally { recordings: 1, ..Tally::default() });
-            let first = round * POINTS;
-            for number in first..first + POINTS {
+            let first = round * (POINTS + 1);
+            let last = first + POINTS;
+            for number in first..last {
                 if self.stop.load(Ordering::Relaxed) {
                     return Ok(());
                 }
@@ -158,12 +159,15 @@ impl Case<'_> {
                     self.check_point(&recorded, number, point, listener)?;
                 }
             }
-            if self.only.is_some_and(|only| only < first + POINTS) {
+            if self.only.is_some_and(|only| only < last) {
                 return Ok(());
             }
             // The next recording begins with a recovery.
-            let point = Point { again: None, ..self.draw_point(&recorded, self.seed ^ round) };
-            let found = self.check_point(&recorded, first + POINTS - 1, point, listener)?;
+            let point = Point { again: None, ..self.draw_point(&recorded, last) };
+            let found = self.check_point(&recorded, last, point, listener)?;
+            if self.only == Some(last) {
+                return Ok(());
+            }
             self.rig.drive.cut(point.cut).map_err(|error| while_recording(&error))?;
             history = recorded.history.going_on(&found);
             settings = Settings { shards, ..Settings::draw(&mut rng) };
@@ -280,9 +284,7 @@ fn check_once(
     let dir = mounted.at().join("store");
     let backend = if by_uring { Backend::Uring } else { Backend::Posix };
     let found = unwound(|| {
-        let store = settings.open(&dir, backend);
-        let store =
-            store.map_err(|error| Failed(format!("the store does not open after a mere crash: {}", chain(&error))))?;
+        let store = settings.open(&dir, backend).context("the store does not open after a mere crash")?;
         let found = check(&store, history, cut)?;
         let recovered = rig.drive.position()?;
         Ok((found, recovered))
@@ -299,7 +301,7 @@ fn unwound<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     result.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        Err(Failed(format!("panic: {text}")).into())
+        Err(anyhow!("panic: {text}"))
     })
 }
 

@@ -3,9 +3,9 @@
 //! Everything acknowledged is there, byte for byte; what is there is a prefix of what was appended; what was dropped stays away;
 //! a batch is there wholly or not at all; and opening a store after a mere crash never fails and never speaks of damage.
 
+use anyhow::{Context, bail, ensure};
 use redex::{Redex, RedexFile};
 
-use crate::failure::{Failed, chain};
 use crate::history::{Channel, Event, Found, Group, History, Position, Version};
 
 /// Opens every channel, reads all of it, and compares.
@@ -13,11 +13,11 @@ use crate::history::{Channel, Event, Found, Group, History, Position, Version};
 /// # Errors
 ///
 /// The first thing that is not as it must be.
-pub fn check(store: &Redex, history: &History, cut: Position) -> Result<Vec<Found>, Failed> {
+pub fn check(store: &Redex, history: &History, cut: Position) -> anyhow::Result<Vec<Found>> {
     let mut found = Vec::with_capacity(history.channels.len());
     for channel in &history.channels {
         let file = open(store, channel)?;
-        found.push(check_channel(&file, channel, cut).map_err(|what| Failed(format!("{}: {what}", channel.name)))?);
+        found.push(check_channel(&file, channel, cut).with_context(|| channel.name.clone())?);
     }
     history.groups.iter().try_for_each(|group| check_group(group, history, &found))?;
     Ok(found)
@@ -28,17 +28,14 @@ pub fn check(store: &Redex, history: &History, cut: Position) -> Result<Vec<Foun
 /// # Errors
 ///
 /// The engine's.
-pub fn open(store: &Redex, channel: &Channel) -> Result<RedexFile, Failed> {
-    store
-        .open_file(channel.name.as_str(), channel.config())
-        .map_err(|error| Failed(format!("{} does not open: {}", channel.name, chain(&error))))
+pub fn open(store: &Redex, channel: &Channel) -> anyhow::Result<RedexFile> {
+    let opened = store.open_file(channel.name.as_str(), channel.config());
+    opened.with_context(|| format!("{} does not open", channel.name))
 }
 
-fn check_channel(file: &RedexFile, channel: &Channel, cut: Position) -> Result<Found, String> {
+fn check_channel(file: &RedexFile, channel: &Channel, cut: Position) -> anyhow::Result<Found> {
     let (head, next) = (file.head_seq(), file.next_seq());
-    if file.durable() != next {
-        return Err(format!("{next} events, of which {} are durable, right after opening", file.durable()));
-    }
+    ensure!(file.durable() == next, "{next} events, of which {} are durable, right after opening", file.durable());
     let payloads = read(file, head, next)?;
     let newest_acknowledged = newest(channel, |version| version.change.acknowledged.is_some_and(|at| at <= cut));
     let newest_begun = newest(channel, |version| version.change.begun <= cut);
@@ -49,10 +46,10 @@ fn check_channel(file: &RedexFile, channel: &Channel, cut: Position) -> Result<F
         let is_acknowledged = number == newest_acknowledged;
         match matches(channel, version, is_acknowledged, cut, found, &payloads) {
             Ok(()) => return Ok(found),
-            Err(reason) => reasons.push(reason),
+            Err(reason) => reasons.push(format!("{reason:#}")),
         }
     }
-    Err(reasons.join("; or, if the change in flight has happened: "))
+    bail!(reasons.join("; or, if the change in flight has happened: "))
 }
 
 fn newest(channel: &Channel, holds: impl Fn(&Version) -> bool) -> usize {
@@ -60,20 +57,16 @@ fn newest(channel: &Channel, holds: impl Fn(&Version) -> bool) -> usize {
 }
 
 /// Reads all there is: dense, from the head to the end.
-fn read(file: &RedexFile, head: u64, next: u64) -> Result<Vec<redex::Payload>, String> {
+fn read(file: &RedexFile, head: u64, next: u64) -> anyhow::Result<Vec<redex::Payload>> {
     let mut payloads = Vec::with_capacity(next.saturating_sub(head) as usize);
     for event in file.read_from(0).blocking() {
         let seq = head + payloads.len() as u64;
-        let event = event.map_err(|error| format!("event {seq} is not read: {}", chain(&error)))?;
-        if event.seq != seq {
-            return Err(format!("event {} where {seq} belongs", event.seq));
-        }
+        let event = event.with_context(|| format!("event {seq} is not read"))?;
+        ensure!(event.seq == seq, "event {} where {seq} belongs", event.seq);
         payloads.push(event.payload);
     }
-    match head + payloads.len() as u64 == next {
-        true => Ok(payloads),
-        false => Err(format!("{} events are read of {head}..{next}", payloads.len())),
-    }
+    ensure!(head + payloads.len() as u64 == next, "{} events are read of {head}..{next}", payloads.len());
+    Ok(payloads)
 }
 
 /// Whether what was found is what this version may be after the cut.
@@ -84,7 +77,7 @@ fn matches(
     cut: Position,
     found: Found,
     payloads: &[redex::Payload],
-) -> Result<(), String> {
+) -> anyhow::Result<()> {
     let Found { head, next, .. } = found;
     let (least, most) = match is_acknowledged {
         true => (version.durable_at(cut), version.begun_before(cut)),
@@ -92,29 +85,28 @@ fn matches(
         false => (version.inherited, version.inherited),
     };
     if !(least..=most).contains(&next) {
-        return Err(format!("{next} events survived, {least} were acknowledged as durable, {most} begun"));
+        bail!("{next} events survived, {least} were acknowledged as durable, {most} begun");
     }
     let last = next.checked_sub(1).map(|last| version.events[last as usize]);
     if next > version.inherited && last.is_some_and(|last| last.continues) {
-        return Err(format!("{next} events survived: the last is in the midst of a batch"));
+        bail!("{next} events survived: the last is in the midst of a batch");
     }
     let (head_least, head_most) = (version.head_at(cut), channel.head_most(found.version, cut));
     if !(head_least..=head_most).contains(&head) || head > next {
-        return Err(format!("the head is {head}, not in {head_least}..={head_most} and at most {next}"));
+        bail!("the head is {head}, not in {head_least}..={head_most} and at most {next}");
     }
     let events = &version.events[head as usize..next as usize];
     events.iter().zip(payloads).zip(head..).try_for_each(|((event, payload), seq)| same(event, payload, seq))
 }
 
-fn same(event: &Event, payload: &[u8], seq: u64) -> Result<(), String> {
-    if payload == event.payload() {
-        return Ok(());
-    }
-    Err(format!("event {seq} was appended with {} bytes, and other {} are read", event.len, payload.len()))
+fn same(event: &Event, payload: &[u8], seq: u64) -> anyhow::Result<()> {
+    let (appended, read) = (event.len, payload.len());
+    ensure!(payload == event.payload(), "event {seq} was appended with {appended} bytes, and other {read} are read");
+    Ok(())
 }
 
 /// All of a batch is there or nothing, as far as no later change hides it.
-fn check_group(group: &Group, history: &History, found: &[Found]) -> Result<(), Failed> {
+fn check_group(group: &Group, history: &History, found: &[Found]) -> anyhow::Result<()> {
     let there = group.members.iter().filter_map(|(channel, version, end)| {
         let found = &found[*channel];
         (found.version == *version).then_some((*channel, found.next >= *end))
@@ -123,7 +115,7 @@ fn check_group(group: &Group, history: &History, found: &[Found]) -> Result<(), 
     match (with.first(), without.first()) {
         (Some((with, _)), Some((without, _))) => {
             let (with, without) = (&history.channels[*with].name, &history.channels[*without].name);
-            Err(Failed(format!("a batch over channels is there in {with} and not in {without}: {group:?}")))
+            bail!("a batch over channels is there in {with} and not in {without}: {group:?}")
         }
         _ => Ok(()),
     }

@@ -15,7 +15,6 @@ pub mod args;
 pub mod case;
 pub mod check;
 pub mod drive;
-pub mod failure;
 pub mod history;
 pub mod job;
 pub mod replay;

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
+use anyhow::{Context, bail};
 use fastrand::Rng;
 use redex::{Backend, ChangeError, Redex, RedexFile};
 
 use crate::check;
-use crate::failure::{Failed, chain};
 use crate::history::{Change, Event, Group, History, Position};
 use crate::server::remote::Remote;
 use crate::settings::{Settings, pick};
@@ -82,19 +82,9 @@ pub fn record(
     Ok(recording.history)
 }
 
-fn open(settings: &Settings, dir: &Path) -> Result<Redex, Failed> {
+fn open(settings: &Settings, dir: &Path) -> anyhow::Result<Redex> {
     let backend = if settings.plain_calls { Backend::Posix } else { Backend::Uring };
-    settings.open(dir, backend).map_err(|error| Failed(format!("the store does not open: {}", chain(&error))))
-}
-
-fn failed(what: &'static str) -> impl Fn(&dyn std::error::Error) -> Failed {
-    move |error| Failed(format!("{what} fails: {error}"))
-}
-
-macro_rules! must {
-    ($what:literal, $call:expr) => {
-        $call.map_err(|error| failed($what)(&error))
-    };
+    settings.open(dir, backend).context("the store does not open")
 }
 
 impl Recording<'_> {
@@ -119,7 +109,7 @@ impl Recording<'_> {
             30..=49 => self.append(number, true)?,
             50..=61 => self.append_batch(number)?,
             62..=69 => self.append_group()?,
-            70..=77 => must!("sync", self.files[number].sync().wait())?,
+            70..=77 => self.files[number].sync().wait().context("sync fails")?,
             78..=82 => self.burst()?,
             83..=87 => self.trim(number)?,
             88..=90 => self.cut_off(number)?,
@@ -165,10 +155,10 @@ impl Recording<'_> {
         Event { seed: self.rng.u64(..), len, begun: self.position, continues: false }
     }
 
-    fn appended(&mut self, number: usize, event: Event, seq: u64) -> Result<(), Failed> {
+    fn appended(&mut self, number: usize, event: Event, seq: u64) -> anyhow::Result<()> {
         let channel = &mut self.history.channels[number];
         if seq != channel.next() {
-            return Err(Failed(format!("{}: an append got sequence {seq}, not {}", channel.name, channel.next())));
+            bail!("{}: an append got sequence {seq}, not {}", channel.name, channel.next());
         }
         channel.now_mut().events.push(event);
         Ok(())
@@ -178,11 +168,11 @@ impl Recording<'_> {
         let event = self.event();
         let file = &self.files[number];
         let append = if durable { file.append_durable(event.payload()) } else { file.append(event.payload()) };
-        let seq = must!("append", append.wait())?;
+        let seq = append.wait().context("append fails")?;
         if durable && file.durable() <= seq {
-            return Err(Failed(format!("append_durable of {seq} resolved, durable is {}", file.durable())).into());
+            bail!("append_durable of {seq} resolved, durable is {}", file.durable());
         }
-        Ok(self.appended(number, event, seq)?)
+        self.appended(number, event, seq)
     }
 
     /// Many appends that nobody waits for, then one flush: a large commit.
@@ -192,7 +182,7 @@ impl Recording<'_> {
             self.append(number, false)?;
         }
         let number = self.rng.usize(0..self.files.len());
-        Ok(must!("sync", self.files[number].sync().wait())?)
+        self.files[number].sync().wait().context("sync fails")
     }
 
     /// Events of a batch: no crash may part them.
@@ -211,8 +201,8 @@ impl Recording<'_> {
         let file = &self.files[number];
         let durable = self.rng.bool();
         let append = if durable { file.append_batch_durable(&payloads) } else { file.append_batch(&payloads) };
-        let seqs = must!("append_batch", append.wait())?;
-        seqs.zip(events).try_for_each(|(seq, event)| Ok(self.appended(number, event, seq)?))
+        let seqs = append.wait().context("append_batch fails")?;
+        seqs.zip(events).try_for_each(|(seq, event)| self.appended(number, event, seq))
     }
 
     /// A batch over the channels of a group, which lie on one shard.
@@ -229,7 +219,7 @@ impl Recording<'_> {
         for (nth, event) in events.iter().enumerate() {
             batch.append(&self.files[members[nth % members.len()]], event.payload());
         }
-        let seqs = must!("a batch's commit", batch.commit().wait())?;
+        let seqs = batch.commit().wait().context("a batch's commit fails")?;
         for (nth, (mut event, seq)) in events.into_iter().zip(seqs).enumerate() {
             event.continues = nth < members.len();
             self.appended(members[nth % members.len()], event, seq)?;
@@ -246,7 +236,7 @@ impl Recording<'_> {
     fn trim(&mut self, number: usize) -> anyhow::Result<()> {
         let (file, begun) = (self.files[number].clone(), self.position);
         let head = self.rng.u64(file.head_seq()..=file.next_seq());
-        must!("trim_head", file.trim_head(head).wait())?;
+        file.trim_head(head).wait().context("trim_head fails")?;
         let acknowledged = Some(self.drive.position()?);
         self.history.channels[number].now_mut().trims.push((head, Change { begun, acknowledged }));
         Ok(())
@@ -254,7 +244,7 @@ impl Recording<'_> {
 
     fn sweep(&mut self, number: usize) -> anyhow::Result<()> {
         // Where it may move the head to is known from the limits.
-        must!("sweep_retention", self.files[number].sweep_retention().wait())?;
+        self.files[number].sweep_retention().wait().context("sweep_retention fails")?;
         Ok(())
     }
 
@@ -271,7 +261,7 @@ impl Recording<'_> {
         match file.truncate_suffix(end).wait() {
             // A limit has moved the head there since it was looked at: nothing is cut.
             Err(ChangeError::OutOfRange { .. }) if end < file.head_seq() => return Ok(()),
-            result => must!("truncate_suffix", result)?,
+            result => result.context("truncate_suffix fails")?,
         };
         self.changed(number, end, head, begun)
     }
@@ -279,14 +269,14 @@ impl Recording<'_> {
     fn reset(&mut self, number: usize) -> anyhow::Result<()> {
         self.note()?;
         let begun = self.position;
-        must!("reset_channel", self.store.reset_channel(self.files[number].name().as_str()).wait())?;
+        self.store.reset_channel(self.files[number].name().as_str()).wait().context("reset_channel fails")?;
         self.changed(number, 0, 0, begun)
     }
 
     fn delete(&mut self, number: usize) -> anyhow::Result<()> {
         self.note()?;
         let begun = self.position;
-        must!("delete_channel", self.store.delete_channel(self.files[number].name().as_str()).wait())?;
+        self.store.delete_channel(self.files[number].name().as_str()).wait().context("delete_channel fails")?;
         self.files[number] = check::open(&self.store, &self.history.channels[number])?;
         self.changed(number, 0, 0, begun)
     }
@@ -304,7 +294,7 @@ impl Recording<'_> {
 
     /// Closes the store: everything is durable then.
     fn close(&mut self) -> anyhow::Result<()> {
-        must!("close", self.store.close().wait())?;
+        self.store.close().wait().context("close fails")?;
         let position = self.drive.position()?;
         for channel in &mut self.history.channels {
             let next = channel.next();

@@ -174,6 +174,22 @@ pub enum Entry<'a> {
     },
 }
 
+impl Entry<'_> {
+    /// The channel that it is about; none if it is about the journal.
+    #[must_use]
+    pub fn channel(&self) -> Option<ChannelId> {
+        match self {
+            Self::Events(events) => Some(events.fields.channel),
+            Self::ChannelCreated { channel, .. }
+            | Self::ChannelConfigured { channel, .. }
+            | Self::ChannelDeleted { channel }
+            | Self::HeadTrimmed { channel, .. }
+            | Self::SuffixTruncated { channel, .. } => Some(*channel),
+            Self::Checkpoint(_) | Self::Roll { .. } => None,
+        }
+    }
+}
+
 /// Why bytes are not entries. Offsets count from the beginning of the meta.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

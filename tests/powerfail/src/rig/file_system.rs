@@ -9,6 +9,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde::{Deserialize, Serialize};
 
 use crate::drive::whole::Whole;
+use crate::requirements;
 
 /// A file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -70,8 +71,8 @@ impl FileSystem {
     ///
     /// The program is missing or fails.
     pub fn make(self, device: &Path) -> anyhow::Result<()> {
-        let mut command = Command::new(self.maker());
-        let output = command.args(self.maker_options()).arg(device).output();
+        let maker = requirements::program(self.maker()).with_context(|| format!("{} is not there", self.maker()))?;
+        let output = Command::new(maker).args(self.maker_options()).arg(device).output();
         let output = output.with_context(|| format!("{} does not start", self.maker()))?;
         if !output.status.success() {
             bail!("{} fails: {}", self.maker(), String::from_utf8_lossy(&output.stderr).trim());
