@@ -8,6 +8,7 @@ use redex::RedexFileConfig;
 use redex::sim::{ManualClock, SimDisk, SimOptions, SimSettings, SimStore};
 use redex_fuzz::finding::target_of;
 use redex_fuzz::fuzz_args::{ReplayArgs, replay};
+use redex_fuzz::history::{self, Mode};
 use redex_fuzz::hunt::{Plan, hunt};
 use redex_fuzz::targets::{Outcome, TARGETS, Target, by_name};
 
@@ -72,5 +73,16 @@ fn a_store_that_is_dropped_leaves_nothing_behind() {
     for steps in [0, 1, 5, 200] {
         let left = allocation_counter::measure(|| (0..8).for_each(|_| open_and_drop(steps))).bytes_current;
         assert!(left < 10_000, "{left} bytes of eight stores after {steps} steps each");
+    }
+}
+
+/// The same over whole lives, which end wherever the power is cut: also with a batch that its shard has yet to receive.
+#[test]
+fn a_history_leaves_nothing_behind() {
+    let run = |seed| _ = history::run(seed, Mode::Honest).unwrap_or_else(|failure| panic!("{failure}"));
+    // What is made once for the process.
+    run(7000);
+    for seed in [7004, 7018] {
+        assert_eq!(allocation_counter::measure(|| run(seed)).bytes_current, 0, "seed {seed}");
     }
 }

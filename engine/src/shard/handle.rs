@@ -370,8 +370,8 @@ impl ShardHandle {
         let channels = std::mem::take(&mut *self.channels.lock().expect("no panic while the lock is held"));
         // Those that it never came to know.
         let mut queue = self.control.lock().expect("no panic while the lock is held");
-        let is_opened = |control: &Control| matches!(control, Control::Open(_));
-        let (opened, others): (VecDeque<_>, VecDeque<_>) = queue.drain(..).partition(is_opened);
+        let knows_channels = |control: &Control| matches!(control, Control::Open(_) | Control::Group(_));
+        let (opened, others): (VecDeque<_>, VecDeque<_>) = queue.drain(..).partition(knows_channels);
         *queue = others;
         drop(queue);
         drop((channels, opened));
