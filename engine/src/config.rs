@@ -204,7 +204,8 @@ impl RedexFileConfig {
     }
 
     /// Keeps the newest events with so many bytes, each with its payload and 20 bytes of index. On disk there are never
-    /// more than 1.25 times as many and one segment, unless a reader holds them back. `None`: no such limit.
+    /// more than 1.25 times as many and one segment, unless a reader holds them back. What fills up pages counts too, and what a
+    /// cut has left behind in a segment: so a little less may be kept. `None`: no such limit.
     #[must_use]
     pub fn with_retention_max_bytes(mut self, bytes: impl Into<Option<u64>>) -> Self {
         self.more.retention.max_bytes = bytes.into();
