@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use redex::sim::{ManualClock, SimDisk, SimOptions, SimSettings, SimStore, verify};
-use redex::{Redex, RedexFile, RedexFileConfig, SurveyError};
+use redex::{FindingKind, Redex, RedexFile, RedexFileConfig, SurveyError};
 use redex_tests::drive;
 
 /// Lives of one store.
@@ -87,4 +87,35 @@ fn what_a_crash_leaves_is_clean() {
         }
     }
     assert!(checked > 100 && events > 10_000, "{checked} checks, {events} events");
+}
+
+/// A block of a journal that the device does not give may be an acknowledged commit, or a part of one: it is told, whatever
+/// lies in it, as an open refuses it; and so is an extent.
+#[test]
+fn what_the_device_does_not_give_is_told() {
+    let (disk, clock) = (SimDisk::new(5, SimOptions::default()), Arc::new(ManualClock::default()));
+    let mut store = SimStore::open(&disk, &SimSettings::default(), &clock, 1).unwrap();
+    let file = channel(store.redex(), 1);
+    drive(&mut store, file.append_batch_durable(&vec![vec![1; 900]; 10])).unwrap();
+    drive(&mut store, file.append_durable(vec![2; 40_000])).unwrap();
+    drop((file, store));
+    disk.kill();
+    let files = disk.list_all();
+    let wanted = |name: &&String| !name.contains("spare") && (name.ends_with(".wal") || name.ends_with(".dat"));
+    let mut told = 0;
+    for name in files.iter().filter(wanted) {
+        for block in 0..disk.read_file(name).unwrap().len() as u64 / 4096 {
+            let disk = disk.fork(block);
+            disk.add_latent_sector(name, block * 4096 / disk.options().sector_size as u64).unwrap();
+            let report = verify(&disk).unwrap();
+            let opened = SimStore::open(&disk, &SimSettings::default(), &clock, 2);
+            assert!(opened.is_ok() || report.losses > 0, "{name}, block {block}: {report}");
+            let unreadable = |found: &redex::StoreFinding| {
+                let kinds = [FindingKind::Unreadable, FindingKind::JournalExtent];
+                found.file == *name && kinds.contains(&found.kind) && found.cause.contains("cannot be read")
+            };
+            told += u32::from(report.damages().any(unreadable));
+        }
+    }
+    assert!(told > 12, "{told}");
 }

@@ -39,6 +39,8 @@ pub struct SurveyedCommit {
     payload: Range<usize>,
     /// Events whose inline payloads are bad.
     bad_payloads: bool,
+    /// Why some of its blocks are not known: the device does not give them.
+    unreadable: Option<String>,
 }
 
 impl SurveyedCommit {
@@ -80,6 +82,13 @@ pub struct Hole {
     pub offset: u64,
     /// What is wrong.
     pub cause: String,
+}
+
+impl Hole {
+    /// Whether the device does not give what lies there, so that nobody knows what it is.
+    pub fn is_unreadable(&self) -> bool {
+        self.kind == FindingKind::Unreadable
+    }
 }
 
 /// What is there of a shard's journal.
@@ -134,10 +143,20 @@ struct Segment {
 struct Walked {
     commits: Vec<SurveyedCommit>,
     holes: Vec<Hole>,
-    /// Where it ended, with what.
-    end: (u64, String),
+    /// Where it ended, with what; none if it was not read.
+    end: Option<Fault>,
     next: Option<u64>,
     rolls_to: Option<SegmentNo>,
+    /// All commits below are known to have been durable, by headers that are whole wherever they lie.
+    witnessed: u64,
+}
+
+/// A place that is bad.
+#[derive(Debug)]
+struct Fault {
+    kind: FindingKind,
+    offset: u64,
+    cause: String,
 }
 
 /// Reads the journal.
@@ -331,22 +350,23 @@ fn walk_commits(
     let path: Arc<str> = segment.path.as_str().into();
     let mut walked = Walked { next: segment.first_lsn, ..Walked::default() };
     let mut at = BLOCK_SIZE;
-    // The first place that is bad since the last whole commit.
-    let mut fault: Option<(u64, String)> = None;
+    // The first place that is bad since the last whole commit; or one that cannot be read, which outweighs it.
+    let mut fault: Option<Fault> = None;
     while at < image.len() {
-        let found = look(image, &context, at, walked.next);
-        match found {
+        match look(image, &context, at, walked.next) {
             Look::Whole(fields, size) => {
                 let lsn = fields.lsn.0;
                 let from = walked.next.unwrap_or(lsn);
                 if lsn > from {
-                    let (offset, cause) =
-                        fault.take().unwrap_or_else(|| (at as u64, format!("commit {lsn} lies there")));
-                    let (path, kind) = (segment.path.clone(), FindingKind::JournalCommit);
-                    walked.holes.push(Hole { lsns: from..lsn, kind, path, offset, cause });
+                    let fault = fault.take().unwrap_or_else(|| Fault::at(at, format!("commit {lsn} lies there")));
+                    walked.holes.push(fault.hole(from..lsn, segment.path.clone()));
                 }
                 fault = None;
-                let commit = SurveyedCommit::new(fields, path.clone(), segment.number, image, at);
+                let mut commit = SurveyedCommit::new(fields, path.clone(), segment.number, image, at);
+                commit.unreadable = read_error(unreadable, at, size).map(|(_, error)| error.clone());
+                if commit.bad_payloads {
+                    walked.witnessed = walked.witnessed.max(best_witness(image, &context, at..at + size));
+                }
                 walked.rolls_to = commit.entries().find_map(|(entry, _)| match entry {
                     Entry::Roll { next } => Some(next),
                     _ => None,
@@ -357,51 +377,91 @@ fn walk_commits(
                     break;
                 }
             }
-            Look::Bad(cause, size) => {
-                let here = at as u64..(at + size) as u64;
-                let read_error = unreadable.iter().find(|(offset, _)| here.contains(offset));
-                let cause = read_error.map_or(cause, |(_, error)| format!("it cannot be read: {error}"));
-                fault.get_or_insert((at as u64, cause));
-                at += size;
+            // What lies in it may bear witness, so the next block is looked at whatever its length is.
+            Look::Bad(cause) => {
+                let found = match read_error(unreadable, at, BLOCK_SIZE) {
+                    Some((_, error)) => Fault::unreadable(at, error),
+                    None => Fault::at(at, cause),
+                };
+                let outweighs = found.kind == FindingKind::Unreadable;
+                if fault.as_ref().is_none_or(|fault| outweighs && fault.kind != found.kind) {
+                    fault = Some(found);
+                }
+                walked.witnessed = walked.witnessed.max(best_witness(image, &context, at..at + BLOCK_SIZE));
+                at += BLOCK_SIZE;
             }
         }
     }
-    walked.end = fault.unwrap_or_else(|| (at as u64, "there is no commit".to_owned()));
+    walked.end = Some(fault.unwrap_or_else(|| Fault::at(at, "there is no commit".to_owned())));
     walked
+}
+
+impl Fault {
+    fn at(offset: usize, cause: String) -> Self {
+        Self { kind: FindingKind::JournalCommit, offset: offset as u64, cause }
+    }
+
+    fn unreadable(offset: usize, error: &str) -> Self {
+        let cause = format!("it cannot be read: {error}");
+        Self { kind: FindingKind::Unreadable, offset: offset as u64, cause }
+    }
+
+    fn hole(self, lsns: Range<u64>, path: String) -> Hole {
+        Hole { lsns, kind: self.kind, path, offset: self.offset, cause: self.cause }
+    }
+}
+
+/// The first block of a part of a segment that the device does not give.
+fn read_error(unreadable: &[(u64, String)], at: usize, size: usize) -> Option<&(u64, String)> {
+    unreadable.iter().find(|(offset, _)| (at as u64..(at + size) as u64).contains(offset))
+}
+
+/// Up to which commit the headers in some blocks call everything durable. One of this segment that went to a wrong place,
+/// perhaps over what it bears witness to, is as true as any; so is one whose body is bad.
+fn best_witness(image: &AlignedBuf, context: &SegmentContext, range: Range<usize>) -> u64 {
+    let witness = |offset: usize| {
+        let bytes = &image[offset..];
+        let header = match CommitHeader::verify(bytes, context, offset as u64) {
+            Err(CommitError::Place { offset: own, .. }) => CommitHeader::verify(bytes, context, own.into()),
+            header => header,
+        };
+        header.map_or(0, |header| header.fields().durable_lsn.0)
+    };
+    range.step_by(BLOCK_SIZE).map(witness).max().unwrap_or(0)
 }
 
 enum Look {
     Whole(CommitFields, usize),
-    Bad(String, usize),
+    Bad(String),
 }
 
 fn look(image: &AlignedBuf, context: &SegmentContext, at: usize, next: Option<u64>) -> Look {
     let header = match CommitHeader::verify(&image[at..], context, at as u64) {
         Ok(header) => header,
-        Err(error) => return Look::Bad(error.to_string(), BLOCK_SIZE),
+        Err(error) => return Look::Bad(error.to_string()),
     };
     let (fields, size) = (*header.fields(), header.commit_size());
     if next.is_some_and(|next| fields.lsn.0 < next) {
-        return Look::Bad(format!("commit {} lies there", fields.lsn), BLOCK_SIZE);
+        return Look::Bad(format!("commit {} lies there", fields.lsn));
     }
     let meta = match header.body(&image[at..]) {
         Ok((meta, _)) => meta,
         Err(CommitError::BodyCut { size }) => {
-            return Look::Bad(format!("commit of {size} bytes is cut off"), BLOCK_SIZE);
+            return Look::Bad(format!("commit of {size} bytes is cut off"));
         }
-        Err(error) => return Look::Bad(error.to_string(), size),
+        Err(error) => return Look::Bad(error.to_string()),
     };
     let (mut count, mut inline) = (0, 0);
     for entry in entries(meta) {
         match entry {
             Ok(Entry::Events(events)) => inline += u64::from(events.fields.inline_len),
             Ok(_) => {}
-            Err(error) => return Look::Bad(error.to_string(), size),
+            Err(error) => return Look::Bad(error.to_string()),
         }
         count += 1;
     }
     if count != fields.entry_count || inline != u64::from(fields.payload_len) {
-        return Look::Bad("its entries are not what its header says".to_owned(), size);
+        return Look::Bad("its entries are not what its header says".to_owned());
     }
     Look::Whole(fields, size)
 }
@@ -410,13 +470,22 @@ impl SurveyedCommit {
     fn new(fields: CommitFields, path: Arc<str>, segment: SegmentNo, image: &Arc<AlignedBuf>, at: usize) -> Self {
         let meta = at + COMMIT_HEADER_SIZE..at + COMMIT_HEADER_SIZE + fields.meta_len as usize;
         let payload = meta.end..meta.end + fields.payload_len as usize;
-        let mut commit = Self { fields, path, segment, image: image.clone(), meta, payload, bad_payloads: false };
+        let mut commit =
+            Self { fields, path, segment, image: image.clone(), meta, payload, bad_payloads: false, unreadable: None };
         let bad = commit.entries().any(|(entry, inline)| match entry {
             Entry::Events(events) => events.verify_inline(&commit.image[inline]).is_err(),
             _ => false,
         });
         commit.bad_payloads = bad;
         commit
+    }
+
+    /// What kind of damage its bad payloads are.
+    pub fn payload_fault(&self) -> FindingKind {
+        match self.unreadable {
+            Some(_) => FindingKind::Unreadable,
+            None => FindingKind::JournalPayload,
+        }
     }
 
     /// Events whose payloads lie in the commit and are bad, each with why.
@@ -430,7 +499,8 @@ impl SurveyedCommit {
             for (seq, record) in (events.fields.first.0..).zip(events.records) {
                 let bytes = &self.image[inline.clone()];
                 if let Err(cause) = check_inline(record, events.fields.dat_offset, bytes) {
-                    bad.push((events.fields.channel, Seq(seq), cause));
+                    let unreadable = self.unreadable.as_ref().map(|error| format!("it cannot be read: {error}"));
+                    bad.push((events.fields.channel, Seq(seq), unreadable.unwrap_or(cause)));
                 }
             }
         }
@@ -459,6 +529,7 @@ fn drop_void(walks: &mut [(Segment, Walked)], root: u64) {
     for (_, walked) in walks.iter_mut().take_while(|(segment, _)| segment.number.0 < root) {
         walked.commits.retain(|commit| begins.is_none_or(|begins| commit.fields.lsn.0 < begins));
         walked.holes.clear();
+        (walked.rolls_to, walked.witnessed) = (None, 0);
     }
     for i in 0..walks.len() {
         let number = walks[i].0.number;
@@ -471,15 +542,18 @@ fn drop_void(walks: &mut [(Segment, Walked)], root: u64) {
         walked.holes.retain(|hole| hole.lsns.start < void_from);
         walked.holes.iter_mut().for_each(|hole| hole.lsns.end = hole.lsns.end.min(void_from));
         walked.next = walked.next.map(|next| next.min(void_from));
+        walked.witnessed = walked.witnessed.min(void_from);
     }
 }
 
 /// Puts the segments one behind the other; notes what is missing between two.
 fn join(place: &JournalPlace<'_>, walks: Vec<(Segment, Walked)>, root: u64, survey: &mut JournalSurvey) {
-    // Where the last one ended: number, path, place and fault, next LSN, and the segment that it names.
-    type Last = (SegmentNo, String, (u64, String), u64, Option<SegmentNo>);
+    // Where the last one ended: number, path, fault, next LSN, and the segment that it names.
+    type Last = (SegmentNo, String, Fault, u64, Option<SegmentNo>);
     let mut last: Option<Last> = None;
+    let there: Vec<SegmentNo> = walks.iter().map(|(segment, _)| segment.number).collect();
     for (segment, walked) in walks {
+        survey.witnessed = survey.witnessed.max(walked.witnessed);
         let begin = segment.first_lsn.or(walked.commits.first().map(|commit| commit.fields.lsn.0));
         let is_named = segment.number.0 == root && place.root.is_some()
             || last.as_ref().is_some_and(|(.., rolls_to)| *rolls_to == Some(segment.number))
@@ -492,22 +566,19 @@ fn join(place: &JournalPlace<'_>, walks: Vec<(Segment, Walked)>, root: u64, surv
             survey.witnessed = survey.witnessed.max(from + 1);
         }
         let Some(begin) = begin else { continue };
-        if let Some((number, path, (offset, cause), next, _)) = last.take()
+        if let Some((number, path, end, next, _)) = last.take()
             && next < begin
             && segment.number.0 > root
         {
             let hole = match number.0 + 1 == segment.number.0 {
-                true => Hole { lsns: next..begin, kind: FindingKind::JournalCommit, path, offset, cause },
-                false => {
-                    let path = segment_path(place.shard, SegmentNo(number.0 + 1));
-                    let cause = "it is missing".to_owned();
-                    Hole { lsns: next..begin, kind: FindingKind::JournalMissing, path, offset: 0, cause }
-                }
+                true => end.hole(next..begin, path),
+                false => missing(place, SegmentNo(number.0 + 1), next..begin, "it is missing"),
             };
             survey.holes.push(hole);
         }
         let next = walked.next.unwrap_or(begin).max(begin);
-        last = Some((segment.number, segment.path, walked.end, next, walked.rolls_to));
+        let end = walked.end.unwrap_or_else(|| Fault::at(0, segment.fault.unwrap_or_default()));
+        last = Some((segment.number, segment.path, end, next, walked.rolls_to));
         survey.holes.extend(walked.holes);
         survey.commits.extend(walked.commits);
     }
@@ -518,10 +589,23 @@ fn join(place: &JournalPlace<'_>, walks: Vec<(Segment, Walked)>, root: u64, surv
     let known = of_run.map(|commit| commit.fields.durable_lsn.0).max().unwrap_or(0);
     survey.witnessed = survey.witnessed.max(known);
     survey.holes.sort_by_key(|hole| hole.lsns.start);
-    if let Some((_, path, (offset, cause), next, _)) = last {
-        let (lsns, kind) = (next..u64::MAX, FindingKind::JournalCommit);
-        survey.holes.push(Hole { lsns, kind, path, offset, cause });
+    // Without any segment of the run, STORE tells what is missing.
+    let Some((_, path, end, next, rolls_to)) = last.filter(|(number, ..)| number.0 >= root) else { return };
+    let lsns = next..u64::MAX;
+    match rolls_to.filter(|next| !there.contains(next)) {
+        // The header of a segment is durable before a roll names it.
+        Some(number) => {
+            survey.witnessed = survey.witnessed.max(next + 1);
+            survey.holes.push(missing(place, number, lsns, "the roll to it is there, and it is missing"));
+        }
+        None => survey.holes.push(end.hole(lsns, path)),
     }
+}
+
+/// A segment that is not there.
+fn missing(place: &JournalPlace<'_>, number: SegmentNo, lsns: Range<u64>, cause: &str) -> Hole {
+    let (path, kind) = (segment_path(place.shard, number), FindingKind::JournalMissing);
+    Hole { lsns, kind, path, offset: 0, cause: cause.to_owned() }
 }
 
 /// The end of the journal: what STORE or a witness says was there, and is not.
@@ -536,13 +620,14 @@ fn check_end(place: &JournalPlace<'_>, survey: &mut JournalSurvey) {
         survey.witnessed = survey.witnessed.max(end.lsns.start + 1);
     }
     match end {
-        Some(end) if end.lsns.start < survey.witnessed => {
-            survey.holes.push(Hole { lsns: end.lsns.start..survey.witnessed, ..end });
+        Some(end) if end.lsns.start < survey.witnessed || end.is_unreadable() => {
+            let lsns = end.lsns.start..survey.witnessed.max(end.lsns.start + 1);
+            survey.holes.push(Hole { lsns, ..end });
         }
         None if root.0 > 0 => {
-            let path = segment_path(place.shard, clean.map_or(root, |clean| clean.segment));
-            let (kind, cause) = (FindingKind::JournalMissing, "STORE names it, and it is missing".to_owned());
-            survey.holes.push(Hole { lsns: 1..survey.witnessed.max(2), kind, path, offset: 0, cause });
+            let number = clean.map_or(root, |clean| clean.segment);
+            let lsns = 1..survey.witnessed.max(2);
+            survey.holes.push(missing(place, number, lsns, "STORE names it, and it is missing"));
             survey.witnessed = survey.witnessed.max(2);
         }
         _ => {}
@@ -551,10 +636,9 @@ fn check_end(place: &JournalPlace<'_>, survey: &mut JournalSurvey) {
         && !survey.commits.iter().any(|commit| commit.fields.lsn.0 + 1 == clean.next_lsn.0)
         && !survey.holes.iter().any(|hole| hole.lsns.end >= clean.next_lsn.0)
     {
-        let path = segment_path(place.shard, clean.segment);
-        let (kind, cause) = (FindingKind::JournalMissing, "STORE says that the journal ends there".to_owned());
         let lsns = clean.next_lsn.0 - 1..clean.next_lsn.0;
-        survey.holes.push(Hole { lsns, kind, path, offset: clean.offset, cause });
+        let hole = missing(place, clean.segment, lsns, "STORE says that the journal ends there");
+        survey.holes.push(Hole { offset: clean.offset, ..hole });
     }
 }
 
@@ -566,10 +650,13 @@ fn cut_torn_tail(place: &JournalPlace<'_>, survey: &mut JournalSurvey, findings:
     let is_torn_hole = |hole: &&Hole| {
         let first_of_root = hole.offset == BLOCK_SIZE as u64
             && root.is_some_and(|root| hole.path == segment_path(place.shard, root) && root.0 > 0);
-        hole.lsns.start >= witnessed && !first_of_root
+        // What the device does not give may have been acknowledged.
+        hole.lsns.start >= witnessed && !first_of_root && !hole.is_unreadable()
     };
     let hole = survey.holes.iter().find(is_torn_hole).map(|hole| hole.lsns.start);
-    let torn = |commit: &&SurveyedCommit| commit.bad_payloads && commit.fields.lsn.0 >= witnessed;
+    let torn = |commit: &&SurveyedCommit| {
+        commit.bad_payloads && commit.unreadable.is_none() && commit.fields.lsn.0 >= witnessed
+    };
     let commit = survey.commits.iter().find(torn).map(|commit| commit.fields.lsn.0);
     let Some(end) = hole.into_iter().chain(commit).min() else { return };
     survey.cut(Lsn(end), findings);
@@ -602,10 +689,8 @@ fn check_beginning(place: &JournalPlace<'_>, root: u64, survey: &mut JournalSurv
     if place.root.is_some() && begins > needed && from < lsn {
         let known = survey.holes.iter().any(|hole| hole.lsns.contains(&(lsn - 1)));
         if !known {
-            let path = segment_path(place.shard, SegmentNo(begins - 1));
-            let (kind, cause) =
-                (FindingKind::JournalMissing, "it is missing, and no checkpoint makes it needless".to_owned());
-            survey.holes.insert(0, Hole { lsns: from..lsn, kind, path, offset: 0, cause });
+            let cause = "it is missing, and no checkpoint makes it needless";
+            survey.holes.insert(0, missing(place, SegmentNo(begins - 1), from..lsn, cause));
         }
     }
 }

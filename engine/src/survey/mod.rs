@@ -26,7 +26,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use finding::{FindingKind, FoundChannel, StoreFinding};
+use finding::{FindingKind, FoundChannel, Severity, StoreFinding};
 use journal::{Hole, JournalPlace};
 use plan::Plan;
 
@@ -34,6 +34,7 @@ use crate::ids::{ByChannel, ChannelId, Epoch, Lsn, ShardId, StoreUuid};
 use crate::io::Disk;
 use crate::io::posix::PosixDisk;
 use crate::journal::format::Entry;
+use crate::options::CheckpointLimits;
 use crate::store::superblock::Superblock;
 
 /// Why a store cannot be looked at. Nothing was changed.
@@ -198,6 +199,7 @@ impl Survey {
         let root = self.store.as_ref().map(|store| store.shards[usize::from(shard.0)]);
         let epoch = self.store.as_ref().map(|store| store.epoch);
         let place = JournalPlace { disk, uuid: self.uuid, shard, root, epoch };
+        let before = self.findings.len();
         let mut journal = journal::survey(&place, &mut self.findings)?;
         cut_at_bad_extent(disk, &mut journal, &mut self.findings);
         self.epoch = self.epoch.max(Epoch(journal.epoch_max));
@@ -224,7 +226,7 @@ impl Survey {
                 });
                 let found = FoundChannel::new(channel, names.get(&channel).and_then(Option::as_deref));
                 let finding =
-                    StoreFinding::loss(FindingKind::JournalPayload, &commit.path, commit.offset(), cause).of(&found);
+                    StoreFinding::loss(commit.payload_fault(), &commit.path, commit.offset(), cause).of(&found);
                 self.findings.push(match needed {
                     true => finding.losing(seq.0..seq.0 + 1),
                     false => finding,
@@ -239,7 +241,21 @@ impl Survey {
             plans.insert(id, (shard, plan));
         }
         self.shards.push(ShardSurvey { shard, holes: journal.holes, lacks_states: known.lacks_states });
+        if self.findings[before..].iter().all(|finding| finding.severity != Severity::Loss) {
+            self.ask_strict_open(disk, shard);
+        }
         Ok(())
+    }
+
+    /// What an open would read of the shard is whole by all that was looked at. The open's own reading has the last word:
+    /// nothing that it refuses is called whole.
+    fn ask_strict_open(&mut self, disk: &dyn Disk, shard: ShardId) {
+        let Some(store) = &self.store else { return };
+        let (root, limits) = (&store.shards[usize::from(shard.0)], CheckpointLimits::default());
+        if let Err(error) = crate::store::recover::find(disk, store.uuid, shard, root, store.epoch, limits) {
+            let path = crate::journal::journal_dir(shard);
+            self.findings.push(StoreFinding::loss(FindingKind::WouldNotOpen, &path, 0, &error));
+        }
     }
 
     /// The sequences that nothing tells of, each with what of the journal is missing before them.
@@ -269,6 +285,7 @@ impl Survey {
 fn hole_finding(hole: &Hole, shard: ShardId) -> StoreFinding {
     let commits = match hole.lsns.end.saturating_sub(hole.lsns.start) {
         0 => format!("of shard {shard}"),
+        _ if hole.is_unreadable() => format!("of shard {shard}, perhaps from commit {} on", hole.lsns.start),
         1 => format!("commit {} of shard {shard}, which was durable", hole.lsns.start),
         _ => format!("commits {}..{} of shard {shard}, which were durable", hole.lsns.start, hole.lsns.end),
     };
@@ -279,11 +296,13 @@ fn hole_finding(hole: &Hole, shard: ShardId) -> StoreFinding {
 fn cut_at_bad_extent(disk: &dyn Disk, journal: &mut journal::JournalSurvey, findings: &mut Vec<StoreFinding>) {
     let from = journal.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.replay_lsn.0).max(journal.witnessed);
     let bad = journal.commits.iter().filter(|commit| commit.fields.lsn.0 >= from).find(|commit| {
+        // One that the device does not give may be whole, and was perhaps acknowledged.
+        let is_torn = |payload: Result<_, piece::BadPayload>| payload.is_err_and(|bad| !bad.is_unreadable);
         commit.entries().any(|(entry, inline)| {
             let Entry::Events(events) = entry else { return false };
             let piece = piece::Piece::new(commit, &events, inline);
             let channel = events.fields.channel;
-            piece.has_extent() && (piece.first()..piece.end()).any(|seq| piece.payload(disk, channel, seq).is_err())
+            piece.has_extent() && (piece.first()..piece.end()).any(|seq| is_torn(piece.payload(disk, channel, seq)))
         })
     });
     if let Some(end) = bad.map(|commit| commit.fields.lsn) {

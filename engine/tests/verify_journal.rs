@@ -1,0 +1,110 @@
+//! What is wrong with a journal or with STORE is told as what it is: loss where something is lost or the store does not open,
+//! less where everything exists a second time, and nothing where a crash left it so.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use redex::{Backend, FindingKind, Redex, SalvageOptions, SalvageReport, StoreReport, VerifyOptions, salvage, verify};
+use support::varied::{Content, Contents, commits};
+use support::{copy_dir, files, fill, persistent, scratch};
+
+fn check(dir: &Path) -> StoreReport {
+    verify(dir, &VerifyOptions::new().with_threads(2)).unwrap()
+}
+
+fn rescue(from: &Path) -> (tempfile::TempDir, SalvageReport) {
+    let to = scratch();
+    let report =
+        salvage(from, to.path(), &SalvageOptions::new()).unwrap_or_else(|error| panic!("{}", support::text(&error)));
+    (to, report)
+}
+
+fn journal(dir: &Path) -> Vec<PathBuf> {
+    files(&dir.join("journal"), ".wal").into_iter().filter(|path| !path.to_str().unwrap().contains("spare")).collect()
+}
+
+/// What every channel of a store has.
+fn all(redex: &Redex) -> Contents {
+    let channels = redex.channels().into_iter().map(|info| {
+        let file = redex.open_file(info.name.as_str(), persistent()).unwrap();
+        let events = file.read_from(file.head_seq()).blocking().map(|event| event.unwrap());
+        let events = events.map(|event| (event.seq, event.time.as_micros(), event.payload.to_vec())).collect();
+        (info.name.as_str().to_owned(), Content { head: file.head_seq(), next: file.next_seq(), events })
+    });
+    channels.collect()
+}
+
+/// A store of this many shards as a crash leaves it, with several segments in each journal and no checkpoint since the
+/// opening; and what it has.
+fn crashed(shards: usize) -> (tempfile::TempDir, Contents) {
+    let dir = scratch();
+    let builder = Redex::builder().persistent_dir(dir.path()).backend(Backend::Posix).shards(shards);
+    let redex = builder.journal_segment_bytes(1 << 20).build().unwrap();
+    for name in ["a", "b", "c", "d"] {
+        let file = redex.open_file(name, persistent()).unwrap();
+        (0..25).for_each(|i| fill(&file, i * 40..(i + 1) * 40));
+    }
+    // The witness of the last commit.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let copy = scratch();
+    copy_dir(dir.path(), copy.path());
+    let contents = all(&redex);
+    redex.close().wait().unwrap();
+    assert!(check(copy.path()).is_clean());
+    (copy, contents)
+}
+
+/// The newest segment of a journal is gone, with acknowledged events: the roll to it says that it was there.
+#[test]
+fn a_newest_segment_that_is_gone_is_told() {
+    let (dir, _) = crashed(1);
+    let newest = journal(dir.path()).pop().unwrap();
+    fs::remove_file(&newest).unwrap();
+    let report = check(dir.path());
+    let told = |found: &redex::StoreFinding| found.kind == FindingKind::JournalMissing && newest.ends_with(&found.file);
+    assert!(report.losses > 0 && report.damages().any(told), "{report}");
+    let (_to, report) = rescue(dir.path());
+    assert!(!report.is_complete() && report.damages.iter().any(told), "{report}");
+}
+
+/// Nothing that a strict open refuses is called complete by a rescue.
+#[test]
+fn what_does_not_open_is_not_rescued_as_complete() {
+    let (dir, _) = crashed(1);
+    for at in 0..journal(dir.path()).len() {
+        let copy = scratch();
+        copy_dir(dir.path(), copy.path());
+        fs::remove_file(journal(copy.path()).remove(at)).unwrap();
+        let (_to, report) = rescue(copy.path());
+        let opened = support::try_open(copy.path(), Backend::Posix);
+        assert!(opened.is_ok() || !report.is_complete(), "{at}: {report}");
+    }
+}
+
+/// A commit that went to the place of another one bears witness that the other was acknowledged.
+#[test]
+fn a_misdirected_commit_is_a_witness() {
+    let (dir, _) = crashed(1);
+    let wals = journal(dir.path());
+    let wal = &wals[0];
+    let places = commits(wal);
+    let mut bytes = fs::read(wal).unwrap();
+    // It calls the one in front of it durable: that is none that was written while nothing was to be done.
+    let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let index = (6..places.len()).find(|index| number(places[*index] + 32) == number(places[*index] + 24)).unwrap();
+    let (hit, witness) = (places[index - 1], places[index]);
+    bytes.copy_within(witness..witness + 4096, hit);
+    bytes[witness..].fill(0);
+    fs::write(wal, bytes).unwrap();
+    wals[1..].iter().for_each(|wal| fs::remove_file(wal).unwrap());
+    assert!(support::try_open(dir.path(), Backend::Posix).is_err(), "a strict open refuses it");
+    let report = check(dir.path());
+    let told = |found: &redex::StoreFinding| {
+        found.kind == FindingKind::JournalCommit && found.offset == hit as u64 && wal.ends_with(&found.file)
+    };
+    assert!(report.damages().any(told), "{report}");
+    let (_to, report) = rescue(dir.path());
+    assert!(!report.is_complete(), "{report}");
+}
