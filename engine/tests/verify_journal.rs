@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use redex::{Backend, FindingKind, Redex, SalvageOptions, SalvageReport, StoreReport, VerifyOptions, salvage, verify};
-use support::varied::{Content, Contents, commits};
+use support::varied::{Content, Contents, commits, open as open_varied};
 use support::{copy_dir, files, fill, persistent, scratch};
 
 fn check(dir: &Path) -> StoreReport {
@@ -107,4 +107,40 @@ fn a_misdirected_commit_is_a_witness() {
     assert!(report.damages().any(told), "{report}");
     let (_to, report) = rescue(dir.path());
     assert!(!report.is_complete(), "{report}");
+}
+
+fn swap(a: &Path, b: &Path) {
+    let between = a.with_extension("between");
+    fs::rename(a, &between).unwrap();
+    fs::rename(b, a).unwrap();
+    fs::rename(&between, b).unwrap();
+}
+
+/// Segments that changed places, or lie among those of another shard, are read as what they say they are.
+#[test]
+fn segments_in_wrong_places_lose_nothing() {
+    let (dir, original) = crashed(2);
+    let of_shard = |dir: &Path, shard: &str| -> Vec<PathBuf> { files(&dir.join("journal").join(shard), ".wal") };
+    let of_shard = |dir: &Path, shard: &str| -> Vec<PathBuf> {
+        of_shard(dir, shard).into_iter().filter(|path| !path.to_str().unwrap().contains("spare")).collect()
+    };
+    let count = of_shard(dir.path(), "000").len();
+    assert!(count >= 3 && of_shard(dir.path(), "001").len() >= 3, "{count}");
+    for case in 0..=count {
+        let copy = scratch();
+        copy_dir(dir.path(), copy.path());
+        let (first, second) = (of_shard(copy.path(), "000"), of_shard(copy.path(), "001"));
+        match case {
+            0 => swap(&first[0], &second[1]),
+            _ if case == count => fs::rename(&first[1], second[0].with_file_name(format!("{:020}.wal", 77))).unwrap(),
+            _ => swap(&first[case - 1], &first[case]),
+        }
+        let report = check(copy.path());
+        assert!(report.losses > 0, "{case}: {report}");
+        let (to, report) = rescue(copy.path());
+        assert_eq!(report.events_lost(), 0, "{case}: {report}");
+        let redex = open_varied(to.path());
+        assert!(all(&redex) == original, "{case}: {report}");
+        redex.close().wait().unwrap();
+    }
 }

@@ -4,22 +4,21 @@
 //! missing between two whole commits ([`Hole`]). Which holes are damage and which are a torn tail is decided by the same rule: a
 //! commit that a later one calls durable was acknowledged, and what lies behind the first that nobody calls so is cut off.
 //!
-//! A segment whose header is bad is read by what its commits say of themselves; a segment that lies under another one's name by
-//! its header.
+//! A segment whose header is bad is read by what its commits say of themselves; one that lies in another one's place by
+//! its header (`journal_files.rs`).
 
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::finding::{FindingKind, StoreFinding};
+use super::journal_files::{JournalFiles, Segment};
 use crate::ids::{Epoch, Lsn, SegmentNo, Seq, ShardId, StoreUuid};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, OpenMode, read_full};
 use crate::journal::format::{
-    COMMIT_HEADER_SIZE, CheckpointEntry, CommitError, CommitFields, CommitHeader, Entry, HeaderError, SegmentContext,
-    SegmentHeader, entries,
+    COMMIT_HEADER_SIZE, CheckpointEntry, CommitError, CommitFields, CommitHeader, Entry, SegmentContext, entries,
 };
-use crate::journal::{journal_dir, segment_number, segment_path};
+use crate::journal::segment_path;
 use crate::segment::record::{IndexRecord, RecordPlace};
 use crate::store::superblock::ShardRoot;
 
@@ -102,8 +101,6 @@ pub struct JournalSurvey {
     pub witnessed: u64,
     /// The latest checkpoint.
     pub checkpoint: Option<CheckpointEntry>,
-    /// Highest epoch seen.
-    pub epoch_max: u32,
     /// Bytes read.
     pub bytes: u64,
     /// Segments that were read.
@@ -123,19 +120,6 @@ pub struct JournalPlace<'a> {
     pub root: Option<ShardRoot>,
     /// Epoch of STORE.
     pub epoch: Option<Epoch>,
-}
-
-/// A segment to be read.
-#[derive(Debug)]
-struct Segment {
-    path: String,
-    number: SegmentNo,
-    first_lsn: Option<u64>,
-    predecessor: Option<SegmentNo>,
-    epoch: u32,
-    context: Option<SegmentContext>,
-    /// What is wrong with its header.
-    fault: Option<String>,
 }
 
 /// What one walk through a segment found.
@@ -159,19 +143,16 @@ struct Fault {
     cause: String,
 }
 
-/// Reads the journal.
-///
-/// # Errors
-///
-/// If the directory cannot be listed. What cannot be read of the files is a hole.
-pub fn survey(place: &JournalPlace<'_>, findings: &mut Vec<StoreFinding>) -> io::Result<JournalSurvey> {
+/// Reads the journal. What cannot be read of the files is a hole.
+pub fn survey(place: &JournalPlace<'_>, files: &JournalFiles, findings: &mut Vec<StoreFinding>) -> JournalSurvey {
     let mut survey = JournalSurvey::default();
-    let mut segments = list(place, &mut survey, findings)?;
     let root = place.root.map_or(0, |root| root.segment.0);
+    let mut segments = files.of_shard(place.shard, SegmentNo(root));
     let clean = place.root.and_then(|root| root.clean);
     if let Some(clean) = clean {
         segments.retain(|number, _| *number <= clean.segment);
     }
+    let misplaced: Vec<_> = segments.values().filter(|segment| segment.is_misplaced).cloned().collect();
     let mut walks = Vec::new();
     for segment in segments.into_values() {
         let end = clean.filter(|clean| clean.segment == segment.number).map(|clean| clean.offset);
@@ -188,7 +169,23 @@ pub fn survey(place: &JournalPlace<'_>, findings: &mut Vec<StoreFinding>) -> io:
     cut_torn_tail(place, &mut survey, findings);
     survey.checkpoint = survey.commits.iter().rev().find_map(checkpoint_of);
     check_beginning(place, root, &mut survey);
-    Ok(survey)
+    misplaced.iter().for_each(|segment| tell_misplaced(place, segment, &survey, findings));
+    survey
+}
+
+/// A segment in another one's place gives all that it has, and no open finds it there. What a checkpoint has made needless may
+/// be a spare one by now.
+fn tell_misplaced(
+    place: &JournalPlace<'_>,
+    segment: &Segment,
+    survey: &JournalSurvey,
+    findings: &mut Vec<StoreFinding>,
+) {
+    let needed = survey.checkpoint.as_ref().map_or(SegmentNo(0), |checkpoint| checkpoint.replay_segment);
+    if segment.number >= needed {
+        let cause = format!("by its header it is segment {} of shard {}", segment.number, place.shard);
+        findings.push(StoreFinding::loss(FindingKind::JournalHeader, &segment.path, 0, cause));
+    }
 }
 
 fn checkpoint_of(commit: &SurveyedCommit) -> Option<CheckpointEntry> {
@@ -196,88 +193,6 @@ fn checkpoint_of(commit: &SurveyedCommit) -> Option<CheckpointEntry> {
         Entry::Checkpoint(checkpoint) => Some(checkpoint),
         _ => None,
     })
-}
-
-fn list(
-    place: &JournalPlace<'_>,
-    survey: &mut JournalSurvey,
-    findings: &mut Vec<StoreFinding>,
-) -> io::Result<BTreeMap<SegmentNo, Segment>> {
-    let dir = journal_dir(place.shard);
-    let entries = match place.disk.list(&dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        entries => entries?,
-    };
-    let mut segments = BTreeMap::new();
-    let mut faulty = Vec::new();
-    for entry in entries {
-        let path = format!("{dir}/{}", entry.name);
-        let Some(number) = segment_number(&entry.name).filter(|_| !entry.is_dir) else {
-            if !(entry.is_dir && entry.name == "spare") {
-                findings.push(StoreFinding::note(
-                    FindingKind::UnknownFile,
-                    &path,
-                    "it has the name of no file of a journal",
-                ));
-            }
-            continue;
-        };
-        match header_of(place, &path) {
-            Ok(header) if header.uuid != place.uuid => {
-                let cause = format!("it belongs to another store, {}", header.uuid);
-                findings.push(StoreFinding::note(FindingKind::UnknownFile, &path, &cause));
-                faulty.push(Segment::faulty(path, number, cause));
-            }
-            Ok(header) => {
-                survey.epoch_max = survey.epoch_max.max(header.epoch.0);
-                if header.shard != place.shard {
-                    faulty.push(Segment::faulty(path, number, format!("it is of shard {}", header.shard)));
-                } else if header.number == number {
-                    segments.insert(number, Segment::whole(path, &header));
-                } else {
-                    // Perhaps a file that was recycled, perhaps one that was mixed up.
-                    faulty.push(Segment::faulty(
-                        path.clone(),
-                        number,
-                        format!("its header says number {}", header.number),
-                    ));
-                    faulty.push(Segment::whole(path, &header));
-                }
-            }
-            Err(fault) => faulty.push(Segment::faulty(path, number, fault)),
-        }
-    }
-    for segment in faulty {
-        segments.entry(segment.number).or_insert(segment);
-    }
-    Ok(segments)
-}
-
-fn header_of(place: &JournalPlace<'_>, path: &str) -> Result<SegmentHeader, String> {
-    match crate::journal::read_header(place.disk, path) {
-        Ok(Ok(header)) => Ok(header),
-        Ok(Err(error @ HeaderError::Version { .. })) => Err(format!("{error}; newer software wrote it")),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(error) => Err(format!("it cannot be read: {error}")),
-    }
-}
-
-impl Segment {
-    fn whole(path: String, header: &SegmentHeader) -> Self {
-        Self {
-            path,
-            number: header.number,
-            first_lsn: Some(header.first_lsn.0),
-            predecessor: header.predecessor,
-            epoch: header.epoch.0,
-            context: Some(header.context()),
-            fault: None,
-        }
-    }
-
-    fn faulty(path: String, number: SegmentNo, fault: String) -> Self {
-        Self { path, number, first_lsn: None, predecessor: None, epoch: 0, context: None, fault: Some(fault) }
-    }
 }
 
 /// Reads one segment; none if nothing in it is of the shard's journal.

@@ -14,6 +14,7 @@ mod channels;
 mod checkpoints;
 pub mod finding;
 pub mod journal;
+mod journal_files;
 pub mod piece;
 pub mod plan;
 pub mod readahead;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use finding::{FindingKind, FoundChannel, Severity, StoreFinding};
 use journal::{Hole, JournalPlace};
+use journal_files::JournalFiles;
 use plan::Plan;
 
 use crate::ids::{ByChannel, ChannelId, Epoch, Lsn, ShardId, StoreUuid};
@@ -181,9 +183,11 @@ impl Survey {
             checkpoint_files: 0,
             findings,
         };
+        let files = JournalFiles::read(&**disk, uuid, count, &mut survey.findings).map_err(fail)?;
+        survey.epoch = survey.epoch.max(Epoch(files.epoch_max));
         let mut plans = BTreeMap::new();
         for index in 0..count {
-            survey.read_shard(&**disk, ShardId(index as u16), &mut plans).map_err(fail)?;
+            survey.read_shard(&**disk, ShardId(index as u16), &files, &mut plans).map_err(fail)?;
         }
         survey.channels = plans.into_values().map(|(shard, plan)| (Some(shard), plan)).collect();
         channels::complete(&**disk, &mut survey).map_err(fail)?;
@@ -194,15 +198,15 @@ impl Survey {
         &mut self,
         disk: &dyn Disk,
         shard: ShardId,
+        files: &JournalFiles,
         plans: &mut BTreeMap<ChannelId, (ShardId, Plan)>,
     ) -> io::Result<()> {
         let root = self.store.as_ref().map(|store| store.shards[usize::from(shard.0)]);
         let epoch = self.store.as_ref().map(|store| store.epoch);
         let place = JournalPlace { disk, uuid: self.uuid, shard, root, epoch };
         let before = self.findings.len();
-        let mut journal = journal::survey(&place, &mut self.findings)?;
+        let mut journal = journal::survey(&place, files, &mut self.findings);
         cut_at_bad_extent(disk, &mut journal, &mut self.findings);
-        self.epoch = self.epoch.max(Epoch(journal.epoch_max));
         self.bytes += journal.bytes;
         self.journal_segments += journal.segments;
         let known = checkpoints::read(self, disk, shard, journal.checkpoint.as_ref(), root)?;
