@@ -202,8 +202,9 @@ fn walk(
     end: Option<u64>,
     survey: &mut JournalSurvey,
 ) -> Option<(Segment, Walked)> {
-    if place.epoch.is_some_and(|epoch| segment.epoch > epoch.0) {
-        // An opening that was cut off has made it, and nothing names it.
+    // An opening that was cut off has made it, and nothing names it.
+    let is_void = |epoch: Epoch| place.epoch.is_some_and(|known| epoch > known);
+    if is_void(Epoch(segment.epoch)) {
         return None;
     }
     let (image, unreadable) = match read_image(place.disk, &segment.path, end) {
@@ -217,19 +218,24 @@ fn walk(
     survey.segments += 1;
     let image = Arc::new(image);
     if segment.context.is_none() {
-        segment.context = guess_context(place, segment.number, &image);
+        let guessed = guess_context(place, segment.number, &image);
+        if guessed.is_some_and(|(_, epoch)| is_void(epoch)) {
+            return None;
+        }
+        segment.context = guessed.map(|(context, _)| context);
     }
     let Some(context) = segment.context else { return Some((segment, Walked::default())) };
     let walked = walk_commits(&segment, context, &image, &unreadable);
     Some((segment, walked))
 }
 
-/// A segment that has lost its header: its commits say under which salt they stand.
-fn guess_context(place: &JournalPlace<'_>, number: SegmentNo, image: &AlignedBuf) -> Option<SegmentContext> {
+/// A segment that has lost its header: its commits say under which salt they stand, and of which epoch they are.
+fn guess_context(place: &JournalPlace<'_>, number: SegmentNo, image: &AlignedBuf) -> Option<(SegmentContext, Epoch)> {
     (BLOCK_SIZE..image.len()).step_by(BLOCK_SIZE).find_map(|offset| {
         let salt = u64::from_le_bytes(image[offset..][SALT_AT].try_into().expect("eight bytes"));
         let context = SegmentContext::new(place.uuid, place.shard, number, salt);
-        CommitHeader::verify(&image[offset..], &context, offset as u64).ok().map(|_| context)
+        let header = CommitHeader::verify(&image[offset..], &context, offset as u64).ok()?;
+        Some((context, header.fields().epoch))
     })
 }
 
