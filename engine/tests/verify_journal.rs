@@ -6,7 +6,10 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use redex::{Backend, FindingKind, Redex, SalvageOptions, SalvageReport, StoreReport, VerifyOptions, salvage, verify};
+use redex::{
+    Backend, FindingKind, Redex, SalvageOptions, SalvageReport, StoreReport, SurveyError, VerifyOptions, salvage,
+    verify,
+};
 use support::varied::{Content, Contents, commits, open as open_varied};
 use support::{copy_dir, files, fill, persistent, scratch};
 
@@ -143,4 +146,30 @@ fn segments_in_wrong_places_lose_nothing() {
         assert!(all(&redex) == original, "{case}: {report}");
         redex.close().wait().unwrap();
     }
+}
+
+/// A store whose making was cut off is none; one that is in its checkpoint files alone is one.
+#[test]
+fn a_store_in_the_making_is_none_and_checkpoint_files_are_one() {
+    let dir = scratch();
+    for part in ["journal", "checkpoint", "channels", "journal/000", "journal/000/spare", "checkpoint/000"] {
+        fs::create_dir(dir.path().join(part)).unwrap();
+        let found = verify(dir.path(), &VerifyOptions::new());
+        assert!(matches!(found, Err(SurveyError::NoStore { .. })), "{part}: {found:?}");
+    }
+    fs::write(dir.path().join("STORE.new"), [0; 4096]).unwrap();
+    let found = verify(dir.path(), &VerifyOptions::new());
+    assert!(matches!(found, Err(SurveyError::NoStore { .. })), "{found:?}");
+    let redex = support::open(dir.path(), Backend::Posix);
+    fill(&redex.open_file("small", persistent()).unwrap(), 0..10);
+    let original = all(&redex);
+    redex.close().wait().unwrap();
+    fs::remove_file(dir.path().join("STORE")).unwrap();
+    fs::remove_dir_all(dir.path().join("journal")).unwrap();
+    let error = support::try_open(dir.path(), Backend::Posix).expect_err("a new store would hide it");
+    assert!(support::text(&error).contains("put it back from a copy"), "{}", support::text(&error));
+    let (to, report) = rescue(dir.path());
+    let redex = support::open(to.path(), Backend::Posix);
+    assert!(all(&redex) == original, "{report}");
+    redex.close().wait().unwrap();
 }

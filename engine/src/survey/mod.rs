@@ -43,7 +43,8 @@ use crate::store::superblock::Superblock;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SurveyError {
-    /// There is no store in this directory: neither STORE nor a journal, a checkpoint or a channel. Name another one.
+    /// There is no store in this directory: neither STORE nor a journal, a checkpoint or a channel, or one whose making was cut
+    /// off. Name another one.
     #[error("there is no store in {path}; name another directory")]
     NoStore {
         /// Base directory.
@@ -161,7 +162,7 @@ impl Survey {
         let mut findings = Vec::new();
         let store = stores::read(&**disk, &mut findings);
         let shard_dirs = stores::shard_count(&**disk).map_err(fail)?;
-        if store.is_none() && shard_dirs == 0 && stores::is_empty(&**disk).map_err(fail)? {
+        if store.is_none() && !stores::is_made(&**disk).map_err(fail)? {
             return Err(SurveyError::NoStore { path: base.to_owned() });
         }
         let uuid = store.as_ref().map(|store| store.uuid);

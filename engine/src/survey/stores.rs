@@ -7,8 +7,10 @@ use crate::ids::{ShardId, StoreUuid};
 use crate::io::{AlignedBuf, Disk, OpenMode, read_full};
 use crate::journal::{journal_dir, read_header, segment_number};
 use crate::segment::path::CHANNELS_DIR;
-use crate::shard::checkpoint::CHECKPOINT_DIR;
+use crate::shard::checkpoint::{CHECKPOINT_DIR, checkpoint_dir, checkpoint_number};
+use crate::store::checkpoint::survey::uuid_of;
 use crate::store::meta::Meta;
+use crate::store::open::count_orphans;
 use crate::store::superblock::{STORE_FILE_SIZE, STORE_PATH, SUPERBLOCK_SIZE, Superblock};
 
 /// Reads both copies of STORE; what is wrong with one is a finding.
@@ -79,18 +81,28 @@ pub fn shard_count(disk: &dyn Disk) -> io::Result<usize> {
     Ok(count)
 }
 
-/// Whether there is no channel.
-pub fn is_empty(disk: &dyn Disk) -> io::Result<bool> {
-    Ok(list(disk, CHANNELS_DIR)?.is_empty())
+/// Whether a store was made here. Where its making was cut off, an open makes it anew.
+pub fn is_made(disk: &dyn Disk) -> io::Result<bool> {
+    let is_empty = match disk.open(STORE_PATH, OpenMode::Read).and_then(|file| file.size()) {
+        Ok(size) => size == 0,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    Ok(!is_empty || count_orphans(disk).map_err(|(_, error)| error)? > 0)
 }
 
-/// Which store it is, by the first header of a journal segment or META of a channel that is whole.
+/// Which store it is, by the first header of a journal segment or a checkpoint file, or META of a channel, that is whole.
 pub fn find_identity(disk: &dyn Disk, shards: usize) -> io::Result<Option<StoreUuid>> {
     for shard in (0..shards).map(|index| ShardId(index as u16)) {
         let dir = journal_dir(shard);
         for entry in list(disk, &dir)?.iter().filter(|entry| segment_number(&entry.name).is_some()) {
             if let Ok(Ok(header)) = read_header(disk, &format!("{dir}/{}", entry.name)) {
                 return Ok(Some(header.uuid));
+            }
+        }
+        let dir = checkpoint_dir(shard);
+        for entry in list(disk, &dir)?.iter().filter(|entry| checkpoint_number(&entry.name).is_some()) {
+            if let Some(uuid) = uuid_of(disk, &format!("{dir}/{}", entry.name)) {
+                return Ok(Some(uuid));
             }
         }
     }

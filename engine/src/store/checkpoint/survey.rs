@@ -38,6 +38,12 @@ pub struct CheckpointSurvey {
     pub bytes: u64,
 }
 
+/// The store of a checkpoint file, if its header is whole.
+pub fn uuid_of(disk: &dyn Disk, path: &str) -> Option<StoreUuid> {
+    let file = disk.open(path, OpenMode::Read).ok()?;
+    load_header(&*file, path).ok().map(|header| StoreUuid(header.store_uuid))
+}
+
 /// Reads a checkpoint file around its damage. Its header may name another shard or number than its path: then it is a fault, and the
 /// states are read as those of the header.
 ///
