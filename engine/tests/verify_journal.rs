@@ -148,6 +148,39 @@ fn segments_in_wrong_places_lose_nothing() {
     }
 }
 
+/// With STORE gone, the new store's epoch is above all that anything of the old one tells, those of cuts included.
+#[test]
+fn without_store_no_old_cursor_is_taken_for_a_new_one() {
+    for journal_goes in [false, true] {
+        let dir = scratch();
+        let redex = support::open(dir.path(), Backend::Posix);
+        let file = redex.open_file("cut", persistent()).unwrap();
+        for round in 1..6 {
+            let first = file.next_seq();
+            fill(&file, first..first + 20 * round);
+            file.truncate_suffix(file.next_seq() - 10).wait().unwrap();
+        }
+        let first = file.next_seq();
+        fill(&file, first..first + 600);
+        let old = file.cursor();
+        let copy = scratch();
+        copy_dir(dir.path(), copy.path());
+        redex.close().wait().unwrap();
+        let left = if journal_goes { dir.path() } else { copy.path() };
+        fs::remove_file(left.join("STORE")).unwrap();
+        if journal_goes {
+            fs::remove_dir_all(left.join("journal")).unwrap();
+        }
+        let (to, report) = rescue(left);
+        let redex = support::open(to.path(), Backend::Posix);
+        let name = report.channels[0].name.clone();
+        let file = redex.open_file(&*name, persistent()).unwrap();
+        // An opening that STORE told of, and nothing else, may have had a higher one still.
+        assert!(file.cursor().epoch > old.epoch + 1000, "{} and {old}: {report}", file.cursor());
+        redex.close().wait().unwrap();
+    }
+}
+
 /// A store whose making was cut off is none; one that is in its checkpoint files alone is one.
 #[test]
 fn a_store_in_the_making_is_none_and_checkpoint_files_are_one() {

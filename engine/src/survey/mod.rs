@@ -39,6 +39,9 @@ use crate::journal::format::Entry;
 use crate::options::CheckpointLimits;
 use crate::store::superblock::Superblock;
 
+/// How far the epoch of a lost STORE may lie above those that other files tell: openings and cuts of which nothing else is left.
+const EPOCHS_UNKNOWN: u32 = 1 << 16;
+
 /// Why a store cannot be looked at. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -192,7 +195,25 @@ impl Survey {
         }
         survey.channels = plans.into_values().map(|(shard, plan)| (Some(shard), plan)).collect();
         channels::complete(&**disk, &mut survey).map_err(fail)?;
+        survey.epoch = survey.epoch.max(survey.epoch_of_channels());
         Ok(survey)
+    }
+
+    /// Highest epoch that channels tell of: in which they were made, grew or were cut.
+    fn epoch_of_channels(&self) -> Epoch {
+        // A directory alone proves nothing: anybody may have made it.
+        let proven = self.channels.iter().filter(|(shard, plan)| shard.is_some() || plan.name.is_some());
+        let epochs =
+            proven.flat_map(|(_, plan)| plan.epochs.iter().map(|(epoch, _)| Epoch(*epoch)).chain([plan.id.epoch()]));
+        epochs.max().unwrap_or(Epoch(0))
+    }
+
+    /// The epoch of a copy: none of the old store lies above it, so that no old cursor points at what comes in the copy.
+    pub fn epoch_of_copy(&self) -> Epoch {
+        match self.store {
+            Some(_) => self.epoch,
+            None => self.epoch.0.checked_add(EPOCHS_UNKNOWN).map_or(self.epoch, Epoch),
+        }
     }
 
     fn read_shard(
@@ -208,6 +229,8 @@ impl Survey {
         let before = self.findings.len();
         let mut journal = journal::survey(&place, files, &mut self.findings);
         cut_at_bad_extent(disk, &mut journal, &mut self.findings);
+        let epochs = journal.commits.iter().map(|commit| commit.fields.epoch);
+        self.epoch = epochs.fold(self.epoch, Epoch::max);
         self.bytes += journal.bytes;
         self.journal_segments += journal.segments;
         let known = checkpoints::read(self, disk, shard, journal.checkpoint.as_ref(), root)?;
