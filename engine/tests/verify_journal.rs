@@ -7,11 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use redex::{
-    Backend, FindingKind, Redex, SalvageOptions, SalvageReport, StoreReport, SurveyError, VerifyOptions, salvage,
-    verify,
+    Backend, FindingKind, Redex, SalvageOptions, SalvageReport, Severity, StoreReport, SurveyError, VerifyOptions,
+    salvage, verify,
 };
-use support::varied::{Content, Contents, commits, open as open_varied};
-use support::{copy_dir, files, fill, persistent, scratch};
+use support::varied::{Content, Contents, Left, commits, contents, open as open_varied, varied};
+use support::{copy_dir, files, fill, flip, persistent, scratch};
 
 fn check(dir: &Path) -> StoreReport {
     verify(dir, &VerifyOptions::new().with_threads(2)).unwrap()
@@ -205,4 +205,45 @@ fn a_store_in_the_making_is_none_and_checkpoint_files_are_one() {
     let redex = support::open(to.path(), Backend::Posix);
     assert!(all(&redex) == original, "{report}");
     redex.close().wait().unwrap();
+}
+
+/// Where the payload of a commit begins, if it has one.
+fn payload_of(wal: &Path, commit: usize) -> Option<usize> {
+    let bytes = fs::read(wal).unwrap();
+    let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    (number(commit + 56) > 0).then(|| commit + 80 + number(commit + 52))
+}
+
+/// After a clean close a checkpoint has everything: what is bad in the journal in front of it is no loss.
+#[test]
+fn a_closed_journal_is_needed_at_its_end_only() {
+    let (dir, original) = varied(Left::Closed);
+    for shard in ["000", "001"] {
+        for is_payload in [false, true] {
+            let copy = scratch();
+            copy_dir(dir.path(), copy.path());
+            let wals = files(&copy.path().join("journal").join(shard), ".wal");
+            let wal = wals.into_iter().rfind(|path| !path.to_str().unwrap().contains("spare")).unwrap();
+            let places = commits(&wal);
+            let (last, others) = places.split_last().unwrap();
+            let hit = match is_payload {
+                false => others[others.len() / 2] + 30,
+                true => others.iter().find_map(|commit| payload_of(&wal, *commit)).unwrap(),
+            };
+            assert!(hit < *last);
+            flip(&wal, hit);
+            let report = check(copy.path());
+            assert!(report.losses == 0 && report.redundant == 1, "{shard}: {report}");
+            let kind = if is_payload { FindingKind::JournalPayload } else { FindingKind::JournalCommit };
+            let found: Vec<_> = report.damages().collect();
+            assert_eq!((found[0].kind, found[0].severity), (kind, Severity::Redundant), "{report}");
+            let (to, report) = rescue(copy.path());
+            assert!(report.is_complete(), "{report}");
+            for dir in [copy.path(), to.path()] {
+                let redex = open_varied(dir);
+                assert!(contents(&redex) == original, "{report}");
+                redex.close().wait().unwrap();
+            }
+        }
+    }
 }

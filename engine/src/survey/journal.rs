@@ -20,7 +20,7 @@ use crate::journal::format::{
 };
 use crate::journal::segment_path;
 use crate::segment::record::{IndexRecord, RecordPlace};
-use crate::store::superblock::ShardRoot;
+use crate::store::superblock::{CleanEnd, ShardRoot};
 
 /// Where a commit header has the salt of its segment.
 const SALT_AT: Range<usize> = 16..24;
@@ -584,6 +584,17 @@ fn cut_torn_tail(place: &JournalPlace<'_>, survey: &mut JournalSurvey, findings:
 }
 
 impl JournalSurvey {
+    /// Whether the segment and the commit are whole in which a closed journal ends: its checkpoint has everything then, and an
+    /// open reads nothing else of the journal.
+    pub fn has_end(&self, end: &CleanEnd) -> bool {
+        let is_last = |commit: &SurveyedCommit| {
+            let is_checkpoint = matches!(commit.entries().next(), Some((Entry::Checkpoint(_), _)));
+            is_checkpoint && (commit.fields.lsn.0 + 1, commit.segment) == (end.next_lsn.0, end.segment)
+        };
+        self.commits.last().is_some_and(is_last)
+            && !self.holes.iter().any(|hole| hole.kind == FindingKind::JournalHeader)
+    }
+
     /// The journal ends before this commit, which a crash cut off.
     pub fn cut(&mut self, end: Lsn, findings: &mut Vec<StoreFinding>) {
         let place =

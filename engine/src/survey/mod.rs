@@ -234,6 +234,9 @@ impl Survey {
         self.bytes += journal.bytes;
         self.journal_segments += journal.segments;
         let known = checkpoints::read(self, disk, shard, journal.checkpoint.as_ref(), root)?;
+        let is_needless =
+            !known.lacks_states && root.and_then(|root| root.clean).is_some_and(|end| journal.has_end(&end));
+        let severity = if is_needless { Severity::Redundant } else { Severity::Loss };
         let mut channels: ByChannel<Plan> = known.plans;
         for commit in &journal.commits {
             for (entry, inline) in commit.entries() {
@@ -253,8 +256,8 @@ impl Survey {
                         && !plan.is_stored(seq.0)
                 });
                 let found = FoundChannel::new(channel, names.get(&channel).and_then(Option::as_deref));
-                let finding =
-                    StoreFinding::loss(commit.payload_fault(), &commit.path, commit.offset(), cause).of(&found);
+                let (kind, path, offset) = (commit.payload_fault(), &commit.path, commit.offset());
+                let finding = StoreFinding::new(kind, severity, path, offset, cause).of(&found);
                 self.findings.push(match needed {
                     true => finding.losing(seq.0..seq.0 + 1),
                     false => finding,
@@ -262,7 +265,11 @@ impl Survey {
             }
         }
         for hole in &journal.holes {
-            self.findings.push(hole_finding(hole, shard));
+            self.findings.push(hole_finding(hole, shard, severity));
+        }
+        if is_needless {
+            // What is missing says nothing of any channel.
+            journal.holes.clear();
         }
         for (id, mut plan) in channels {
             plan.finish();
@@ -310,14 +317,14 @@ impl Survey {
     }
 }
 
-fn hole_finding(hole: &Hole, shard: ShardId) -> StoreFinding {
+fn hole_finding(hole: &Hole, shard: ShardId, severity: Severity) -> StoreFinding {
     let commits = match hole.lsns.end.saturating_sub(hole.lsns.start) {
         0 => format!("of shard {shard}"),
         _ if hole.is_unreadable() => format!("of shard {shard}, perhaps from commit {} on", hole.lsns.start),
         1 => format!("commit {} of shard {shard}, which was durable", hole.lsns.start),
         _ => format!("commits {}..{} of shard {shard}, which were durable", hole.lsns.start, hole.lsns.end),
     };
-    StoreFinding::loss(hole.kind, &hole.path, hole.offset, format!("{commits}: {}", hole.cause))
+    StoreFinding::new(hole.kind, severity, &hole.path, hole.offset, format!("{commits}: {}", hole.cause))
 }
 
 /// A commit that nobody calls durable counts only if the extents that went with it are there.
