@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use redex::sim::{ManualClock, SimDisk, SimOptions, SimSettings, SimStore, verify};
-use redex::{FindingKind, Redex, RedexFile, RedexFileConfig, SurveyError};
+use redex::{FindingKind, Redex, RedexFile, RedexFileConfig, Severity, SurveyError};
 use redex_tests::drive;
 
 /// Lives of one store.
@@ -166,6 +166,22 @@ fn a_power_cut_at_any_step_of_the_making_leaves_no_damage() {
 #[test]
 fn a_power_cut_at_any_step_of_a_later_life_leaves_no_damage() {
     every_step_leaves_a_clean_store(&with_history(&SimSettings::default()), 28, 2);
+}
+
+/// A copy of STORE that the device does not give is no more than one that is bad: the other one does.
+#[test]
+fn one_unreadable_copy_of_store_does_not_stop_an_open() {
+    for copy in 0..2 {
+        let (disk, clock) = (SimDisk::new(5, SimOptions::default()), Arc::new(ManualClock::default()));
+        let mut store = SimStore::open(&disk, &SimSettings::default(), &clock, 1).unwrap();
+        lives_on(&mut store, 3);
+        store.close().unwrap();
+        disk.add_latent_sector("STORE", copy * 4096 / disk.options().sector_size as u64).unwrap();
+        let report = verify(&disk).unwrap();
+        let kinds: Vec<_> = report.damages().map(|found| (found.kind, found.severity)).collect();
+        assert_eq!(kinds, [(FindingKind::StoreCopy, Severity::Redundant)], "{report}");
+        SimStore::open(&disk, &SimSettings::default(), &clock, 2).unwrap();
+    }
 }
 
 /// A block of a journal that the device does not give may be an acknowledged commit, or a part of one: it is told, whatever

@@ -13,7 +13,7 @@ use super::checkpoint::{ChannelState, SegmentState, Tail as Unfinished};
 use super::lock::StoreLock;
 use super::meta::Meta;
 use super::recover::{Restored, find, restore};
-use super::roots::{Roots, write_copies, write_superblock};
+use super::roots::{Roots, read_copies, write_copies, write_superblock};
 use super::superblock::{STORE_FILE_SIZE, STORE_PATH, ShardRoot, Superblock};
 use crate::channel::{Channel, ChannelParts, Persistence};
 use crate::channel_name::ChannelName;
@@ -684,7 +684,7 @@ pub fn read_superblock(disk: &dyn Disk) -> Result<Option<Superblock>, OpenError>
         result => result.map_err(io_error("open", STORE_PATH))?,
     };
     let mut buf = AlignedBuf::new(STORE_FILE_SIZE);
-    let read = file.read_at(&mut buf[..STORE_FILE_SIZE], 0).map_err(io_error("read", STORE_PATH))?;
+    let read = read_copies(&*file, &mut buf[..STORE_FILE_SIZE]).map_err(io_error("read", STORE_PATH))?;
     if read == 0 {
         // Its making was cut off before anything was in it.
         return Ok(None);

@@ -11,15 +11,14 @@ use crate::shard::checkpoint::{CHECKPOINT_DIR, checkpoint_dir, checkpoint_number
 use crate::store::checkpoint::survey::uuid_of;
 use crate::store::meta::Meta;
 use crate::store::open::count_orphans;
+use crate::store::roots::read_copies;
 use crate::store::superblock::{STORE_FILE_SIZE, STORE_PATH, SUPERBLOCK_SIZE, Superblock};
 
 /// Reads both copies of STORE; what is wrong with one is a finding.
 pub fn read(disk: &dyn Disk, findings: &mut Vec<StoreFinding>) -> Option<Superblock> {
     let mut buf = AlignedBuf::new(STORE_FILE_SIZE);
-    let read = disk.open(STORE_PATH, OpenMode::Read).and_then(|file| {
-        let whole = read_full(&*file, &mut buf[..STORE_FILE_SIZE], 0);
-        whole.or_else(|_| Ok(read_copies(&*file, &mut buf)))
-    });
+    let read = disk.open(STORE_PATH, OpenMode::Read);
+    let read = read.and_then(|file| read_copies(&*file, &mut buf[..STORE_FILE_SIZE]));
     let size = match read {
         Ok(size) => size,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -48,17 +47,6 @@ pub fn read(disk: &dyn Disk, findings: &mut Vec<StoreFinding>) -> Option<Superbl
             Some(store)
         }
     }
-}
-
-/// One copy may be readable where both at once are not.
-fn read_copies(file: &dyn crate::io::File, buf: &mut AlignedBuf) -> usize {
-    for offset in [0, SUPERBLOCK_SIZE] {
-        let copy = &mut buf[offset..offset + SUPERBLOCK_SIZE];
-        if read_full(file, copy, offset as u64).is_err() {
-            copy.fill(0);
-        }
-    }
-    STORE_FILE_SIZE
 }
 
 fn list(disk: &dyn Disk, dir: &str) -> io::Result<Vec<crate::io::DirEntry>> {
