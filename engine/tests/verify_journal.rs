@@ -247,3 +247,26 @@ fn a_closed_journal_is_needed_at_its_end_only() {
         }
     }
 }
+
+/// A file that is said to be huge takes no more memory than what is in it.
+#[test]
+fn huge_files_take_no_memory() {
+    let (dir, original) = varied(Left::Closed);
+    for (suffix, at) in [(".ckp", None), (".ckp", Some(20)), (".wal", None)] {
+        let copy = scratch();
+        copy_dir(dir.path(), copy.path());
+        for path in files(copy.path(), suffix).into_iter().filter(|path| !path.to_str().unwrap().contains("spare")) {
+            fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
+            if let Some(at) = at {
+                use std::os::unix::fs::FileExt;
+                fs::OpenOptions::new().write(true).open(&path).unwrap().write_all_at(&[0xff], at).unwrap();
+            }
+        }
+        let report = check(copy.path());
+        assert_eq!(report.losses > 0, at.is_some(), "{suffix}: {report}");
+        let (to, report) = rescue(copy.path());
+        let redex = open_varied(to.path());
+        assert!(contents(&redex) == original, "{suffix}: {report}");
+        redex.close().wait().unwrap();
+    }
+}

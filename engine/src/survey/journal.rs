@@ -18,7 +18,7 @@ use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, OpenMode, read_full};
 use crate::journal::format::{
     COMMIT_HEADER_SIZE, CheckpointEntry, CommitError, CommitFields, CommitHeader, Entry, SegmentContext, entries,
 };
-use crate::journal::segment_path;
+use crate::journal::{SEGMENT_SIZE_MAX, segment_path};
 use crate::segment::record::{IndexRecord, RecordPlace};
 use crate::store::superblock::{CleanEnd, ShardRoot};
 
@@ -243,7 +243,8 @@ fn guess_context(place: &JournalPlace<'_>, number: SegmentNo, image: &AlignedBuf
 fn read_image(disk: &dyn Disk, path: &str, end: Option<u64>) -> io::Result<(AlignedBuf, Vec<(u64, String)>)> {
     let file = disk.open(path, OpenMode::Read)?;
     let size = file.size()?;
-    let size = size.min(end.unwrap_or(size)).min(u64::from(u32::MAX - 4095)) as usize;
+    // No store was ever made with larger segments: a file that is longer takes no more memory.
+    let size = size.min(end.unwrap_or(size)).min(SEGMENT_SIZE_MAX) as usize;
     let mut image = AlignedBuf::new(size);
     let mut unreadable = Vec::new();
     let whole = image.len();
