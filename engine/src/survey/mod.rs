@@ -19,6 +19,7 @@ pub mod piece;
 pub mod plan;
 pub mod readahead;
 pub mod segment;
+pub mod stored_tail;
 mod stores;
 
 use std::collections::BTreeMap;
@@ -191,7 +192,7 @@ impl Survey {
         survey.epoch = survey.epoch.max(Epoch(files.epoch_max));
         let mut plans = BTreeMap::new();
         for index in 0..count {
-            survey.read_shard(&**disk, ShardId(index as u16), &files, &mut plans).map_err(fail)?;
+            survey.read_shard(disk, ShardId(index as u16), &files, &mut plans).map_err(fail)?;
         }
         survey.channels = plans.into_values().map(|(shard, plan)| (Some(shard), plan)).collect();
         channels::complete(&**disk, &mut survey).map_err(fail)?;
@@ -218,11 +219,12 @@ impl Survey {
 
     fn read_shard(
         &mut self,
-        disk: &dyn Disk,
+        shared: &Arc<dyn Disk>,
         shard: ShardId,
         files: &JournalFiles,
         plans: &mut BTreeMap<ChannelId, (ShardId, Plan)>,
     ) -> io::Result<()> {
+        let disk = &**shared;
         let root = self.store.as_ref().map(|store| store.shards[usize::from(shard.0)]);
         let epoch = self.store.as_ref().map(|store| store.epoch);
         let place = JournalPlace { disk, uuid: self.uuid, shard, root, epoch };
@@ -233,7 +235,7 @@ impl Survey {
         self.epoch = epochs.fold(self.epoch, Epoch::max);
         self.bytes += journal.bytes;
         self.journal_segments += journal.segments;
-        let known = checkpoints::read(self, disk, shard, journal.checkpoint.as_ref(), root)?;
+        let known = checkpoints::read(self, shared, shard, journal.checkpoint.as_ref(), root)?;
         let is_needless =
             !known.lacks_states && root.and_then(|root| root.clean).is_some_and(|end| journal.has_end(&end));
         let severity = if is_needless { Severity::Redundant } else { Severity::Loss };

@@ -6,7 +6,7 @@
 
 use super::{
     BLOCK_SIZE, ChannelState, CheckpointError, Disk, File, OpenMode, READ_SIZE, STATE_HEAD_SIZE, STATE_SIZE_MAX,
-    StateReader, Tail, file_seed, load_header, load_tail, read_full, split_state,
+    StateReader, file_seed, load_header, read_full, split_state,
 };
 use crate::ids::{CheckpointNo, ShardId, StoreUuid};
 use crate::io::AlignedBuf;
@@ -23,8 +23,6 @@ pub struct SurveyedState {
     pub state: ChannelState,
     /// Where it lies in the file, bytes.
     pub offset: u64,
-    /// What fills no block, or what is wrong with that.
-    pub tail: Result<Tail, &'static str>,
 }
 
 /// What is whole of a checkpoint file.
@@ -94,11 +92,6 @@ pub fn survey(
     survey.missing = count.map_or(0, |count| count.saturating_sub(survey.states.len() as u64));
     for surveyed in &mut survey.states {
         surveyed.state.tail.offset = surveyed.state.tail.offset.saturating_add(base).min(size);
-        surveyed.tail = match load_tail(&*file, path, &surveyed.state) {
-            Ok(tail) => Ok(tail),
-            Err(CheckpointError::Damaged { what, .. }) => Err(what),
-            Err(_) => Err("a tail cannot be read"),
-        };
     }
     Ok(survey)
 }
@@ -179,7 +172,7 @@ fn survey_states(
             Some((crc, body)) => match reader.decode(crc, body) {
                 Ok(state) => {
                     let size = STATE_HEAD_SIZE + body.len();
-                    survey.states.push(SurveyedState { state, offset: at, tail: Ok(Tail::default()) });
+                    survey.states.push(SurveyedState { state, offset: at });
                     at += size as u64;
                     end = at;
                     continue;
