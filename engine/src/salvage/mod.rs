@@ -179,7 +179,10 @@ fn make_target(to: &Path, survey: &Survey) -> io::Result<()> {
     uuid[8..].copy_from_slice(&random.next_u64().to_le_bytes());
     let root = ShardRoot { segment: SegmentNo(0), clean: None };
     let uuid = crate::ids::StoreUuid(uuid);
-    make_superblock(&disk, &Superblock { uuid, epoch: survey.epoch, generation: 1, shards: vec![root; shards] })
+    make_superblock(
+        &disk,
+        &Superblock { uuid, epoch: survey.epoch_of_copy(), generation: 1, shards: vec![root; shards] },
+    )
 }
 
 /// The channels, each with the name that it gets, and whether its own is lost. Of namesakes the newest has the name.

@@ -13,7 +13,7 @@ use super::checkpoint::{ChannelState, SegmentState, Tail as Unfinished};
 use super::lock::StoreLock;
 use super::meta::Meta;
 use super::recover::{Restored, find, restore};
-use super::roots::{Roots, write_copies, write_superblock};
+use super::roots::{Roots, read_copies, write_copies, write_superblock};
 use super::superblock::{STORE_FILE_SIZE, STORE_PATH, ShardRoot, Superblock};
 use crate::channel::{Channel, ChannelParts, Persistence};
 use crate::channel_name::ChannelName;
@@ -684,7 +684,7 @@ pub fn read_superblock(disk: &dyn Disk) -> Result<Option<Superblock>, OpenError>
         result => result.map_err(io_error("open", STORE_PATH))?,
     };
     let mut buf = AlignedBuf::new(STORE_FILE_SIZE);
-    let read = file.read_at(&mut buf[..STORE_FILE_SIZE], 0).map_err(io_error("read", STORE_PATH))?;
+    let read = read_copies(&*file, &mut buf[..STORE_FILE_SIZE]).map_err(io_error("read", STORE_PATH))?;
     if read == 0 {
         // Its making was cut off before anything was in it.
         return Ok(None);
@@ -719,22 +719,30 @@ pub fn make_superblock(disk: &dyn Disk, superblock: &Superblock) -> io::Result<(
     disk.sync_dir("")
 }
 
-/// A directory with channels or a journal, but without STORE, is no new store: making one would hide what is there.
+/// A directory with channels, a journal or checkpoints, but without STORE, is no new store: making one would hide what is there.
 fn refuse_orphans(disk: &dyn Disk) -> Result<(), OpenError> {
-    let list = |dir: &str| match disk.list(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        result => result.map_err(io_error("list", dir)),
-    };
-    let mut orphans = list(CHANNELS_DIR)?.len();
-    for shard in list("journal")? {
-        orphans += list(&format!("journal/{}", shard.name))?.iter().filter(|entry| !entry.is_dir).count();
-    }
+    let orphans = count_orphans(disk).map_err(|(dir, error)| io_error("list", dir)(error))?;
     if orphans == 0 {
         return Ok(());
     }
     let source =
         io::Error::new(io::ErrorKind::NotFound, "it is missing, but there are channels: put it back from a copy");
     Err(OpenError::Io { what: "open", path: STORE_PATH.into(), source })
+}
+
+/// How many things there are that a store has once STORE was made; or the directory that cannot be listed.
+pub fn count_orphans(disk: &dyn Disk) -> Result<usize, (String, io::Error)> {
+    let list = |dir: &str| match disk.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        result => result.map_err(|error| (dir.to_owned(), error)),
+    };
+    let mut orphans = list(CHANNELS_DIR)?.len();
+    for dir in ["journal", CHECKPOINT_DIR] {
+        for shard in list(dir)? {
+            orphans += list(&format!("{dir}/{}", shard.name))?.iter().filter(|entry| !entry.is_dir).count();
+        }
+    }
+    Ok(orphans)
 }
 
 pub fn make_dirs(disk: &dyn Disk, shards: usize) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::superblock::{STORE_PATH, SUPERBLOCK_SIZE, Superblock};
 use crate::ids::Epoch;
-use crate::io::{AlignedBuf, Disk, File, OpenMode};
+use crate::io::{AlignedBuf, Disk, File, OpenMode, read_full};
 use crate::sync::scheduled::{Mutex, MutexGuard};
 
 /// STORE, shared by the store and its shards.
@@ -52,6 +52,23 @@ impl Roots {
 /// Writes STORE, which is there.
 pub fn write_superblock(disk: &dyn Disk, superblock: &Superblock) -> io::Result<()> {
     write_copies(&*disk.open(STORE_PATH, OpenMode::Write)?, superblock)
+}
+
+/// Reads both copies; gives how many bytes there are. One that the device does not give is read as zeros, which are no copy: the
+/// other one does, as it does for one that is damaged.
+pub fn read_copies(file: &dyn File, buf: &mut [u8]) -> io::Result<usize> {
+    let error = match read_full(file, buf, 0) {
+        Err(error) => error,
+        read => return read,
+    };
+    let mut readable = false;
+    for (copy, bytes) in buf.chunks_exact_mut(SUPERBLOCK_SIZE).enumerate() {
+        match read_full(file, bytes, (copy * SUPERBLOCK_SIZE) as u64) {
+            Ok(_) => readable = true,
+            Err(_) => bytes.fill(0),
+        }
+    }
+    if readable { Ok(buf.len()) } else { Err(error) }
 }
 
 /// Writes both copies, one after the other: at any moment one is whole.

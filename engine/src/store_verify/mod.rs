@@ -1,9 +1,9 @@
 //! Checks a whole store that nobody has open: every checksum, every sequence, every reference from one file to another.
 //!
 //! ```text
-//!  survey: STORE, journals, checkpoint files, directories (one thread)
+//!  survey: STORE, journals, checkpoint files, the strict open's own verdict on them, directories (one thread)
 //!    -> segments and extents, one after the other from a queue (a thread a core, each with one that reads ahead)
-//!    -> times across segments, the strict open's own verdict -> report
+//!    -> times across segments -> report
 //! ```
 //!
 //! Promises: nothing is written, and no writer comes in meanwhile (a shared lock). Damage does not end it. What a crash leaves
@@ -22,8 +22,6 @@ pub use progress::{VerifyOptions, VerifyProgress};
 pub use report::StoreReport;
 pub(crate) use work::pass;
 
-use crate::ids::ShardId;
-use crate::survey::finding::{FindingKind, Severity, StoreFinding};
 use crate::survey::{Ground, Survey, SurveyError};
 
 /// Checks the store in this directory; see `docs/verify-and-salvage.md` for what is looked at.
@@ -66,24 +64,6 @@ pub(crate) fn verify_ground(ground: &Ground, base: &Path, options: &VerifyOption
     survey.gap_findings().into_iter().for_each(|finding| report.add(finding));
     let io = |source| SurveyError::Io { what: "start the threads that read", path: base.to_owned(), source };
     work::check_segments(ground, &survey, options, &mut report).map_err(io)?;
-    if report.losses == 0 {
-        ask_strict_open(ground, &survey, &mut report);
-    }
     report.finish(begun.elapsed());
     Ok(report)
-}
-
-/// What an open would read is whole by all that was looked at. It has the last word.
-fn ask_strict_open(ground: &Ground, survey: &Survey, report: &mut StoreReport) {
-    let Some(store) = &survey.store else { return };
-    let limits = crate::options::CheckpointLimits::default();
-    for (index, root) in store.shards.iter().enumerate() {
-        let shard = ShardId(index as u16);
-        let found = crate::store::recover::find(&*ground.disk, store.uuid, shard, root, store.epoch, limits);
-        if let Err(error) = found {
-            let path = crate::journal::journal_dir(shard);
-            let finding = StoreFinding::new(FindingKind::WouldNotOpen, Severity::Loss, &path, 0, &error);
-            report.add(finding);
-        }
-    }
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use super::Survey;
 use super::finding::{FindingKind, FoundChannel, Severity, StoreFinding};
 use super::plan::Plan;
+use super::stored_tail::StoredTail;
 use crate::ids::{ByChannel, ChannelId, CheckpointNo, ShardId};
 use crate::io::Disk;
 use crate::journal::format::CheckpointEntry;
@@ -25,12 +27,12 @@ pub struct Known {
 /// Reads the files that the last checkpoint names; without one all that are there.
 pub fn read(
     store: &mut Survey,
-    disk: &dyn Disk,
+    disk: &Arc<dyn Disk>,
     shard: ShardId,
     checkpoint: Option<&CheckpointEntry>,
     root: Option<ShardRoot>,
 ) -> io::Result<Known> {
-    let there = list(disk, shard, &mut store.findings)?;
+    let there = list(&**disk, shard, &mut store.findings)?;
     let was_opened = root.is_none_or(|root| root.segment.0 > 0);
     let named: Vec<CheckpointNo> = match checkpoint {
         Some(checkpoint) => checkpoint.files.clone(),
@@ -51,8 +53,8 @@ pub fn read(
             known.lacks_states = true;
             continue;
         }
-        match survey(disk, &path, store.uuid, shard, number) {
-            Ok(found) => take(store, &mut known, &path, found),
+        match survey(&**disk, &path, store.uuid, shard, number) {
+            Ok(found) => take(store, disk, &mut known, &path, found),
             Err(error) => {
                 store.findings.push(StoreFinding::loss(FindingKind::Unreadable, &path, 0, error));
                 known.lacks_states = true;
@@ -81,7 +83,7 @@ fn list(disk: &dyn Disk, shard: ShardId, findings: &mut Vec<StoreFinding>) -> io
     Ok(there)
 }
 
-fn take(store: &mut Survey, known: &mut Known, path: &str, found: CheckpointSurvey) {
+fn take(store: &mut Survey, disk: &Arc<dyn Disk>, known: &mut Known, path: &str, found: CheckpointSurvey) {
     store.bytes += found.bytes;
     store.checkpoint_files += 1;
     for (offset, error) in &found.unreadable {
@@ -102,13 +104,14 @@ fn take(store: &mut Survey, known: &mut Known, path: &str, found: CheckpointSurv
         store.findings.push(StoreFinding::loss(FindingKind::CheckpointState, path, 0, cause));
         known.lacks_states = true;
     }
+    let file: Arc<str> = path.into();
     for surveyed in found.states {
         let (state, id) = (&surveyed.state, ChannelId(surveyed.state.id));
         if known.plans.get(&id).is_some_and(|plan| plan.state_lsn() > state.lsn) {
             continue;
         }
         check_epochs(store, &surveyed.state, path, surveyed.offset);
-        known.plans.insert(id, Plan::of_state(state, surveyed.tail, path));
+        known.plans.insert(id, Plan::of_state(state, StoredTail::new(disk, &file, state), path));
     }
 }
 

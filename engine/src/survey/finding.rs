@@ -100,6 +100,9 @@ impl FindingKind {
             (Self::StoreCopy, _) => "open and close the store: both copies are written then",
             (Self::TimeBlock, _) => "nothing is lost, searches by time are slower; salvage to have it whole again",
             (Self::ColdManifest, _) => "open the store with its cold store: the manifest is made again from a listing",
+            (Self::JournalCommit | Self::JournalPayload, Severity::Redundant) => {
+                "nothing: the store was closed, and the next open begins a new journal"
+            }
             (_, Severity::Note) => "nothing",
             (_, Severity::Redundant) => "nothing is lost; restore this file from a copy, or salvage",
             (_, Severity::Loss) => {

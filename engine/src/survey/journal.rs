@@ -4,24 +4,23 @@
 //! missing between two whole commits ([`Hole`]). Which holes are damage and which are a torn tail is decided by the same rule: a
 //! commit that a later one calls durable was acknowledged, and what lies behind the first that nobody calls so is cut off.
 //!
-//! A segment whose header is bad is read by what its commits say of themselves; a segment that lies under another one's name by
-//! its header.
+//! A segment whose header is bad is read by what its commits say of themselves; one that lies in another one's place by
+//! its header (`journal_files.rs`).
 
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::finding::{FindingKind, StoreFinding};
+use super::journal_files::{JournalFiles, Segment};
 use crate::ids::{Epoch, Lsn, SegmentNo, Seq, ShardId, StoreUuid};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, OpenMode, read_full};
 use crate::journal::format::{
-    COMMIT_HEADER_SIZE, CheckpointEntry, CommitError, CommitFields, CommitHeader, Entry, HeaderError, SegmentContext,
-    SegmentHeader, entries,
+    COMMIT_HEADER_SIZE, CheckpointEntry, CommitError, CommitFields, CommitHeader, Entry, SegmentContext, entries,
 };
-use crate::journal::{journal_dir, segment_number, segment_path};
+use crate::journal::{SEGMENT_SIZE_MAX, segment_path};
 use crate::segment::record::{IndexRecord, RecordPlace};
-use crate::store::superblock::ShardRoot;
+use crate::store::superblock::{CleanEnd, ShardRoot};
 
 /// Where a commit header has the salt of its segment.
 const SALT_AT: Range<usize> = 16..24;
@@ -39,6 +38,8 @@ pub struct SurveyedCommit {
     payload: Range<usize>,
     /// Events whose inline payloads are bad.
     bad_payloads: bool,
+    /// Why some of its blocks are not known: the device does not give them.
+    unreadable: Option<String>,
 }
 
 impl SurveyedCommit {
@@ -82,6 +83,13 @@ pub struct Hole {
     pub cause: String,
 }
 
+impl Hole {
+    /// Whether the device does not give what lies there, so that nobody knows what it is.
+    pub fn is_unreadable(&self) -> bool {
+        self.kind == FindingKind::Unreadable
+    }
+}
+
 /// What is there of a shard's journal.
 #[derive(Debug, Default)]
 pub struct JournalSurvey {
@@ -93,8 +101,6 @@ pub struct JournalSurvey {
     pub witnessed: u64,
     /// The latest checkpoint.
     pub checkpoint: Option<CheckpointEntry>,
-    /// Highest epoch seen.
-    pub epoch_max: u32,
     /// Bytes read.
     pub bytes: u64,
     /// Segments that were read.
@@ -116,43 +122,37 @@ pub struct JournalPlace<'a> {
     pub epoch: Option<Epoch>,
 }
 
-/// A segment to be read.
-#[derive(Debug)]
-struct Segment {
-    path: String,
-    number: SegmentNo,
-    first_lsn: Option<u64>,
-    predecessor: Option<SegmentNo>,
-    epoch: u32,
-    context: Option<SegmentContext>,
-    /// What is wrong with its header.
-    fault: Option<String>,
-}
-
 /// What one walk through a segment found.
 #[derive(Debug, Default)]
 struct Walked {
     commits: Vec<SurveyedCommit>,
     holes: Vec<Hole>,
-    /// Where it ended, with what.
-    end: (u64, String),
+    /// Where it ended, with what; none if it was not read.
+    end: Option<Fault>,
     next: Option<u64>,
     rolls_to: Option<SegmentNo>,
+    /// All commits below are known to have been durable, by headers that are whole wherever they lie.
+    witnessed: u64,
 }
 
-/// Reads the journal.
-///
-/// # Errors
-///
-/// If the directory cannot be listed. What cannot be read of the files is a hole.
-pub fn survey(place: &JournalPlace<'_>, findings: &mut Vec<StoreFinding>) -> io::Result<JournalSurvey> {
+/// A place that is bad.
+#[derive(Debug)]
+struct Fault {
+    kind: FindingKind,
+    offset: u64,
+    cause: String,
+}
+
+/// Reads the journal. What cannot be read of the files is a hole.
+pub fn survey(place: &JournalPlace<'_>, files: &JournalFiles, findings: &mut Vec<StoreFinding>) -> JournalSurvey {
     let mut survey = JournalSurvey::default();
-    let mut segments = list(place, &mut survey, findings)?;
     let root = place.root.map_or(0, |root| root.segment.0);
+    let mut segments = files.of_shard(place.shard, SegmentNo(root));
     let clean = place.root.and_then(|root| root.clean);
     if let Some(clean) = clean {
         segments.retain(|number, _| *number <= clean.segment);
     }
+    let misplaced: Vec<_> = segments.values().filter(|segment| segment.is_misplaced).cloned().collect();
     let mut walks = Vec::new();
     for segment in segments.into_values() {
         let end = clean.filter(|clean| clean.segment == segment.number).map(|clean| clean.offset);
@@ -169,7 +169,23 @@ pub fn survey(place: &JournalPlace<'_>, findings: &mut Vec<StoreFinding>) -> io:
     cut_torn_tail(place, &mut survey, findings);
     survey.checkpoint = survey.commits.iter().rev().find_map(checkpoint_of);
     check_beginning(place, root, &mut survey);
-    Ok(survey)
+    misplaced.iter().for_each(|segment| tell_misplaced(place, segment, &survey, findings));
+    survey
+}
+
+/// A segment in another one's place gives all that it has, and no open finds it there. What a checkpoint has made needless may
+/// be a spare one by now.
+fn tell_misplaced(
+    place: &JournalPlace<'_>,
+    segment: &Segment,
+    survey: &JournalSurvey,
+    findings: &mut Vec<StoreFinding>,
+) {
+    let needed = survey.checkpoint.as_ref().map_or(SegmentNo(0), |checkpoint| checkpoint.replay_segment);
+    if segment.number >= needed {
+        let cause = format!("by its header it is segment {} of shard {}", segment.number, place.shard);
+        findings.push(StoreFinding::loss(FindingKind::JournalHeader, &segment.path, 0, cause));
+    }
 }
 
 fn checkpoint_of(commit: &SurveyedCommit) -> Option<CheckpointEntry> {
@@ -179,88 +195,6 @@ fn checkpoint_of(commit: &SurveyedCommit) -> Option<CheckpointEntry> {
     })
 }
 
-fn list(
-    place: &JournalPlace<'_>,
-    survey: &mut JournalSurvey,
-    findings: &mut Vec<StoreFinding>,
-) -> io::Result<BTreeMap<SegmentNo, Segment>> {
-    let dir = journal_dir(place.shard);
-    let entries = match place.disk.list(&dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        entries => entries?,
-    };
-    let mut segments = BTreeMap::new();
-    let mut faulty = Vec::new();
-    for entry in entries {
-        let path = format!("{dir}/{}", entry.name);
-        let Some(number) = segment_number(&entry.name).filter(|_| !entry.is_dir) else {
-            if !(entry.is_dir && entry.name == "spare") {
-                findings.push(StoreFinding::note(
-                    FindingKind::UnknownFile,
-                    &path,
-                    "it has the name of no file of a journal",
-                ));
-            }
-            continue;
-        };
-        match header_of(place, &path) {
-            Ok(header) if header.uuid != place.uuid => {
-                let cause = format!("it belongs to another store, {}", header.uuid);
-                findings.push(StoreFinding::note(FindingKind::UnknownFile, &path, &cause));
-                faulty.push(Segment::faulty(path, number, cause));
-            }
-            Ok(header) => {
-                survey.epoch_max = survey.epoch_max.max(header.epoch.0);
-                if header.shard != place.shard {
-                    faulty.push(Segment::faulty(path, number, format!("it is of shard {}", header.shard)));
-                } else if header.number == number {
-                    segments.insert(number, Segment::whole(path, &header));
-                } else {
-                    // Perhaps a file that was recycled, perhaps one that was mixed up.
-                    faulty.push(Segment::faulty(
-                        path.clone(),
-                        number,
-                        format!("its header says number {}", header.number),
-                    ));
-                    faulty.push(Segment::whole(path, &header));
-                }
-            }
-            Err(fault) => faulty.push(Segment::faulty(path, number, fault)),
-        }
-    }
-    for segment in faulty {
-        segments.entry(segment.number).or_insert(segment);
-    }
-    Ok(segments)
-}
-
-fn header_of(place: &JournalPlace<'_>, path: &str) -> Result<SegmentHeader, String> {
-    match crate::journal::read_header(place.disk, path) {
-        Ok(Ok(header)) => Ok(header),
-        Ok(Err(error @ HeaderError::Version { .. })) => Err(format!("{error}; newer software wrote it")),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(error) => Err(format!("it cannot be read: {error}")),
-    }
-}
-
-impl Segment {
-    fn whole(path: String, header: &SegmentHeader) -> Self {
-        Self {
-            path,
-            number: header.number,
-            first_lsn: Some(header.first_lsn.0),
-            predecessor: header.predecessor,
-            epoch: header.epoch.0,
-            context: Some(header.context()),
-            fault: None,
-        }
-    }
-
-    fn faulty(path: String, number: SegmentNo, fault: String) -> Self {
-        Self { path, number, first_lsn: None, predecessor: None, epoch: 0, context: None, fault: Some(fault) }
-    }
-}
-
 /// Reads one segment; none if nothing in it is of the shard's journal.
 fn walk(
     place: &JournalPlace<'_>,
@@ -268,8 +202,9 @@ fn walk(
     end: Option<u64>,
     survey: &mut JournalSurvey,
 ) -> Option<(Segment, Walked)> {
-    if place.epoch.is_some_and(|epoch| segment.epoch > epoch.0) {
-        // An opening that was cut off has made it, and nothing names it.
+    // An opening that was cut off has made it, and nothing names it.
+    let is_void = |epoch: Epoch| place.epoch.is_some_and(|known| epoch > known);
+    if is_void(Epoch(segment.epoch)) {
         return None;
     }
     let (image, unreadable) = match read_image(place.disk, &segment.path, end) {
@@ -283,19 +218,24 @@ fn walk(
     survey.segments += 1;
     let image = Arc::new(image);
     if segment.context.is_none() {
-        segment.context = guess_context(place, segment.number, &image);
+        let guessed = guess_context(place, segment.number, &image);
+        if guessed.is_some_and(|(_, epoch)| is_void(epoch)) {
+            return None;
+        }
+        segment.context = guessed.map(|(context, _)| context);
     }
     let Some(context) = segment.context else { return Some((segment, Walked::default())) };
     let walked = walk_commits(&segment, context, &image, &unreadable);
     Some((segment, walked))
 }
 
-/// A segment that has lost its header: its commits say under which salt they stand.
-fn guess_context(place: &JournalPlace<'_>, number: SegmentNo, image: &AlignedBuf) -> Option<SegmentContext> {
+/// A segment that has lost its header: its commits say under which salt they stand, and of which epoch they are.
+fn guess_context(place: &JournalPlace<'_>, number: SegmentNo, image: &AlignedBuf) -> Option<(SegmentContext, Epoch)> {
     (BLOCK_SIZE..image.len()).step_by(BLOCK_SIZE).find_map(|offset| {
         let salt = u64::from_le_bytes(image[offset..][SALT_AT].try_into().expect("eight bytes"));
         let context = SegmentContext::new(place.uuid, place.shard, number, salt);
-        CommitHeader::verify(&image[offset..], &context, offset as u64).ok().map(|_| context)
+        let header = CommitHeader::verify(&image[offset..], &context, offset as u64).ok()?;
+        Some((context, header.fields().epoch))
     })
 }
 
@@ -303,7 +243,8 @@ fn guess_context(place: &JournalPlace<'_>, number: SegmentNo, image: &AlignedBuf
 fn read_image(disk: &dyn Disk, path: &str, end: Option<u64>) -> io::Result<(AlignedBuf, Vec<(u64, String)>)> {
     let file = disk.open(path, OpenMode::Read)?;
     let size = file.size()?;
-    let size = size.min(end.unwrap_or(size)).min(u64::from(u32::MAX - 4095)) as usize;
+    // No store was ever made with larger segments: a file that is longer takes no more memory.
+    let size = size.min(end.unwrap_or(size)).min(SEGMENT_SIZE_MAX) as usize;
     let mut image = AlignedBuf::new(size);
     let mut unreadable = Vec::new();
     let whole = image.len();
@@ -331,22 +272,23 @@ fn walk_commits(
     let path: Arc<str> = segment.path.as_str().into();
     let mut walked = Walked { next: segment.first_lsn, ..Walked::default() };
     let mut at = BLOCK_SIZE;
-    // The first place that is bad since the last whole commit.
-    let mut fault: Option<(u64, String)> = None;
+    // The first place that is bad since the last whole commit; or one that cannot be read, which outweighs it.
+    let mut fault: Option<Fault> = None;
     while at < image.len() {
-        let found = look(image, &context, at, walked.next);
-        match found {
+        match look(image, &context, at, walked.next) {
             Look::Whole(fields, size) => {
                 let lsn = fields.lsn.0;
                 let from = walked.next.unwrap_or(lsn);
                 if lsn > from {
-                    let (offset, cause) =
-                        fault.take().unwrap_or_else(|| (at as u64, format!("commit {lsn} lies there")));
-                    let (path, kind) = (segment.path.clone(), FindingKind::JournalCommit);
-                    walked.holes.push(Hole { lsns: from..lsn, kind, path, offset, cause });
+                    let fault = fault.take().unwrap_or_else(|| Fault::at(at, format!("commit {lsn} lies there")));
+                    walked.holes.push(fault.hole(from..lsn, segment.path.clone()));
                 }
                 fault = None;
-                let commit = SurveyedCommit::new(fields, path.clone(), segment.number, image, at);
+                let mut commit = SurveyedCommit::new(fields, path.clone(), segment.number, image, at);
+                commit.unreadable = read_error(unreadable, at, size).map(|(_, error)| error.clone());
+                if commit.bad_payloads {
+                    walked.witnessed = walked.witnessed.max(best_witness(image, &context, at..at + size));
+                }
                 walked.rolls_to = commit.entries().find_map(|(entry, _)| match entry {
                     Entry::Roll { next } => Some(next),
                     _ => None,
@@ -357,51 +299,91 @@ fn walk_commits(
                     break;
                 }
             }
-            Look::Bad(cause, size) => {
-                let here = at as u64..(at + size) as u64;
-                let read_error = unreadable.iter().find(|(offset, _)| here.contains(offset));
-                let cause = read_error.map_or(cause, |(_, error)| format!("it cannot be read: {error}"));
-                fault.get_or_insert((at as u64, cause));
-                at += size;
+            // What lies in it may bear witness, so the next block is looked at whatever its length is.
+            Look::Bad(cause) => {
+                let found = match read_error(unreadable, at, BLOCK_SIZE) {
+                    Some((_, error)) => Fault::unreadable(at, error),
+                    None => Fault::at(at, cause),
+                };
+                let outweighs = found.kind == FindingKind::Unreadable;
+                if fault.as_ref().is_none_or(|fault| outweighs && fault.kind != found.kind) {
+                    fault = Some(found);
+                }
+                walked.witnessed = walked.witnessed.max(best_witness(image, &context, at..at + BLOCK_SIZE));
+                at += BLOCK_SIZE;
             }
         }
     }
-    walked.end = fault.unwrap_or_else(|| (at as u64, "there is no commit".to_owned()));
+    walked.end = Some(fault.unwrap_or_else(|| Fault::at(at, "there is no commit".to_owned())));
     walked
+}
+
+impl Fault {
+    fn at(offset: usize, cause: String) -> Self {
+        Self { kind: FindingKind::JournalCommit, offset: offset as u64, cause }
+    }
+
+    fn unreadable(offset: usize, error: &str) -> Self {
+        let cause = format!("it cannot be read: {error}");
+        Self { kind: FindingKind::Unreadable, offset: offset as u64, cause }
+    }
+
+    fn hole(self, lsns: Range<u64>, path: String) -> Hole {
+        Hole { lsns, kind: self.kind, path, offset: self.offset, cause: self.cause }
+    }
+}
+
+/// The first block of a part of a segment that the device does not give.
+fn read_error(unreadable: &[(u64, String)], at: usize, size: usize) -> Option<&(u64, String)> {
+    unreadable.iter().find(|(offset, _)| (at as u64..(at + size) as u64).contains(offset))
+}
+
+/// Up to which commit the headers in some blocks call everything durable. One of this segment that went to a wrong place,
+/// perhaps over what it bears witness to, is as true as any; so is one whose body is bad.
+fn best_witness(image: &AlignedBuf, context: &SegmentContext, range: Range<usize>) -> u64 {
+    let witness = |offset: usize| {
+        let bytes = &image[offset..];
+        let header = match CommitHeader::verify(bytes, context, offset as u64) {
+            Err(CommitError::Place { offset: own, .. }) => CommitHeader::verify(bytes, context, own.into()),
+            header => header,
+        };
+        header.map_or(0, |header| header.fields().durable_lsn.0)
+    };
+    range.step_by(BLOCK_SIZE).map(witness).max().unwrap_or(0)
 }
 
 enum Look {
     Whole(CommitFields, usize),
-    Bad(String, usize),
+    Bad(String),
 }
 
 fn look(image: &AlignedBuf, context: &SegmentContext, at: usize, next: Option<u64>) -> Look {
     let header = match CommitHeader::verify(&image[at..], context, at as u64) {
         Ok(header) => header,
-        Err(error) => return Look::Bad(error.to_string(), BLOCK_SIZE),
+        Err(error) => return Look::Bad(error.to_string()),
     };
     let (fields, size) = (*header.fields(), header.commit_size());
     if next.is_some_and(|next| fields.lsn.0 < next) {
-        return Look::Bad(format!("commit {} lies there", fields.lsn), BLOCK_SIZE);
+        return Look::Bad(format!("commit {} lies there", fields.lsn));
     }
     let meta = match header.body(&image[at..]) {
         Ok((meta, _)) => meta,
         Err(CommitError::BodyCut { size }) => {
-            return Look::Bad(format!("commit of {size} bytes is cut off"), BLOCK_SIZE);
+            return Look::Bad(format!("commit of {size} bytes is cut off"));
         }
-        Err(error) => return Look::Bad(error.to_string(), size),
+        Err(error) => return Look::Bad(error.to_string()),
     };
     let (mut count, mut inline) = (0, 0);
     for entry in entries(meta) {
         match entry {
             Ok(Entry::Events(events)) => inline += u64::from(events.fields.inline_len),
             Ok(_) => {}
-            Err(error) => return Look::Bad(error.to_string(), size),
+            Err(error) => return Look::Bad(error.to_string()),
         }
         count += 1;
     }
     if count != fields.entry_count || inline != u64::from(fields.payload_len) {
-        return Look::Bad("its entries are not what its header says".to_owned(), size);
+        return Look::Bad("its entries are not what its header says".to_owned());
     }
     Look::Whole(fields, size)
 }
@@ -410,13 +392,22 @@ impl SurveyedCommit {
     fn new(fields: CommitFields, path: Arc<str>, segment: SegmentNo, image: &Arc<AlignedBuf>, at: usize) -> Self {
         let meta = at + COMMIT_HEADER_SIZE..at + COMMIT_HEADER_SIZE + fields.meta_len as usize;
         let payload = meta.end..meta.end + fields.payload_len as usize;
-        let mut commit = Self { fields, path, segment, image: image.clone(), meta, payload, bad_payloads: false };
+        let mut commit =
+            Self { fields, path, segment, image: image.clone(), meta, payload, bad_payloads: false, unreadable: None };
         let bad = commit.entries().any(|(entry, inline)| match entry {
             Entry::Events(events) => events.verify_inline(&commit.image[inline]).is_err(),
             _ => false,
         });
         commit.bad_payloads = bad;
         commit
+    }
+
+    /// What kind of damage its bad payloads are.
+    pub fn payload_fault(&self) -> FindingKind {
+        match self.unreadable {
+            Some(_) => FindingKind::Unreadable,
+            None => FindingKind::JournalPayload,
+        }
     }
 
     /// Events whose payloads lie in the commit and are bad, each with why.
@@ -430,7 +421,8 @@ impl SurveyedCommit {
             for (seq, record) in (events.fields.first.0..).zip(events.records) {
                 let bytes = &self.image[inline.clone()];
                 if let Err(cause) = check_inline(record, events.fields.dat_offset, bytes) {
-                    bad.push((events.fields.channel, Seq(seq), cause));
+                    let unreadable = self.unreadable.as_ref().map(|error| format!("it cannot be read: {error}"));
+                    bad.push((events.fields.channel, Seq(seq), unreadable.unwrap_or(cause)));
                 }
             }
         }
@@ -459,6 +451,7 @@ fn drop_void(walks: &mut [(Segment, Walked)], root: u64) {
     for (_, walked) in walks.iter_mut().take_while(|(segment, _)| segment.number.0 < root) {
         walked.commits.retain(|commit| begins.is_none_or(|begins| commit.fields.lsn.0 < begins));
         walked.holes.clear();
+        (walked.rolls_to, walked.witnessed) = (None, 0);
     }
     for i in 0..walks.len() {
         let number = walks[i].0.number;
@@ -471,15 +464,18 @@ fn drop_void(walks: &mut [(Segment, Walked)], root: u64) {
         walked.holes.retain(|hole| hole.lsns.start < void_from);
         walked.holes.iter_mut().for_each(|hole| hole.lsns.end = hole.lsns.end.min(void_from));
         walked.next = walked.next.map(|next| next.min(void_from));
+        walked.witnessed = walked.witnessed.min(void_from);
     }
 }
 
 /// Puts the segments one behind the other; notes what is missing between two.
 fn join(place: &JournalPlace<'_>, walks: Vec<(Segment, Walked)>, root: u64, survey: &mut JournalSurvey) {
-    // Where the last one ended: number, path, place and fault, next LSN, and the segment that it names.
-    type Last = (SegmentNo, String, (u64, String), u64, Option<SegmentNo>);
+    // Where the last one ended: number, path, fault, next LSN, and the segment that it names.
+    type Last = (SegmentNo, String, Fault, u64, Option<SegmentNo>);
     let mut last: Option<Last> = None;
+    let there: Vec<SegmentNo> = walks.iter().map(|(segment, _)| segment.number).collect();
     for (segment, walked) in walks {
+        survey.witnessed = survey.witnessed.max(walked.witnessed);
         let begin = segment.first_lsn.or(walked.commits.first().map(|commit| commit.fields.lsn.0));
         let is_named = segment.number.0 == root && place.root.is_some()
             || last.as_ref().is_some_and(|(.., rolls_to)| *rolls_to == Some(segment.number))
@@ -492,22 +488,19 @@ fn join(place: &JournalPlace<'_>, walks: Vec<(Segment, Walked)>, root: u64, surv
             survey.witnessed = survey.witnessed.max(from + 1);
         }
         let Some(begin) = begin else { continue };
-        if let Some((number, path, (offset, cause), next, _)) = last.take()
+        if let Some((number, path, end, next, _)) = last.take()
             && next < begin
             && segment.number.0 > root
         {
             let hole = match number.0 + 1 == segment.number.0 {
-                true => Hole { lsns: next..begin, kind: FindingKind::JournalCommit, path, offset, cause },
-                false => {
-                    let path = segment_path(place.shard, SegmentNo(number.0 + 1));
-                    let cause = "it is missing".to_owned();
-                    Hole { lsns: next..begin, kind: FindingKind::JournalMissing, path, offset: 0, cause }
-                }
+                true => end.hole(next..begin, path),
+                false => missing(place, SegmentNo(number.0 + 1), next..begin, "it is missing"),
             };
             survey.holes.push(hole);
         }
         let next = walked.next.unwrap_or(begin).max(begin);
-        last = Some((segment.number, segment.path, walked.end, next, walked.rolls_to));
+        let end = walked.end.unwrap_or_else(|| Fault::at(0, segment.fault.unwrap_or_default()));
+        last = Some((segment.number, segment.path, end, next, walked.rolls_to));
         survey.holes.extend(walked.holes);
         survey.commits.extend(walked.commits);
     }
@@ -518,10 +511,23 @@ fn join(place: &JournalPlace<'_>, walks: Vec<(Segment, Walked)>, root: u64, surv
     let known = of_run.map(|commit| commit.fields.durable_lsn.0).max().unwrap_or(0);
     survey.witnessed = survey.witnessed.max(known);
     survey.holes.sort_by_key(|hole| hole.lsns.start);
-    if let Some((_, path, (offset, cause), next, _)) = last {
-        let (lsns, kind) = (next..u64::MAX, FindingKind::JournalCommit);
-        survey.holes.push(Hole { lsns, kind, path, offset, cause });
+    // Without any segment of the run, STORE tells what is missing.
+    let Some((_, path, end, next, rolls_to)) = last.filter(|(number, ..)| number.0 >= root) else { return };
+    let lsns = next..u64::MAX;
+    match rolls_to.filter(|next| !there.contains(next)) {
+        // The header of a segment is durable before a roll names it.
+        Some(number) => {
+            survey.witnessed = survey.witnessed.max(next + 1);
+            survey.holes.push(missing(place, number, lsns, "the roll to it is there, and it is missing"));
+        }
+        None => survey.holes.push(end.hole(lsns, path)),
     }
+}
+
+/// A segment that is not there.
+fn missing(place: &JournalPlace<'_>, number: SegmentNo, lsns: Range<u64>, cause: &str) -> Hole {
+    let (path, kind) = (segment_path(place.shard, number), FindingKind::JournalMissing);
+    Hole { lsns, kind, path, offset: 0, cause: cause.to_owned() }
 }
 
 /// The end of the journal: what STORE or a witness says was there, and is not.
@@ -536,13 +542,14 @@ fn check_end(place: &JournalPlace<'_>, survey: &mut JournalSurvey) {
         survey.witnessed = survey.witnessed.max(end.lsns.start + 1);
     }
     match end {
-        Some(end) if end.lsns.start < survey.witnessed => {
-            survey.holes.push(Hole { lsns: end.lsns.start..survey.witnessed, ..end });
+        Some(end) if end.lsns.start < survey.witnessed || end.is_unreadable() => {
+            let lsns = end.lsns.start..survey.witnessed.max(end.lsns.start + 1);
+            survey.holes.push(Hole { lsns, ..end });
         }
         None if root.0 > 0 => {
-            let path = segment_path(place.shard, clean.map_or(root, |clean| clean.segment));
-            let (kind, cause) = (FindingKind::JournalMissing, "STORE names it, and it is missing".to_owned());
-            survey.holes.push(Hole { lsns: 1..survey.witnessed.max(2), kind, path, offset: 0, cause });
+            let number = clean.map_or(root, |clean| clean.segment);
+            let lsns = 1..survey.witnessed.max(2);
+            survey.holes.push(missing(place, number, lsns, "STORE names it, and it is missing"));
             survey.witnessed = survey.witnessed.max(2);
         }
         _ => {}
@@ -551,10 +558,9 @@ fn check_end(place: &JournalPlace<'_>, survey: &mut JournalSurvey) {
         && !survey.commits.iter().any(|commit| commit.fields.lsn.0 + 1 == clean.next_lsn.0)
         && !survey.holes.iter().any(|hole| hole.lsns.end >= clean.next_lsn.0)
     {
-        let path = segment_path(place.shard, clean.segment);
-        let (kind, cause) = (FindingKind::JournalMissing, "STORE says that the journal ends there".to_owned());
         let lsns = clean.next_lsn.0 - 1..clean.next_lsn.0;
-        survey.holes.push(Hole { lsns, kind, path, offset: clean.offset, cause });
+        let hole = missing(place, clean.segment, lsns, "STORE says that the journal ends there");
+        survey.holes.push(Hole { offset: clean.offset, ..hole });
     }
 }
 
@@ -566,16 +572,30 @@ fn cut_torn_tail(place: &JournalPlace<'_>, survey: &mut JournalSurvey, findings:
     let is_torn_hole = |hole: &&Hole| {
         let first_of_root = hole.offset == BLOCK_SIZE as u64
             && root.is_some_and(|root| hole.path == segment_path(place.shard, root) && root.0 > 0);
-        hole.lsns.start >= witnessed && !first_of_root
+        // What the device does not give may have been acknowledged.
+        hole.lsns.start >= witnessed && !first_of_root && !hole.is_unreadable()
     };
     let hole = survey.holes.iter().find(is_torn_hole).map(|hole| hole.lsns.start);
-    let torn = |commit: &&SurveyedCommit| commit.bad_payloads && commit.fields.lsn.0 >= witnessed;
+    let torn = |commit: &&SurveyedCommit| {
+        commit.bad_payloads && commit.unreadable.is_none() && commit.fields.lsn.0 >= witnessed
+    };
     let commit = survey.commits.iter().find(torn).map(|commit| commit.fields.lsn.0);
     let Some(end) = hole.into_iter().chain(commit).min() else { return };
     survey.cut(Lsn(end), findings);
 }
 
 impl JournalSurvey {
+    /// Whether the segment and the commit are whole in which a closed journal ends: its checkpoint has everything then, and an
+    /// open reads nothing else of the journal.
+    pub fn has_end(&self, end: &CleanEnd) -> bool {
+        let is_last = |commit: &SurveyedCommit| {
+            let is_checkpoint = matches!(commit.entries().next(), Some((Entry::Checkpoint(_), _)));
+            is_checkpoint && (commit.fields.lsn.0 + 1, commit.segment) == (end.next_lsn.0, end.segment)
+        };
+        self.commits.last().is_some_and(is_last)
+            && !self.holes.iter().any(|hole| hole.kind == FindingKind::JournalHeader)
+    }
+
     /// The journal ends before this commit, which a crash cut off.
     pub fn cut(&mut self, end: Lsn, findings: &mut Vec<StoreFinding>) {
         let place =
@@ -602,10 +622,8 @@ fn check_beginning(place: &JournalPlace<'_>, root: u64, survey: &mut JournalSurv
     if place.root.is_some() && begins > needed && from < lsn {
         let known = survey.holes.iter().any(|hole| hole.lsns.contains(&(lsn - 1)));
         if !known {
-            let path = segment_path(place.shard, SegmentNo(begins - 1));
-            let (kind, cause) =
-                (FindingKind::JournalMissing, "it is missing, and no checkpoint makes it needless".to_owned());
-            survey.holes.insert(0, Hole { lsns: from..lsn, kind, path, offset: 0, cause });
+            let cause = "it is missing, and no checkpoint makes it needless";
+            survey.holes.insert(0, missing(place, SegmentNo(begins - 1), from..lsn, cause));
         }
     }
 }

@@ -14,10 +14,12 @@ mod channels;
 mod checkpoints;
 pub mod finding;
 pub mod journal;
+mod journal_files;
 pub mod piece;
 pub mod plan;
 pub mod readahead;
 pub mod segment;
+pub mod stored_tail;
 mod stores;
 
 use std::collections::BTreeMap;
@@ -26,21 +28,27 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use finding::{FindingKind, FoundChannel, StoreFinding};
+use finding::{FindingKind, FoundChannel, Severity, StoreFinding};
 use journal::{Hole, JournalPlace};
+use journal_files::JournalFiles;
 use plan::Plan;
 
 use crate::ids::{ByChannel, ChannelId, Epoch, Lsn, ShardId, StoreUuid};
 use crate::io::Disk;
 use crate::io::posix::PosixDisk;
 use crate::journal::format::Entry;
+use crate::options::CheckpointLimits;
 use crate::store::superblock::Superblock;
+
+/// How far the epoch of a lost STORE may lie above those that other files tell: openings and cuts of which nothing else is left.
+const EPOCHS_UNKNOWN: u32 = 1 << 16;
 
 /// Why a store cannot be looked at. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SurveyError {
-    /// There is no store in this directory: neither STORE nor a journal, a checkpoint or a channel. Name another one.
+    /// There is no store in this directory: neither STORE nor a journal, a checkpoint or a channel, or one whose making was cut
+    /// off. Name another one.
     #[error("there is no store in {path}; name another directory")]
     NoStore {
         /// Base directory.
@@ -158,7 +166,7 @@ impl Survey {
         let mut findings = Vec::new();
         let store = stores::read(&**disk, &mut findings);
         let shard_dirs = stores::shard_count(&**disk).map_err(fail)?;
-        if store.is_none() && shard_dirs == 0 && stores::is_empty(&**disk).map_err(fail)? {
+        if store.is_none() && !stores::is_made(&**disk).map_err(fail)? {
             return Err(SurveyError::NoStore { path: base.to_owned() });
         }
         let uuid = store.as_ref().map(|store| store.uuid);
@@ -180,30 +188,57 @@ impl Survey {
             checkpoint_files: 0,
             findings,
         };
+        let files = JournalFiles::read(&**disk, uuid, count, &mut survey.findings).map_err(fail)?;
+        survey.epoch = survey.epoch.max(Epoch(files.epoch_max));
         let mut plans = BTreeMap::new();
         for index in 0..count {
-            survey.read_shard(&**disk, ShardId(index as u16), &mut plans).map_err(fail)?;
+            survey.read_shard(disk, ShardId(index as u16), &files, &mut plans).map_err(fail)?;
         }
         survey.channels = plans.into_values().map(|(shard, plan)| (Some(shard), plan)).collect();
         channels::complete(&**disk, &mut survey).map_err(fail)?;
+        survey.epoch = survey.epoch.max(survey.epoch_of_channels());
         Ok(survey)
+    }
+
+    /// Highest epoch that channels tell of: in which they were made, grew or were cut.
+    fn epoch_of_channels(&self) -> Epoch {
+        // A directory alone proves nothing: anybody may have made it.
+        let proven = self.channels.iter().filter(|(shard, plan)| shard.is_some() || plan.name.is_some());
+        let epochs =
+            proven.flat_map(|(_, plan)| plan.epochs.iter().map(|(epoch, _)| Epoch(*epoch)).chain([plan.id.epoch()]));
+        epochs.max().unwrap_or(Epoch(0))
+    }
+
+    /// The epoch of a copy: none of the old store lies above it, so that no old cursor points at what comes in the copy.
+    pub fn epoch_of_copy(&self) -> Epoch {
+        match self.store {
+            Some(_) => self.epoch,
+            None => self.epoch.0.checked_add(EPOCHS_UNKNOWN).map_or(self.epoch, Epoch),
+        }
     }
 
     fn read_shard(
         &mut self,
-        disk: &dyn Disk,
+        shared: &Arc<dyn Disk>,
         shard: ShardId,
+        files: &JournalFiles,
         plans: &mut BTreeMap<ChannelId, (ShardId, Plan)>,
     ) -> io::Result<()> {
+        let disk = &**shared;
         let root = self.store.as_ref().map(|store| store.shards[usize::from(shard.0)]);
         let epoch = self.store.as_ref().map(|store| store.epoch);
         let place = JournalPlace { disk, uuid: self.uuid, shard, root, epoch };
-        let mut journal = journal::survey(&place, &mut self.findings)?;
+        let before = self.findings.len();
+        let mut journal = journal::survey(&place, files, &mut self.findings);
         cut_at_bad_extent(disk, &mut journal, &mut self.findings);
-        self.epoch = self.epoch.max(Epoch(journal.epoch_max));
+        let epochs = journal.commits.iter().map(|commit| commit.fields.epoch);
+        self.epoch = epochs.fold(self.epoch, Epoch::max);
         self.bytes += journal.bytes;
         self.journal_segments += journal.segments;
-        let known = checkpoints::read(self, disk, shard, journal.checkpoint.as_ref(), root)?;
+        let known = checkpoints::read(self, shared, shard, journal.checkpoint.as_ref(), root)?;
+        let is_needless =
+            !known.lacks_states && root.and_then(|root| root.clean).is_some_and(|end| journal.has_end(&end));
+        let severity = if is_needless { Severity::Redundant } else { Severity::Loss };
         let mut channels: ByChannel<Plan> = known.plans;
         for commit in &journal.commits {
             for (entry, inline) in commit.entries() {
@@ -223,8 +258,8 @@ impl Survey {
                         && !plan.is_stored(seq.0)
                 });
                 let found = FoundChannel::new(channel, names.get(&channel).and_then(Option::as_deref));
-                let finding =
-                    StoreFinding::loss(FindingKind::JournalPayload, &commit.path, commit.offset(), cause).of(&found);
+                let (kind, path, offset) = (commit.payload_fault(), &commit.path, commit.offset());
+                let finding = StoreFinding::new(kind, severity, path, offset, cause).of(&found);
                 self.findings.push(match needed {
                     true => finding.losing(seq.0..seq.0 + 1),
                     false => finding,
@@ -232,14 +267,32 @@ impl Survey {
             }
         }
         for hole in &journal.holes {
-            self.findings.push(hole_finding(hole, shard));
+            self.findings.push(hole_finding(hole, shard, severity));
+        }
+        if is_needless {
+            // What is missing says nothing of any channel.
+            journal.holes.clear();
         }
         for (id, mut plan) in channels {
             plan.finish();
             plans.insert(id, (shard, plan));
         }
         self.shards.push(ShardSurvey { shard, holes: journal.holes, lacks_states: known.lacks_states });
+        if self.findings[before..].iter().all(|finding| finding.severity != Severity::Loss) {
+            self.ask_strict_open(disk, shard);
+        }
         Ok(())
+    }
+
+    /// What an open would read of the shard is whole by all that was looked at. The open's own reading has the last word:
+    /// nothing that it refuses is called whole.
+    fn ask_strict_open(&mut self, disk: &dyn Disk, shard: ShardId) {
+        let Some(store) = &self.store else { return };
+        let (root, limits) = (&store.shards[usize::from(shard.0)], CheckpointLimits::default());
+        if let Err(error) = crate::store::recover::find(disk, store.uuid, shard, root, store.epoch, limits) {
+            let path = crate::journal::journal_dir(shard);
+            self.findings.push(StoreFinding::loss(FindingKind::WouldNotOpen, &path, 0, &error));
+        }
     }
 
     /// The sequences that nothing tells of, each with what of the journal is missing before them.
@@ -266,24 +319,27 @@ impl Survey {
     }
 }
 
-fn hole_finding(hole: &Hole, shard: ShardId) -> StoreFinding {
+fn hole_finding(hole: &Hole, shard: ShardId, severity: Severity) -> StoreFinding {
     let commits = match hole.lsns.end.saturating_sub(hole.lsns.start) {
         0 => format!("of shard {shard}"),
+        _ if hole.is_unreadable() => format!("of shard {shard}, perhaps from commit {} on", hole.lsns.start),
         1 => format!("commit {} of shard {shard}, which was durable", hole.lsns.start),
         _ => format!("commits {}..{} of shard {shard}, which were durable", hole.lsns.start, hole.lsns.end),
     };
-    StoreFinding::loss(hole.kind, &hole.path, hole.offset, format!("{commits}: {}", hole.cause))
+    StoreFinding::new(hole.kind, severity, &hole.path, hole.offset, format!("{commits}: {}", hole.cause))
 }
 
 /// A commit that nobody calls durable counts only if the extents that went with it are there.
 fn cut_at_bad_extent(disk: &dyn Disk, journal: &mut journal::JournalSurvey, findings: &mut Vec<StoreFinding>) {
     let from = journal.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.replay_lsn.0).max(journal.witnessed);
     let bad = journal.commits.iter().filter(|commit| commit.fields.lsn.0 >= from).find(|commit| {
+        // One that the device does not give may be whole, and was perhaps acknowledged.
+        let is_torn = |payload: Result<_, piece::BadPayload>| payload.is_err_and(|bad| !bad.is_unreadable);
         commit.entries().any(|(entry, inline)| {
             let Entry::Events(events) = entry else { return false };
             let piece = piece::Piece::new(commit, &events, inline);
             let channel = events.fields.channel;
-            piece.has_extent() && (piece.first()..piece.end()).any(|seq| piece.payload(disk, channel, seq).is_err())
+            piece.has_extent() && (piece.first()..piece.end()).any(|seq| is_torn(piece.payload(disk, channel, seq)))
         })
     });
     if let Some(end) = bad.map(|commit| commit.fields.lsn) {

@@ -1,5 +1,6 @@
 //! Events of one journal entry, with everything that is needed to give their payloads again.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -36,6 +37,8 @@ pub struct BadPayload {
     pub cause: String,
     /// Whether it lies in an extent of dat.
     pub in_extent: bool,
+    /// Whether the device does not give it, so that nobody knows whether it is whole.
+    pub is_unreadable: bool,
 }
 
 impl Piece {
@@ -111,13 +114,13 @@ impl Piece {
     }
 
     fn bad(&self, cause: String) -> BadPayload {
-        BadPayload { path: self.path.to_string(), offset: self.offset, cause, in_extent: false }
+        BadPayload { path: self.path.to_string(), offset: self.offset, cause, in_extent: false, is_unreadable: false }
     }
 
     fn bad_extent(&self, channel: ChannelId, offset: u64, cause: String) -> BadPayload {
         let path = dat_path(channel, self.fields.segment_first);
         let cause = format!("{cause} (commit {} in {} at byte {})", self.lsn, self.path, self.offset);
-        BadPayload { path, offset, cause, in_extent: true }
+        BadPayload { path, offset, cause, in_extent: true, is_unreadable: false }
     }
 
     fn read_dat(&self, disk: &dyn Disk, channel: ChannelId, range: Range<u64>) -> Result<Vec<u8>, BadPayload> {
@@ -126,8 +129,10 @@ impl Piece {
         let size = (range.end - start).next_multiple_of(BLOCK_SIZE as u64) as usize;
         let mut buf = AlignedBuf::new(size);
         let read = disk.open(&path, OpenMode::Read).and_then(|file| read_full(&*file, &mut buf[..size], start));
-        let read =
-            read.map_err(|error| self.bad_extent(channel, range.start, format!("it cannot be read: {error}")))?;
+        let read = read.map_err(|error| BadPayload {
+            is_unreadable: error.kind() != io::ErrorKind::NotFound,
+            ..self.bad_extent(channel, range.start, format!("it cannot be read: {error}"))
+        })?;
         let wanted = (range.start - start) as usize..(range.end - start) as usize;
         if read < wanted.end {
             return Err(self.bad_extent(channel, range.start, "the file ends before".to_owned()));

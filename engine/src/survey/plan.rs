@@ -8,9 +8,10 @@ use std::ops::Range;
 
 use super::journal::SurveyedCommit;
 use super::piece::Piece;
+use super::stored_tail::StoredTail;
 use crate::ids::{ChannelId, Epoch};
 use crate::journal::format::{Entry, EventsEntry};
-use crate::store::checkpoint::{ChannelState, Tail};
+use crate::store::checkpoint::ChannelState;
 
 /// A segment of a channel.
 #[derive(Clone, Debug)]
@@ -27,8 +28,8 @@ pub struct PlannedSegment {
     pub tail_first: u64,
     /// Bytes that fill no block.
     pub tail_bytes: u64,
-    /// Those records and bytes, or what is wrong with them.
-    pub tail: Result<Tail, &'static str>,
+    /// Where those records and bytes lie.
+    pub tail: StoredTail,
     /// End of what a checkpoint has put on disk, its tail included, which may lie behind a cut; `first` for a segment that only the
     /// journal tells of.
     pub stored_end: u64,
@@ -39,7 +40,7 @@ pub struct PlannedSegment {
 impl PlannedSegment {
     /// A segment that lies in the journal alone.
     fn in_journal(first: u64) -> Self {
-        let tail = Ok(Tail::default());
+        let tail = StoredTail::default();
         let (tail_first, tail_bytes, dat_size) = (first, 0, 0);
         let (end, stored_end, sealed, open_end) = (first, first, false, false);
         Self { first, end, dat_size, sealed, tail_first, tail_bytes, tail, stored_end, open_end }
@@ -122,7 +123,7 @@ impl Plan {
     }
 
     /// As a checkpoint file has it.
-    pub fn of_state(state: &ChannelState, tail: Result<Tail, &'static str>, path: &str) -> Self {
+    pub fn of_state(state: &ChannelState, tail: StoredTail, path: &str) -> Self {
         let mut segments: Vec<_> = state
             .segments
             .iter()

@@ -97,7 +97,8 @@ impl Pass<'_> {
             Err(error) => (None, Some(error.to_string())),
         };
         let tail_base = if segment.tail_bytes > 0 { segment.dat_size - segment.tail_bytes } else { u64::MAX };
-        let tail = segment.tail.as_ref().map_err(|what| *what);
+        let tail = segment.tail.load();
+        let tail = tail.as_ref().map_err(|what| *what);
         let mut walk = Walk {
             pass: self,
             reader,
@@ -344,7 +345,7 @@ impl<S: Sink> Walk<'_, '_, S> {
     fn tail(&mut self) {
         let segment = self.pass.segment;
         let first = segment.tail_first;
-        match &segment.tail {
+        match self.dat.tail {
             Ok(tail) => {
                 let end = self.wanted_end();
                 for (seq, record) in (first..end.max(first)).zip(&tail.records) {

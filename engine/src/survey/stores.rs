@@ -7,17 +7,18 @@ use crate::ids::{ShardId, StoreUuid};
 use crate::io::{AlignedBuf, Disk, OpenMode, read_full};
 use crate::journal::{journal_dir, read_header, segment_number};
 use crate::segment::path::CHANNELS_DIR;
-use crate::shard::checkpoint::CHECKPOINT_DIR;
+use crate::shard::checkpoint::{CHECKPOINT_DIR, checkpoint_dir, checkpoint_number};
+use crate::store::checkpoint::survey::uuid_of;
 use crate::store::meta::Meta;
+use crate::store::open::count_orphans;
+use crate::store::roots::read_copies;
 use crate::store::superblock::{STORE_FILE_SIZE, STORE_PATH, SUPERBLOCK_SIZE, Superblock};
 
 /// Reads both copies of STORE; what is wrong with one is a finding.
 pub fn read(disk: &dyn Disk, findings: &mut Vec<StoreFinding>) -> Option<Superblock> {
     let mut buf = AlignedBuf::new(STORE_FILE_SIZE);
-    let read = disk.open(STORE_PATH, OpenMode::Read).and_then(|file| {
-        let whole = read_full(&*file, &mut buf[..STORE_FILE_SIZE], 0);
-        whole.or_else(|_| Ok(read_copies(&*file, &mut buf)))
-    });
+    let read = disk.open(STORE_PATH, OpenMode::Read);
+    let read = read.and_then(|file| read_copies(&*file, &mut buf[..STORE_FILE_SIZE]));
     let size = match read {
         Ok(size) => size,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -48,17 +49,6 @@ pub fn read(disk: &dyn Disk, findings: &mut Vec<StoreFinding>) -> Option<Superbl
     }
 }
 
-/// One copy may be readable where both at once are not.
-fn read_copies(file: &dyn crate::io::File, buf: &mut AlignedBuf) -> usize {
-    for offset in [0, SUPERBLOCK_SIZE] {
-        let copy = &mut buf[offset..offset + SUPERBLOCK_SIZE];
-        if read_full(file, copy, offset as u64).is_err() {
-            copy.fill(0);
-        }
-    }
-    STORE_FILE_SIZE
-}
-
 fn list(disk: &dyn Disk, dir: &str) -> io::Result<Vec<crate::io::DirEntry>> {
     match disk.list(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -79,18 +69,28 @@ pub fn shard_count(disk: &dyn Disk) -> io::Result<usize> {
     Ok(count)
 }
 
-/// Whether there is no channel.
-pub fn is_empty(disk: &dyn Disk) -> io::Result<bool> {
-    Ok(list(disk, CHANNELS_DIR)?.is_empty())
+/// Whether a store was made here. Where its making was cut off, an open makes it anew.
+pub fn is_made(disk: &dyn Disk) -> io::Result<bool> {
+    let is_empty = match disk.open(STORE_PATH, OpenMode::Read).and_then(|file| file.size()) {
+        Ok(size) => size == 0,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    Ok(!is_empty || count_orphans(disk).map_err(|(_, error)| error)? > 0)
 }
 
-/// Which store it is, by the first header of a journal segment or META of a channel that is whole.
+/// Which store it is, by the first header of a journal segment or a checkpoint file, or META of a channel, that is whole.
 pub fn find_identity(disk: &dyn Disk, shards: usize) -> io::Result<Option<StoreUuid>> {
     for shard in (0..shards).map(|index| ShardId(index as u16)) {
         let dir = journal_dir(shard);
         for entry in list(disk, &dir)?.iter().filter(|entry| segment_number(&entry.name).is_some()) {
             if let Ok(Ok(header)) = read_header(disk, &format!("{dir}/{}", entry.name)) {
                 return Ok(Some(header.uuid));
+            }
+        }
+        let dir = checkpoint_dir(shard);
+        for entry in list(disk, &dir)?.iter().filter(|entry| checkpoint_number(&entry.name).is_some()) {
+            if let Some(uuid) = uuid_of(disk, &format!("{dir}/{}", entry.name)) {
+                return Ok(Some(uuid));
             }
         }
     }

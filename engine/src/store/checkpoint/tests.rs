@@ -70,6 +70,15 @@ fn encoded(count: u64) -> Vec<u8> {
     file
 }
 
+fn encoded_without_tails(states: &[ChannelState]) -> Vec<u8> {
+    let mut encoder = CheckpointEncoder::new(UUID, SHARD, NUMBER);
+    states.iter().for_each(|state| _ = encoder.push_state(state));
+    let mut file = vec![0; encoder.end_states() as usize];
+    encoder.finish();
+    assert_eq!(encoder.drain(&mut file), file.len());
+    file
+}
+
 fn disk(bytes: Vec<u8>) -> MemoryDisk {
     let disk = MemoryDisk::default();
     disk.put(PATH, bytes);
@@ -105,12 +114,8 @@ fn states_and_tails_come_back() {
 /// Every state crosses a border between two reads once.
 #[test]
 fn states_across_the_border_of_a_read_come_back() {
-    let mut encoder = CheckpointEncoder::new(UUID, SHARD, NUMBER);
     let states: Vec<_> = (0..30_000).map(state_of_blocks).collect();
-    states.iter().for_each(|state| _ = encoder.push_state(state));
-    let mut file = vec![0; encoder.end_states() as usize];
-    encoder.finish();
-    assert_eq!(encoder.drain(&mut file), file.len());
+    let file = encoded_without_tails(&states);
     assert!(file.len() > 2 * READ_SIZE);
     let mut found = load(&disk(file)).unwrap();
     found.iter_mut().for_each(|state| state.tail.offset = 0);
@@ -290,4 +295,50 @@ fn what_a_header_claims_takes_no_memory() {
         let error = load_states(&disk, PATH, UUID, SHARD, NUMBER).unwrap_err().to_string();
         assert!(error.contains("the checksum of a state is wrong"), "{error}");
     }
+}
+
+fn surveyed(disk: &MemoryDisk) -> survey::CheckpointSurvey {
+    survey::survey(disk, PATH, UUID, SHARD, NUMBER).unwrap()
+}
+
+/// Around damage everything else is found, across the borders of reads.
+#[test]
+fn a_survey_finds_what_is_whole_around_damage() {
+    let good = encoded_without_tails(&(0..20_000).map(state_of_blocks).collect::<Vec<_>>());
+    let whole = surveyed(&disk(good.clone()));
+    assert_eq!((whole.states.len(), whole.missing, whole.header.is_some()), (20_000, 0, false));
+    let header = RawHeader::read_from_bytes(&good[..BLOCK_SIZE]).unwrap();
+    assert!(header.states_len.get() as usize > READ_SIZE);
+    let places = [5, 9_000, 9_001, 19_999].map(|index| whole.states[index].offset as usize);
+    // A body, which leaves the length as it is; a length; the header as well.
+    for (flipped, with_header) in [(12, false), (1, false), (3, false), (12, true), (1, true)] {
+        let disk = disk(good.clone());
+        disk.change(PATH, |bytes| {
+            places.iter().for_each(|at| bytes[at + flipped] ^= 0xff);
+            bytes[20] ^= u8::from(with_header);
+        });
+        let found = surveyed(&disk);
+        let left = || whole.states.iter().filter(|state| !places.contains(&(state.offset as usize)));
+        let ids = |states: &[survey::SurveyedState]| states.iter().map(|found| found.state.id).collect::<Vec<_>>();
+        let expected: Vec<_> = left().map(|found| found.state.id).collect();
+        assert_eq!(ids(&found.states), expected, "{flipped}, {with_header}");
+        assert_eq!(found.header.is_some(), with_header);
+        assert_eq!(found.bad_states.len(), if with_header { 2 } else { 3 }, "two of them touch, the last has no next");
+    }
+}
+
+/// What is behind the states is not taken for states at any price: random bytes, of which each may be a length.
+#[test]
+fn a_survey_without_a_header_is_bounded() {
+    let mut random = 7_u64;
+    let mut file = encoded(3);
+    file[20] ^= 1;
+    file.extend((0..1 << 20).map(|_| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 56) as u8
+    }));
+    file.resize(64 << 20, 0);
+    let found = surveyed(&disk(file));
+    assert_eq!((found.states.len(), found.header.is_some()), (3, true));
+    assert!(found.bytes < 40 << 20, "{}", found.bytes);
 }
