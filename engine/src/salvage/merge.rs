@@ -69,19 +69,13 @@ impl<'a> Merge<'a> {
         let mut state = State { ground, plan, visit, next: plan.head, findings, merged, error: None };
         let mut end = plan.end.max(plan.head);
         for (index, segment) in plan.segments.iter().enumerate() {
-            if !(segment.open_end || segment.sealed || segment.stored_end > segment.first) {
-                continue;
-            }
-            let passed = pass(plan, index, &found).run(self.reader, &mut state);
-            end = end.max(passed.end);
-            if segment.open_end {
-                state.fill(passed.end);
+            if segment.is_on_disk() {
+                let passed = pass(plan, index, &found).run(self.reader, &mut state);
+                end = end.max(passed.end);
             }
         }
         state.fill(end);
-        let last_open = plan.segments.last().is_some_and(|segment| segment.open_end);
-        state.merged.end = end;
-        state.merged.end_unknown = last_open || plan.state_path.is_none() && !plan.created;
+        (state.merged.end, state.merged.end_unknown) = (end, plan.end_unknown);
         match state.error {
             Some(error) => Err(error),
             None => Ok(state.merged),

@@ -109,10 +109,7 @@ fn next_unit<'a>(
 fn units(survey: &Survey) -> Vec<Unit> {
     let mut units = Vec::new();
     for (index, (_, plan)) in survey.channels.iter().enumerate().filter(|(_, (_, plan))| !plan.deleted) {
-        let stored = |segment: &crate::survey::plan::PlannedSegment| {
-            segment.open_end || segment.sealed || segment.stored_end > segment.first
-        };
-        let segments = plan.segments.iter().enumerate().filter(|(_, segment)| stored(segment));
+        let segments = plan.segments.iter().enumerate().filter(|(_, segment)| segment.is_on_disk());
         units.extend(segments.map(|(segment, _)| Unit::Segment(index, segment)));
         if !plan.pieces.is_empty() {
             units.push(Unit::Pieces(index));

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use super::Survey;
+use super::adopt::{Doubt, Files, adopt};
 use super::finding::{FindingKind, FoundChannel, Severity, StoreFinding};
-use super::plan::{Plan, PlannedSegment};
+use super::plan::Plan;
+use super::{ShardSurvey, Survey};
 use crate::cold::manifest::{ColdManifest, manifest_path};
 use crate::ids::{ChannelId, StoreUuid};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, OpenMode, read_full};
 use crate::segment::path::{CHANNELS_DIR, channel_dir, meta_path};
+use crate::shard::checkpoint::checkpoint_dir;
 use crate::store::meta::{META_SIZE, Meta};
 
 /// What a channel's directory holds.
@@ -36,8 +38,8 @@ pub fn complete(disk: &dyn Disk, survey: &mut Survey) -> io::Result<()> {
             continue;
         }
         let shard = shard.and_then(|shard| survey.shards.iter().find(|survey| survey.shard == shard));
-        let is_suspect = shard.is_none_or(|shard| shard.lacks_states || !shard.holes.is_empty());
-        complete_one(disk, survey.uuid, plan, &directory, is_suspect, &mut survey.findings);
+        let doubt = shard.map_or(Doubt::ALL, |shard| doubt_of(plan, shard, &survey.findings));
+        complete_one(disk, survey.uuid, plan, &directory, doubt, &mut survey.findings);
     }
     for (id, directory) in directories {
         if !is_damaged {
@@ -45,7 +47,7 @@ pub fn complete(disk: &dyn Disk, survey: &mut Survey) -> io::Result<()> {
             continue;
         }
         let mut plan = Plan::new(id);
-        complete_one(disk, uuid, &mut plan, &directory, true, &mut survey.findings);
+        complete_one(disk, uuid, &mut plan, &directory, Doubt::ALL, &mut survey.findings);
         let cause = "nothing but its files tells of this channel: where it ends is what its blocks say";
         let finding = StoreFinding::loss(FindingKind::CheckpointState, &channel_dir(id), 0, cause);
         survey.findings.push(finding.of(&Survey::found(&plan)));
@@ -67,50 +69,51 @@ fn complete_one(
     uuid: StoreUuid,
     plan: &mut Plan,
     directory: &Directory,
-    is_suspect: bool,
+    doubt: Doubt,
     findings: &mut Vec<StoreFinding>,
 ) {
     check_meta(disk, uuid, plan, directory, findings);
     plan.cold = if directory.has_manifest { read_manifest(disk, uuid, plan, findings) } else { Vec::new() };
-    let from_files = plan.state_path.is_none() && !plan.created;
+    adopt(disk, plan, Files { idx: &directory.idx, dat: &directory.dat }, doubt, findings);
+    if plan.is_of_files() {
+        plan.begin_by_files();
+    }
     let planned: BTreeSet<u64> = plan.segments.iter().map(|segment| segment.first).collect();
-    let active = plan.segments.iter().rfind(|segment| segment.stored_end > segment.first || segment.sealed);
-    let active = active.map_or(0, |segment| segment.first);
-    let head = plan.head;
-    let mut found = Vec::new();
     for first in directory.idx.difference(&planned) {
-        if from_files || is_suspect && !plan.created && *first > active && *first >= head {
-            found.push(PlannedSegment::of_files(*first));
-        } else {
-            let path = crate::segment::path::idx_path(plan.id, crate::ids::Seq(*first));
-            let cause = "no segment of the channel begins there: a crash came before it went";
-            findings.push(StoreFinding::note(FindingKind::Leftover, &path, cause).of(&Survey::found(plan)));
-        }
+        let path = crate::segment::path::idx_path(plan.id, crate::ids::Seq(*first));
+        let cause = "no segment of the channel begins there: a crash came before it went";
+        findings.push(StoreFinding::note(FindingKind::Leftover, &path, cause).of(&Survey::found(plan)));
     }
     for first in directory.dat.difference(&directory.idx).filter(|first| !planned.contains(first)) {
         let path = crate::segment::path::dat_path(plan.id, crate::ids::Seq(*first));
         let cause = "no segment of the channel begins there";
         findings.push(StoreFinding::note(FindingKind::Leftover, &path, cause).of(&Survey::found(plan)));
     }
-    let goes_on = !found.is_empty() || !plan.gaps.is_empty() || plan.pieces.is_empty();
-    if is_suspect && !plan.created && goes_on {
-        // The blocks may go on behind what the state knows.
-        let stored = |segment: &&mut PlannedSegment| !segment.sealed && directory.idx.contains(&segment.first);
-        if let Some(segment) = plan.segments.iter_mut().rev().find(stored) {
-            segment.open_end = true;
-        }
+}
+
+/// What of a shard's damage may have been about a channel.
+fn doubt_of(plan: &Plan, shard: &ShardSurvey, findings: &[StoreFinding]) -> Doubt {
+    // What a checkpoint contains needs no commit.
+    let contained = shard.replay_lsn.map_or(0, |replay_lsn| replay_lsn.max(plan.state_lsn()));
+    let last = plan.last_lsn().max(contained);
+    let ends = || shard.holes.iter().map(|hole| if hole.lsns.is_empty() { u64::MAX } else { hole.lsns.end });
+    Doubt {
+        states: shard.lacks_states && !plan.created && lacks_newer_state(plan, shard, findings),
+        commits: ends().any(|end| end > contained),
+        end: ends().any(|end| end > last),
+        run_epoch: shard.run_epoch,
     }
-    if from_files {
-        plan.segments.iter_mut().for_each(|segment| segment.open_end = directory.idx.contains(&segment.first));
-        let firsts = found.iter().map(|segment| segment.first).chain(plan.pieces.keys().copied());
-        plan.head = plan.head.min(firsts.min().unwrap_or(0));
-        if plan.pieces.is_empty() || found.iter().any(|segment| segment.first < plan.head) {
-            plan.head = found.first().map_or(plan.head, |segment| segment.first);
-        }
+}
+
+/// Whether the state that was lost may have been a newer one of this channel: a file has one of each at the most.
+fn lacks_newer_state(plan: &Plan, shard: &ShardSurvey, findings: &[StoreFinding]) -> bool {
+    let dir = format!("{}/", checkpoint_dir(shard.shard));
+    let bad = findings.iter().filter(|found| found.severity == Severity::Loss && found.file.starts_with(&dir));
+    let newest = bad.map(|found| &found.file).max();
+    match (newest, &plan.state_path, shard.replay_lsn) {
+        (Some(bad), Some(path), Some(_)) => bad > path,
+        _ => true,
     }
-    plan.segments.extend(found);
-    plan.segments.sort_by_key(|segment| segment.first);
-    plan.segments.dedup_by_key(|segment| segment.first);
 }
 
 fn check_meta(

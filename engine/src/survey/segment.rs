@@ -91,7 +91,7 @@ impl Pass<'_> {
         let segment = self.segment;
         let (idx_path, dat_path) = (idx_path(self.id, Seq(segment.first)), dat_path(self.id, Seq(segment.first)));
         // What is behind the bytes of a checkpoint is not known to be written.
-        let known = (!segment.open_end && !segment.sealed).then_some(segment.dat_size - segment.tail_bytes);
+        let known = (!segment.sealed && segment.adopted.is_empty()).then_some(segment.dat_size - segment.tail_bytes);
         let (stream, error) = match reader.open(&dat_path, known) {
             Ok(stream) => (stream, None),
             Err(error) => (None, Some(error.to_string())),
@@ -122,12 +122,52 @@ impl<S: Sink> Walk<'_, '_, S> {
     fn run(&mut self) {
         let segment = self.pass.segment;
         let block_end = if segment.sealed { segment.stored_end } else { segment.tail_first };
-        let wants_idx = segment.open_end || block_end > segment.first;
-        if wants_idx {
+        if block_end > segment.first {
             self.blocks(block_end);
         }
-        if !segment.sealed && segment.stored_end > segment.tail_first.max(self.passed.end.saturating_sub(1)) {
+        if !segment.sealed && segment.stored_end > segment.tail_first {
             self.tail();
+        }
+        if !segment.adopted.is_empty() {
+            self.adopted();
+        }
+    }
+
+    /// The events of which only blocks tell. These were looked at before: they are the channel's.
+    fn adopted(&mut self) {
+        let (segment, place) = (self.pass.segment, self.place);
+        let mut idx = match self.reader.open(&self.idx_path, None) {
+            Ok(Some(idx)) => idx,
+            Ok(None) => return self.adopted_lost(FindingKind::SegmentMissing, "it is missing"),
+            Err(error) => return self.adopted_lost(FindingKind::Unreadable, &error.to_string()),
+        };
+        for events in &segment.adopted {
+            let mut at = events.start;
+            while at < events.end {
+                let block = (at - segment.first) / RECORDS_PER_BLOCK as u64;
+                let base = segment.first + block * RECORDS_PER_BLOCK as u64;
+                let end = events.end.min(base + RECORDS_PER_BLOCK as u64);
+                let offset = block * BLOCK_SIZE as u64;
+                let bytes = idx.bytes(self.reader, offset);
+                match decode_block(&bytes[..bytes.len().min(BLOCK_SIZE)], place, Seq(base)) {
+                    Ok(records) => (at..end)
+                        .zip(records.iter().skip((at - base) as usize))
+                        .for_each(|(seq, record)| self.event(seq, record)),
+                    Err(error) => {
+                        let found = StoreFinding::loss(FindingKind::IndexBlock, &self.idx_path, offset, error);
+                        self.lose(found.of(self.pass.channel).losing(at..end));
+                    }
+                }
+                at = end;
+            }
+        }
+        idx.finish(self.reader);
+    }
+
+    fn adopted_lost(&mut self, kind: FindingKind, cause: &str) {
+        for events in &self.pass.segment.adopted {
+            let found = StoreFinding::loss(kind, &self.idx_path, 0, cause).of(self.pass.channel);
+            self.lose(found.losing(events.clone()));
         }
     }
 
@@ -143,10 +183,9 @@ impl<S: Sink> Walk<'_, '_, S> {
             Ok(None) => return self.whole_file(FindingKind::SegmentMissing, "it is missing", block_end),
             Err(error) => return self.whole_file(FindingKind::Unreadable, &error.to_string(), block_end),
         };
-        let footer = if segment.sealed || segment.open_end { self.footer(&idx) } else { Ok(None) };
+        let footer = if segment.sealed { self.footer(&idx) } else { Ok(None) };
         let blocks = match &footer {
             Ok(Some((footer, _))) => footer.block_count(),
-            _ if segment.open_end => idx.size() / BLOCK_SIZE as u64,
             _ => (block_end - segment.first).div_ceil(RECORDS_PER_BLOCK as u64),
         };
         let file_end = match &footer {
@@ -169,9 +208,6 @@ impl<S: Sink> Walk<'_, '_, S> {
 
     fn whole_file(&mut self, kind: FindingKind, cause: &str, end: u64) {
         let segment = self.pass.segment;
-        if segment.open_end {
-            return;
-        }
         let found = StoreFinding::loss(kind, &self.idx_path, 0, cause).of(self.pass.channel);
         self.sink.finding(found.losing(segment.first..end.min(segment.end)));
         self.passed.end = self.passed.end.max(end.min(segment.end));
@@ -202,8 +238,6 @@ impl<S: Sink> Walk<'_, '_, S> {
     fn index_blocks(&mut self, idx: &mut Stream, blocks: u64, file_end: u64, is_exact: bool) -> Sums {
         let segment = self.pass.segment;
         let mut sums = Sums { is_whole: true, ..Sums::default() };
-        // Blocks of a segment without a known end that do not hold: damage only if a whole one follows.
-        let mut doubtful: Vec<StoreFinding> = Vec::new();
         for block in 0..blocks {
             let offset = block * BLOCK_SIZE as u64;
             let base = segment.first + block * RECORDS_PER_BLOCK as u64;
@@ -212,19 +246,17 @@ impl<S: Sink> Walk<'_, '_, S> {
             let bytes = idx.bytes(self.reader, offset);
             if bytes.len() < BLOCK_SIZE {
                 sums.is_whole = false;
-                if !segment.open_end {
-                    let cause = format!("the file ends at byte {}, {blocks} index blocks were there", idx.size());
-                    let end = file_end.min(segment.bound_end());
-                    let found = StoreFinding::loss(FindingKind::SegmentShort, &self.idx_path, idx.size(), cause);
-                    self.sink.finding(found.of(self.pass.channel).losing(base..end.max(base)));
-                    self.passed.end = self.passed.end.max(end);
-                }
+                let cause = format!("the file ends at byte {}, {blocks} index blocks were there", idx.size());
+                let end = file_end.min(segment.end);
+                let found = StoreFinding::loss(FindingKind::SegmentShort, &self.idx_path, idx.size(), cause);
+                self.sink.finding(found.of(self.pass.channel).losing(base..end.max(base)));
+                self.passed.end = self.passed.end.max(end);
                 break;
             }
             let bytes = &bytes[..BLOCK_SIZE];
             sums.hash = idx_hash_append(sums.hash, bytes);
             let records = match decode_block(bytes, self.place, Seq(base)) {
-                Ok(records) if segment.open_end || records.len() as u64 == behind - base => records,
+                Ok(records) if records.len() as u64 == behind - base => records,
                 Ok(records) if !is_exact && records.len() as u64 > behind - base => records,
                 Ok(records) => {
                     let cause = format!("it holds {} records instead of {}", records.len(), behind - base);
@@ -240,14 +272,10 @@ impl<S: Sink> Walk<'_, '_, S> {
                     let cause = gap.unwrap_or_else(|| error.to_string());
                     let found =
                         StoreFinding::loss(kind, &self.idx_path, offset, cause).of(self.pass.channel).losing(events);
-                    match segment.open_end {
-                        true => doubtful.push(found),
-                        false => self.lose(found),
-                    }
+                    self.lose(found);
                     continue;
                 }
             };
-            doubtful.drain(..).for_each(|found| self.lose(found));
             sums.first_times.push(records.first().map_or(0, IndexRecord::time_us));
             sums.last_time_us = records.last().map_or(0, IndexRecord::time_us);
             let end = self.wanted_end();
@@ -260,7 +288,7 @@ impl<S: Sink> Walk<'_, '_, S> {
 
     /// Behind the last event that counts.
     fn wanted_end(&self) -> u64 {
-        self.pass.segment.bound_end().min(self.pass.bound)
+        self.pass.segment.end.min(self.pass.bound)
     }
 
     fn lose(&mut self, found: StoreFinding) {
@@ -456,12 +484,5 @@ impl Dat<'_> {
         let bytes = (range.start - self.tail_base) as usize..(range.end - self.tail_base) as usize;
         let outside = || (FindingKind::CheckpointTail, "the payload lies behind the bytes of the tail".to_owned());
         tail.bytes.get(bytes).ok_or_else(outside)
-    }
-}
-
-impl PlannedSegment {
-    /// Behind the last event that may be in it.
-    fn bound_end(&self) -> u64 {
-        if self.open_end { u64::MAX } else { self.end }
     }
 }
