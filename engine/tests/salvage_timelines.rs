@@ -256,3 +256,30 @@ fn what_was_trimmed_stays_away() {
     assert!(channel.kept.iter().all(|kept| kept.from.start >= 1500), "{report}");
     assert_eq!(channel.next_seq, 2020, "{report}");
 }
+
+/// Of a dat that is gone, the events are one loss; with events in between that lie in the index, as many as there are.
+#[test]
+fn a_payload_file_that_is_gone_costs_no_more_than_its_events() {
+    let dir = scratch();
+    let redex = open(dir.path());
+    let file = redex.open_file("a", persistent()).unwrap();
+    for first in (0..300_000_u64).step_by(3000) {
+        let batch: Vec<_> = (first..first + 3000).map(|i| [i as u8; 20]).collect();
+        file.append_batch_durable(&batch).wait().unwrap();
+    }
+    let file = redex.open_file("b", persistent()).unwrap();
+    for first in (0..100_000_u64).step_by(2000) {
+        let batch: Vec<_> = (first..first + 2000).map(|i| vec![i as u8; if i % 2 == 0 { 20 } else { 5 }]).collect();
+        file.append_batch_durable(&batch).wait().unwrap();
+    }
+    close(&redex);
+    // The next run's journal has none of them.
+    close(&open(dir.path()));
+    of_channel(dir.path(), ".dat").iter().for_each(|dat| fs::remove_file(dat).unwrap());
+    let report = redex::verify(dir.path(), &redex::VerifyOptions::new()).unwrap();
+    assert!(report.events >= 50_000 && report.events_lost >= 340_000 && report.findings.len() <= 10_000);
+    let (_, channel, _) = rescued(dir.path(), "a");
+    assert!(channel.lost.len() <= 2 && channel.events_lost() > 290_000, "{channel}");
+    let (_, channel, _) = rescued(dir.path(), "b");
+    assert!(channel.lost.len() > 49_000 && channel.events_lost() < 50_001, "{}", channel.lost.len());
+}

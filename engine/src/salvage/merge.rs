@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::SalvageError;
+use super::causes::{Causes, KnownLosses};
 use super::report::LostRange;
 use crate::segment::record::IndexRecord;
 use crate::store_verify::pass;
@@ -35,7 +36,7 @@ pub struct Merged {
 /// A walk through a channel.
 pub struct Merge<'a> {
     ground: &'a Ground,
-    survey: &'a Survey,
+    known: &'a KnownLosses,
     reader: &'a mut Reader,
     plan: &'a Plan,
 }
@@ -47,26 +48,23 @@ struct State<'a, V> {
     visit: &'a mut V,
     next: u64,
     /// What is known to be wrong with events.
-    findings: Vec<StoreFinding>,
+    causes: Causes,
     merged: Merged,
     error: Option<SalvageError>,
 }
 
 impl<'a> Merge<'a> {
     /// Of this channel.
-    pub fn new(ground: &'a Ground, survey: &'a Survey, reader: &'a mut Reader, plan: &'a Plan) -> Self {
-        Self { ground, survey, reader, plan }
+    pub fn new(ground: &'a Ground, known: &'a KnownLosses, reader: &'a mut Reader, plan: &'a Plan) -> Self {
+        Self { ground, known, reader, plan }
     }
 
     /// Goes through it.
     pub fn run<V: Visit>(self, visit: &mut V) -> Result<Merged, SalvageError> {
-        let found = Survey::found(self.plan);
-        let of_plan = |finding: &StoreFinding| finding.channel.as_ref() == Some(&found) && finding.events.is_some();
-        let mut findings: Vec<_> = self.survey.gap_findings().into_iter().filter(of_plan).collect();
-        findings.extend(self.survey.findings.iter().filter(|finding| of_plan(finding)).cloned());
+        let (found, causes) = (Survey::found(self.plan), self.known.of_channel(self.plan.id));
         let (plan, ground) = (self.plan, self.ground);
         let merged = Merged::default();
-        let mut state = State { ground, plan, visit, next: plan.head, findings, merged, error: None };
+        let mut state = State { ground, plan, visit, next: plan.head, causes, merged, error: None };
         let mut end = plan.end.max(plan.head);
         for (index, segment) in plan.segments.iter().enumerate() {
             if segment.is_on_disk() {
@@ -96,8 +94,10 @@ impl<V: Visit> Sink for State<'_, V> {
     }
 
     fn finding(&mut self, finding: StoreFinding) {
-        if finding.events.is_some() {
-            self.findings.push(finding);
+        if let Some(events) = finding.events.clone() {
+            // The walk comes back to nothing that lies in front.
+            self.fill(events.start);
+            self.causes.add(finding);
         }
     }
 }
@@ -145,20 +145,18 @@ impl<V: Visit> State<'_, V> {
     fn lose_unknown(&mut self, end: u64) {
         let seq = self.next;
         let of_piece = self.plan.pieces.range(seq..end).next().map_or(end, |(first, _)| *first);
-        let covers = |finding: &&StoreFinding| finding.events.as_ref().is_some_and(|events| events.contains(&seq));
-        let (to, lost) = match self.findings.iter().rev().find(covers) {
+        let (to, lost) = match self.causes.of_event(seq) {
             Some(found) => {
                 let to = found.events.as_ref().map_or(of_piece, |events| events.end).min(of_piece);
                 (to, (found.kind, found.file.clone(), found.offset, found.cause.clone()))
             }
             None => {
-                let begins = |finding: &StoreFinding| finding.events.as_ref().map(|events| events.start);
-                let other = self.findings.iter().filter_map(begins).filter(|start| *start > seq).min();
                 let path = crate::segment::path::channel_dir(self.plan.id);
                 let cause = "no file has these events, and nothing tells what became of them".to_owned();
-                (other.unwrap_or(of_piece).min(of_piece), (FindingKind::SequenceGap, path, 0, cause))
+                (self.causes.next_start(seq..of_piece), (FindingKind::SequenceGap, path, 0, cause))
             }
         };
+        let to = to.min(end);
         let to = to.max(seq + 1);
         let (kind, file, offset, cause) = lost;
         self.lose(seq..to, kind, file, offset, cause);

@@ -13,6 +13,7 @@
 //!
 //! What it leaves to others: finding the damage (`survey`), and events in the cold store, which stay there.
 
+mod causes;
 mod merge;
 mod report;
 mod target;
@@ -24,6 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use report::{LostRange, MovedRange, SalvageReport, SalvagedChannel};
 
+use self::causes::KnownLosses;
 use self::merge::{Merge, Visit};
 use self::target::Target;
 use crate::channel_name::ChannelName;
@@ -146,9 +148,10 @@ pub fn salvage(
         Options { payload_size_max: 64 << 20, shards: Some(survey.shards.len().clamp(1, 64)), ..Options::default() };
     let redex = Redex::on_clock(partial.to_owned(), options, Clock::with_wall(wall_us.clone()));
     let mut report = SalvageReport::new(from, to, &survey);
+    let known = KnownLosses::of(&survey);
     let mut settings = Vec::new();
     for (plan, name, name_lost) in named(&survey) {
-        let mut channel = Rescue { ground: &ground, survey: &survey, reader: &mut reader, plan, wall_us: &wall_us };
+        let mut channel = Rescue { ground: &ground, known: &known, reader: &mut reader, plan, wall_us: &wall_us };
         let (salvaged, file, wanted) = channel.run(&redex, &name, name_lost)?;
         settings.push((file, wanted));
         report.add(salvaged);
@@ -203,7 +206,7 @@ fn named(survey: &Survey) -> Vec<(&Plan, ChannelName, bool)> {
 /// One channel on its way.
 struct Rescue<'a> {
     ground: &'a Ground,
-    survey: &'a Survey,
+    known: &'a KnownLosses,
     reader: &'a mut Reader,
     plan: &'a Plan,
     wall_us: &'a Arc<AtomicU64>,
@@ -257,13 +260,13 @@ impl Rescue<'_> {
         let settings_lost = stored.is_none();
         let wanted = stored.unwrap_or_default().with_persistent(true);
         let mut count = Count::default();
-        let end = Merge::new(self.ground, self.survey, self.reader, self.plan).run(&mut count)?.end;
+        let end = Merge::new(self.ground, self.known, self.reader, self.plan).run(&mut count)?.end;
         let first = Seq(end - count.events);
         // Written at once, and dropped by nobody meanwhile.
         let config = wanted.clone().with_fsync_policy(FsyncPolicy::Never).with_retention(Retention::default());
         let file = redex.make_file_from(name, config, first).map_err(|error| write_error(name.as_str(), error))?;
         let mut copy = Copy { file: &file, wall_us: self.wall_us, moved: Vec::new(), bytes: 0 };
-        let merged = Merge::new(self.ground, self.survey, self.reader, self.plan).run(&mut copy)?;
+        let merged = Merge::new(self.ground, self.known, self.reader, self.plan).run(&mut copy)?;
         file.sync().wait().map_err(|error| write_error(name.as_str(), error))?;
         let (moved, bytes) = (copy.moved, copy.bytes);
         let is_same = merged.lost.is_empty() && moved.iter().all(|range| range.from == range.to);

@@ -11,6 +11,7 @@
 //!
 //! What it leaves to others: changing anything ([`crate::salvage()`] copies what is intact).
 
+mod findings;
 mod progress;
 mod report;
 mod work;
@@ -22,6 +23,8 @@ pub use progress::{VerifyOptions, VerifyProgress};
 pub use report::StoreReport;
 pub(crate) use work::pass;
 
+use self::findings::Findings;
+use self::report::FINDINGS_MAX;
 use crate::ids::ShardId;
 use crate::survey::finding::{FindingKind, Severity, StoreFinding};
 use crate::survey::{Ground, Survey, SurveyError};
@@ -60,21 +63,20 @@ pub(crate) fn verify_ground(ground: &Ground, base: &Path, options: &VerifyOption
     let begun = Instant::now();
     let mut survey = Survey::read(&ground.disk, base)?;
     let mut report = StoreReport::new(base, &survey);
-    for finding in std::mem::take(&mut survey.findings) {
-        report.add(finding);
-    }
-    survey.gap_findings().into_iter().for_each(|finding| report.add(finding));
+    let mut findings = Findings::new(FINDINGS_MAX);
+    std::mem::take(&mut survey.findings).into_iter().for_each(|finding| findings.add(finding));
+    survey.gap_findings().into_iter().for_each(|finding| findings.add(finding));
     let io = |source| SurveyError::Io { what: "start the threads that read", path: base.to_owned(), source };
-    work::check_segments(ground, &survey, options, &mut report).map_err(io)?;
-    if report.losses == 0 {
-        ask_strict_open(ground, &survey, &mut report);
+    work::check_segments(ground, &survey, options, &mut report, &mut findings).map_err(io)?;
+    if findings.counts()[0] == 0 {
+        ask_strict_open(ground, &survey, &mut findings);
     }
-    report.finish(begun.elapsed());
+    report.finish(findings, begun.elapsed());
     Ok(report)
 }
 
 /// What an open would read is whole by all that was looked at. It has the last word.
-fn ask_strict_open(ground: &Ground, survey: &Survey, report: &mut StoreReport) {
+fn ask_strict_open(ground: &Ground, survey: &Survey, findings: &mut Findings) {
     let Some(store) = &survey.store else { return };
     let limits = crate::options::CheckpointLimits::default();
     for (index, root) in store.shards.iter().enumerate() {
@@ -83,7 +85,7 @@ fn ask_strict_open(ground: &Ground, survey: &Survey, report: &mut StoreReport) {
         if let Err(error) = found {
             let path = crate::journal::journal_dir(shard);
             let finding = StoreFinding::new(FindingKind::WouldNotOpen, Severity::Loss, &path, 0, &error);
-            report.add(finding);
+            findings.add(finding);
         }
     }
 }
