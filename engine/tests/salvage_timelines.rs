@@ -129,11 +129,9 @@ fn the_journal_goes_before_blocks_that_say_otherwise() {
     bytes.extend_from_slice(&stale);
     fs::write(&idx, bytes).unwrap();
     let wal = journal(copy.path());
-    let places = commits(&wal);
-    flip(&wal, places[places.len() - 8] + 30);
+    flip(&wal, commit_with(&wal, &small(2, 222)) + 30);
     let (events, channel, report) = rescued(copy.path(), "a");
     assert_eq!((channel.events_lost(), channel.next_seq), (1, 230), "{report}");
-    assert!(events.iter().all(|event| event[7] == 1 || u64::from_le_bytes(event[..].try_into().unwrap()) % 1000 >= 24));
     let of_second = events.iter().filter(|event| event[7] == 2).count();
     assert_eq!((events.len(), of_second), (229, 19), "{report}");
 }
@@ -282,4 +280,101 @@ fn a_payload_file_that_is_gone_costs_no_more_than_its_events() {
     assert!(channel.lost.len() <= 2 && channel.events_lost() > 290_000, "{channel}");
     let (_, channel, _) = rescued(dir.path(), "b");
     assert!(channel.lost.len() > 49_000 && channel.events_lost() < 50_001, "{}", channel.lost.len());
+}
+
+/// A store in its first run, left by a crash: the blocks of a channel are on disk, and no checkpoint tells of them.
+fn crashed_in_its_first_run(count: u64) -> tempfile::TempDir {
+    let dir = scratch();
+    let redex = open(dir.path());
+    let file = redex.open_file("a", persistent()).unwrap();
+    for first in (0..count).step_by(20) {
+        let batch: Vec<_> = (first..first + 20).map(thousand).collect();
+        file.append_batch_durable(&batch).wait().unwrap();
+    }
+    let idx_end = (3264 / 204 * BLOCK) as u64;
+    support::wait_until("the first blocks", || {
+        of_channel(dir.path(), ".idx")
+            .first()
+            .is_some_and(|idx| fs::read(idx).unwrap().get(idx_end as usize - 1) > Some(&0))
+    });
+    let copy = scratch();
+    copy_dir(dir.path(), copy.path());
+    close(&redex);
+    copy
+}
+
+/// Where the commit begins that has these bytes.
+fn commit_with(wal: &Path, bytes: &[u8]) -> usize {
+    let at = fs::read(wal).unwrap().windows(bytes.len()).position(|window| window == bytes).unwrap();
+    commits(wal).into_iter().rfind(|place| *place <= at).unwrap()
+}
+
+/// A thousand bytes.
+fn thousand(i: u64) -> Vec<u8> {
+    (0..1000).map(|at| ((i * 7919 + at * 31) >> (at % 9)) as u8).collect()
+}
+
+/// A payload, or the whole commit, is bad in the journal: the blocks have it, and nothing is lost. Where they do not, it is told.
+#[test]
+fn what_the_journal_has_lost_comes_from_blocks() {
+    let count = 5000;
+    let crashed = crashed_in_its_first_run(count);
+    let first_wal = |dir: &Path| {
+        let all = files(&dir.join("journal"), ".wal");
+        all.into_iter().find(|path| !path.to_str().unwrap().contains("spare") && commits(path).len() > 20).unwrap()
+    };
+    for at in [2000, 100, 20] {
+        let copy = scratch();
+        copy_dir(crashed.path(), copy.path());
+        let wal = first_wal(copy.path());
+        flip(&wal, commit_with(&wal, &thousand(200)) + at);
+        let (events, channel, report) = rescued(copy.path(), "a");
+        assert_eq!((channel.events_lost(), channel.next_seq), (0, count), "{at}: {report}");
+        assert!(events.iter().enumerate().all(|(i, event)| *event == thousand(i as u64)), "{at}: {report}");
+        assert!(!report.is_complete(), "{report}");
+    }
+    // Some that follow each other, one block of those that have them.
+    let copy = scratch();
+    copy_dir(crashed.path(), copy.path());
+    let wal = first_wal(copy.path());
+    let range = commit_with(&wal, &thousand(200))..=commit_with(&wal, &thousand(900));
+    commits(&wal).into_iter().filter(|place| range.contains(place)).for_each(|place| flip(&wal, place + 40));
+    flip(&of_channel(copy.path(), ".idx")[0], 2 * BLOCK + 100);
+    let (events, channel, report) = rescued(copy.path(), "a");
+    assert_eq!((channel.events_lost(), channel.next_seq), (204, count), "{report}");
+    assert!(channel.lost.iter().all(|lost| lost.file.ends_with(".idx") && lost.offset == 2 * BLOCK as u64), "{report}");
+    assert_eq!(events.len() as u64, count - 204);
+}
+
+/// The commits behind a checkpoint are bad, over the end of a segment that was sealed meanwhile: its blocks are the channel's, since
+/// those of the next one go on into what the journal has.
+#[test]
+fn a_gap_over_the_end_of_a_segment_comes_from_blocks() {
+    let dir = scratch();
+    let config = persistent().with_segment_bytes(64 << 10);
+    let event = |i: u64| vec![(i % 251) as u8; 256];
+    let redex = open(dir.path());
+    let file = redex.open_file("a", config.clone()).unwrap();
+    (0..100).for_each(|i| _ = file.append(event(i)).wait().unwrap());
+    close(&redex);
+    let redex = open(dir.path());
+    let file = redex.open_file("a", config).unwrap();
+    for first in (100..4000_u64).step_by(10) {
+        let batch: Vec<_> = (first..first + 10).map(event).collect();
+        file.append_batch_durable(&batch).wait().unwrap();
+    }
+    support::wait_until("sealed segments", || {
+        let has_footer = |bytes: Vec<u8>| bytes.len() > BLOCK && bytes[bytes.len() - BLOCK..].starts_with(b"REDEXSEG");
+        let sealed = of_channel(dir.path(), ".idx").into_iter().filter(|idx| has_footer(fs::read(idx).unwrap()));
+        sealed.count() >= 2
+    });
+    let copy = scratch();
+    copy_dir(dir.path(), copy.path());
+    close(&redex);
+    let wal = journal(copy.path());
+    let range = commit_with(&wal, &event(100))..=commit_with(&wal, &event(300));
+    commits(&wal).into_iter().filter(|place| range.contains(place)).for_each(|place| flip(&wal, place + 40));
+    let (events, channel, report) = rescued(copy.path(), "a");
+    assert_eq!((channel.events_lost(), channel.head_seq, channel.next_seq), (0, 0, 4000), "{report}");
+    assert!(events.into_iter().eq((0..4000).map(event)) && !report.is_complete(), "{report}");
 }

@@ -9,6 +9,7 @@ use super::report::LostRange;
 use crate::segment::record::IndexRecord;
 use crate::store_verify::pass;
 use crate::survey::finding::{FindingKind, StoreFinding};
+use crate::survey::piece::Piece;
 use crate::survey::plan::Plan;
 use crate::survey::readahead::Reader;
 use crate::survey::segment::Sink;
@@ -122,8 +123,12 @@ impl<V: Visit> State<'_, V> {
                 self.merged.cold.push(range);
                 continue;
             }
-            let piece = plan.piece_of(seq);
-            match piece.map(|piece| (piece, piece.payload(&*self.ground.disk, plan.id, seq))) {
+            let disk = &*self.ground.disk;
+            let payload = |piece: &Piece| match piece.payload(disk, plan.id, seq) {
+                Err(bad) => piece.payload_in_dat(disk, plan.id, seq).ok_or(bad),
+                whole => whole,
+            };
+            match plan.piece_of(seq).map(|piece| (piece, payload(piece))) {
                 Some((piece, Ok(payload))) => {
                     let time_us = piece.record(seq).map_or(0, IndexRecord::time_us);
                     self.give(seq, time_us, &payload);

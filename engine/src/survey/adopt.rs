@@ -169,7 +169,8 @@ impl<'a> Search<'a> {
         let mut doubtful = Vec::new();
         for block in (from - first) / RECORDS_PER_BLOCK as u64..blocks {
             let base = first + block * RECORDS_PER_BLOCK as u64;
-            if base >= bound || base > self.seqs.end {
+            // One block of what the journal has behind the sequences, as the proof.
+            if base >= bound || base > self.seqs.end && self.end > self.seqs.end {
                 break;
             }
             let records = match idx.block(block, base) {
@@ -187,7 +188,8 @@ impl<'a> Search<'a> {
                 return;
             }
             self.lost.append(&mut doubtful);
-            self.runs.push(Run { segment: first, seqs: self.within(base..base + count) });
+            let run = Run { segment: first, seqs: self.within(base..base + count) };
+            self.runs.extend((!run.seqs.is_empty()).then_some(run));
             self.end = self.end.max(base + count);
         }
         // A footer knows of blocks that are bad now.
