@@ -152,6 +152,7 @@ pub fn pass<'a>(plan: &'a Plan, index: usize, found: &'a crate::survey::finding:
         segment,
         tail_place: (plan.state_path.as_deref().unwrap_or_default(), plan.tail_offset),
         bound: plan.segments.get(index + 1).map_or(u64::MAX, |next| next.first),
+        head: plan.head,
         is_cold: plan.is_cold(segment.first),
     }
 }

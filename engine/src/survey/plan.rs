@@ -220,6 +220,10 @@ impl Plan {
         }
         let head = self.head;
         self.segments.retain(|segment| segment.end > head);
+        self.gaps.retain_mut(|gap| {
+            gap.seqs.start = gap.seqs.start.max(head);
+            !gap.seqs.is_empty()
+        });
     }
 
     /// Up to where the state tells; without one there is no bound.

@@ -40,6 +40,8 @@ pub struct Pass<'a> {
     pub tail_place: (&'a str, u64),
     /// First sequence that nobody has from here: the next segment begins there.
     pub bound: u64,
+    /// Oldest sequence that is left of the channel.
+    pub head: u64,
     /// Whether the cold store has it: then the files need not be there.
     pub is_cold: bool,
 }
@@ -61,6 +63,10 @@ struct Walk<'a, 'r, S: Sink> {
     idx_path: String,
     dat: Dat<'a>,
     passed: Passed,
+    /// Behind the last event that counts.
+    wanted_end: u64,
+    /// What was found of events that do not count, one of each kind.
+    of_no_event: Vec<FindingKind>,
     last_offset: u64,
     payload: Vec<u8>,
 }
@@ -106,6 +112,8 @@ impl Pass<'_> {
             idx_path,
             dat: Dat { path: dat_path, stream, tail_base, tail_end: segment.dat_size, tail, error },
             passed: Passed { times: None, end: segment.first },
+            wanted_end: segment.end.min(self.bound),
+            of_no_event: Vec::new(),
             last_offset: 0,
             payload: Vec::new(),
         };
@@ -136,6 +144,7 @@ impl<S: Sink> Walk<'_, '_, S> {
     /// The events of which only blocks tell. These were looked at before: they are the channel's.
     fn adopted(&mut self) {
         let (segment, place) = (self.pass.segment, self.place);
+        self.wanted_end = u64::MAX;
         let mut idx = match self.reader.open(&self.idx_path, None) {
             Ok(Some(idx)) => idx,
             Ok(None) => return self.adopted_lost(FindingKind::SegmentMissing, "it is missing"),
@@ -155,7 +164,7 @@ impl<S: Sink> Walk<'_, '_, S> {
                         .for_each(|(seq, record)| self.event(seq, record)),
                     Err(error) => {
                         let found = StoreFinding::loss(FindingKind::IndexBlock, &self.idx_path, offset, error);
-                        self.lose(found.of(self.pass.channel).losing(at..end));
+                        self.lose(found, at..end);
                     }
                 }
                 at = end;
@@ -166,8 +175,8 @@ impl<S: Sink> Walk<'_, '_, S> {
 
     fn adopted_lost(&mut self, kind: FindingKind, cause: &str) {
         for events in &self.pass.segment.adopted {
-            let found = StoreFinding::loss(kind, &self.idx_path, 0, cause).of(self.pass.channel);
-            self.lose(found.losing(events.clone()));
+            let found = StoreFinding::loss(kind, &self.idx_path, 0, cause);
+            self.lose(found, events.clone());
         }
     }
 
@@ -208,9 +217,7 @@ impl<S: Sink> Walk<'_, '_, S> {
 
     fn whole_file(&mut self, kind: FindingKind, cause: &str, end: u64) {
         let segment = self.pass.segment;
-        let found = StoreFinding::loss(kind, &self.idx_path, 0, cause).of(self.pass.channel);
-        self.sink.finding(found.losing(segment.first..end.min(segment.end)));
-        self.passed.end = self.passed.end.max(end.min(segment.end));
+        self.lose(StoreFinding::loss(kind, &self.idx_path, 0, cause), segment.first..end);
     }
 
     /// The footer and where it lies; or where it should, and what is wrong.
@@ -242,15 +249,13 @@ impl<S: Sink> Walk<'_, '_, S> {
             let offset = block * BLOCK_SIZE as u64;
             let base = segment.first + block * RECORDS_PER_BLOCK as u64;
             let behind = (base + RECORDS_PER_BLOCK as u64).min(file_end.max(base));
-            let events = base..behind.min(self.wanted_end()).max(base);
+            let events = base..behind;
             let bytes = idx.bytes(self.reader, offset);
             if bytes.len() < BLOCK_SIZE {
                 sums.is_whole = false;
                 let cause = format!("the file ends at byte {}, {blocks} index blocks were there", idx.size());
-                let end = file_end.min(segment.end);
                 let found = StoreFinding::loss(FindingKind::SegmentShort, &self.idx_path, idx.size(), cause);
-                self.sink.finding(found.of(self.pass.channel).losing(base..end.max(base)));
-                self.passed.end = self.passed.end.max(end);
+                self.lose(found, base..file_end);
                 break;
             }
             let bytes = &bytes[..BLOCK_SIZE];
@@ -262,7 +267,7 @@ impl<S: Sink> Walk<'_, '_, S> {
                     let cause = format!("it holds {} records instead of {}", records.len(), behind - base);
                     sums.is_whole = false;
                     let found = StoreFinding::loss(FindingKind::IndexBlock, &self.idx_path, offset, cause);
-                    self.lose(found.of(self.pass.channel).losing(events));
+                    self.lose(found, events);
                     continue;
                 }
                 Err(error) => {
@@ -270,15 +275,13 @@ impl<S: Sink> Walk<'_, '_, S> {
                     let gap = idx.gap_in(&(offset..offset + BLOCK_SIZE as u64)).map(|gap| gap.error.clone());
                     let kind = if gap.is_some() { FindingKind::Unreadable } else { FindingKind::IndexBlock };
                     let cause = gap.unwrap_or_else(|| error.to_string());
-                    let found =
-                        StoreFinding::loss(kind, &self.idx_path, offset, cause).of(self.pass.channel).losing(events);
-                    self.lose(found);
+                    self.lose(StoreFinding::loss(kind, &self.idx_path, offset, cause), events);
                     continue;
                 }
             };
             sums.first_times.push(records.first().map_or(0, IndexRecord::time_us));
             sums.last_time_us = records.last().map_or(0, IndexRecord::time_us);
-            let end = self.wanted_end();
+            let end = self.wanted_end;
             for (seq, record) in (base..end.max(base)).zip(records) {
                 self.event(seq, record);
             }
@@ -286,23 +289,24 @@ impl<S: Sink> Walk<'_, '_, S> {
         sums
     }
 
-    /// Behind the last event that counts.
-    fn wanted_end(&self) -> u64 {
-        self.pass.segment.end.min(self.pass.bound)
-    }
-
-    fn lose(&mut self, found: StoreFinding) {
-        if let Some(events) = &found.events {
+    /// Events are lost, as far as they count; damage to others is told once of each kind.
+    fn lose(&mut self, found: StoreFinding, events: Range<u64>) {
+        let found = found.of(self.pass.channel);
+        let events = events.start.max(self.pass.head)..events.end.min(self.wanted_end);
+        if !events.is_empty() {
             self.passed.end = self.passed.end.max(events.end);
+            self.sink.finding(found.losing(events));
+        } else if !self.of_no_event.contains(&found.kind) {
+            self.of_no_event.push(found.kind);
+            self.sink.finding(found.of_no_event());
         }
-        self.sink.finding(found);
     }
 
     fn event(&mut self, seq: u64, record: &IndexRecord) {
         let time_us = record.time_us();
         if let Err(fault) = self.check(record) {
-            let found = StoreFinding::loss(fault.kind, &fault.path, fault.offset, fault.cause).of(self.pass.channel);
-            return self.lose(found.losing(seq..seq + 1));
+            let found = StoreFinding::loss(fault.kind, &fault.path, fault.offset, fault.cause);
+            return self.lose(found, seq..seq + 1);
         }
         if let Some((_, last)) = self.passed.times.filter(|(_, last)| time_us < *last) {
             let cause = format!("event {seq} is of {time_us} us, the one before of {last} us");
@@ -374,15 +378,15 @@ impl<S: Sink> Walk<'_, '_, S> {
         let first = segment.tail_first;
         match &segment.tail {
             Ok(tail) => {
-                let end = self.wanted_end();
+                let end = self.wanted_end;
                 for (seq, record) in (first..end.max(first)).zip(&tail.records) {
                     self.event(seq, record);
                 }
             }
             Err(what) => {
                 let (path, offset) = self.pass.tail_place;
-                let found = StoreFinding::loss(FindingKind::CheckpointTail, path, offset, what).of(self.pass.channel);
-                self.lose(found.losing(first..segment.stored_end.min(segment.end).max(first)));
+                let found = StoreFinding::loss(FindingKind::CheckpointTail, path, offset, what);
+                self.lose(found, first..segment.stored_end);
             }
         }
     }
