@@ -7,7 +7,7 @@ use super::adopt::{Doubt, Files, adopt};
 use super::finding::{FindingKind, FoundChannel, Severity, StoreFinding};
 use super::plan::Plan;
 use super::{ShardSurvey, Survey};
-use crate::cold::manifest::{ColdManifest, manifest_path};
+use crate::cold::manifest::{COLD_MANIFEST_SIZE_MAX, ColdManifest, manifest_path};
 use crate::ids::{ChannelId, StoreUuid};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, OpenMode, read_full};
 use crate::segment::path::{CHANNELS_DIR, channel_dir, meta_path};
@@ -73,7 +73,7 @@ fn complete_one(
     findings: &mut Vec<StoreFinding>,
 ) {
     check_meta(disk, uuid, plan, directory, findings);
-    plan.cold = if directory.has_manifest { read_manifest(disk, uuid, plan, findings) } else { Vec::new() };
+    plan.cold = if directory.has_manifest { cold_ranges(disk, uuid, plan, directory, findings) } else { Vec::new() };
     adopt(disk, plan, Files { idx: &directory.idx, dat: &directory.dat }, doubt, findings);
     if plan.is_of_files() {
         plan.begin_by_files();
@@ -159,33 +159,45 @@ fn load_meta(disk: &dyn Disk, path: &str) -> Result<Meta, String> {
     Meta::decode(&buf[..size]).map_err(|error| error.to_string())
 }
 
-/// The sequences that lie in the cold store.
-fn read_manifest(
+/// The sequences that lie in the cold store. If the manifest is bad, it is made again from a listing at an open: until then, the
+/// sealed segments that are not here may be there.
+fn cold_ranges(
     disk: &dyn Disk,
     uuid: StoreUuid,
     plan: &Plan,
+    directory: &Directory,
     findings: &mut Vec<StoreFinding>,
 ) -> Vec<std::ops::Range<u64>> {
     let path = manifest_path(plan.id);
-    let read = || -> Result<ColdManifest, String> {
-        let file = disk.open(&path, OpenMode::Read).map_err(|error| error.to_string())?;
-        let size = file.size().map_err(|error| error.to_string())?;
-        let mut buf = AlignedBuf::new((size as usize).next_multiple_of(BLOCK_SIZE).max(BLOCK_SIZE));
-        let size = read_full(&*file, &mut buf, 0).map_err(|error| error.to_string())?;
-        ColdManifest::decode(&buf[..size]).map_err(|error| error.to_string())
+    let manifest =
+        load_manifest(disk, &path).and_then(|manifest| match (manifest.uuid, manifest.channel) == (uuid, plan.id) {
+            true => Ok(manifest),
+            false => Err(format!("it is that of channel {} in store {}", manifest.channel, manifest.uuid)),
+        });
+    let cause = match manifest {
+        Ok(manifest) => return manifest.segments.iter().map(|segment| segment.first..segment.end).collect(),
+        Err(cause) => cause,
     };
-    let manifest = read().and_then(|manifest| match (manifest.uuid, manifest.channel) == (uuid, plan.id) {
-        true => Ok(manifest),
-        false => Err(format!("it is that of channel {} in store {}", manifest.channel, manifest.uuid)),
-    });
-    match manifest {
-        Ok(manifest) => manifest.segments.iter().map(|segment| segment.first..segment.end).collect(),
-        Err(cause) => {
-            let finding = StoreFinding::new(FindingKind::ColdManifest, Severity::Redundant, &path, 0, cause);
-            findings.push(finding.of(&Survey::found(plan)));
-            Vec::new()
-        }
+    let is_here = |first: &u64| directory.idx.contains(first);
+    let away: Vec<_> = plan.segments.iter().filter(|segment| segment.sealed && !is_here(&segment.first)).collect();
+    let cause = match away.len() {
+        0 => cause,
+        count => format!("{cause}; {count} segments that are not here are taken to be in the cold store, unchecked"),
+    };
+    let finding = StoreFinding::new(FindingKind::ColdManifest, Severity::Redundant, &path, 0, cause);
+    findings.push(finding.of(&Survey::found(plan)));
+    away.into_iter().map(|segment| segment.first..segment.end).collect()
+}
+
+fn load_manifest(disk: &dyn Disk, path: &str) -> Result<ColdManifest, String> {
+    let file = disk.open(path, OpenMode::Read).map_err(|error| error.to_string())?;
+    let size = file.size().map_err(|error| error.to_string())?;
+    if size > COLD_MANIFEST_SIZE_MAX {
+        return Err(format!("it has {size} bytes, the limit is {COLD_MANIFEST_SIZE_MAX}"));
     }
+    let mut buf = AlignedBuf::new((size as usize).next_multiple_of(BLOCK_SIZE).max(BLOCK_SIZE));
+    let size = read_full(&*file, &mut buf, 0).map_err(|error| error.to_string())?;
+    ColdManifest::decode(&buf[..size]).map_err(|error| error.to_string())
 }
 
 fn list(disk: &dyn Disk, findings: &mut Vec<StoreFinding>) -> io::Result<BTreeMap<ChannelId, Directory>> {
