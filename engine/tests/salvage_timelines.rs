@@ -378,3 +378,30 @@ fn a_gap_over_the_end_of_a_segment_comes_from_blocks() {
     assert_eq!((channel.events_lost(), channel.head_seq, channel.next_seq), (0, 0, 4000), "{report}");
     assert!(events.into_iter().eq((0..4000).map(event)) && !report.is_complete(), "{report}");
 }
+
+/// The commit that cut a channel is bad, and so are some in front of the cut: what came behind says where it was.
+#[test]
+fn a_cut_in_a_bad_commit_holds_by_what_comes_behind() {
+    let dir = scratch();
+    let redex = open(dir.path());
+    let file = redex.open_file("a", persistent()).unwrap();
+    (0..50).for_each(|i| append(&file, 1, i * 10..(i + 1) * 10));
+    file.truncate_suffix(400).wait().unwrap();
+    let next = journal(dir.path());
+    let cut = commits(&next).into_iter().rfind(|place| *place > commit_with(&next, &small(1, 499))).unwrap();
+    append(&file, 2, 400..430);
+    append(&file, 2, 430..440);
+    let copy = scratch();
+    copy_dir(dir.path(), copy.path());
+    close(&redex);
+    let wal = journal(copy.path());
+    let bad = commit_with(&wal, &small(1, 395))..=commit_with(&wal, &small(1, 415));
+    let behind = commit_with(&wal, &small(1, 499)) + 1..commit_with(&wal, &small(2, 400));
+    assert!(behind.contains(&cut));
+    let hit = |place: &usize| bad.contains(place) || behind.contains(place);
+    commits(&wal).into_iter().filter(hit).for_each(|place| flip(&wal, place + 40));
+    let (events, channel, report) = rescued(copy.path(), "a");
+    let wanted = (0..400).map(|i| small(1, i)).chain((400..440).map(|i| small(2, i)));
+    assert_eq!((channel.events_lost(), channel.next_seq), (0, 440), "{report}");
+    assert!(events.into_iter().eq(wanted.map(|event| event.to_vec())) && !report.is_complete(), "{report}");
+}

@@ -258,9 +258,9 @@ fn damage_to_what_was_trimmed_or_cut_off_is_no_loss() {
     // The journal of the first run has the events once more.
     open(dir.path()).close().wait().unwrap();
     let of = |dir: &Path, name: &str, suffix: &str| {
-        let meta = files(&dir.join("channels"), "META").into_iter();
-        let meta = meta.filter(|meta| fs::read(meta).unwrap().windows(name.len()).any(|part| part == name.as_bytes()));
-        files(meta.last().unwrap().parent().unwrap(), suffix).remove(0)
+        let is_its = |meta: &PathBuf| fs::read(meta).unwrap().windows(name.len()).any(|part| part == name.as_bytes());
+        let meta = files(&dir.join("channels"), "META").into_iter().find(is_its).unwrap();
+        files(meta.parent().unwrap(), suffix).remove(0)
     };
     // Bytes of dat and an index block, first of those that are gone, then of those that are there.
     let cases = [

@@ -73,6 +73,9 @@ impl<'a> Merge<'a> {
                 end = end.max(passed.end);
             }
         }
+        if plan.is_of_files() {
+            end = plan.cold.iter().map(|cold| cold.end).fold(end, u64::max);
+        }
         state.fill(end);
         (state.merged.end, state.merged.end_unknown) = (end, plan.end_unknown);
         match state.error {

@@ -8,7 +8,7 @@ use super::finding::{FindingKind, FoundChannel, Severity, StoreFinding};
 use super::plan::Plan;
 use super::{ShardSurvey, Survey};
 use crate::cold::manifest::{COLD_MANIFEST_SIZE_MAX, ColdManifest, manifest_path};
-use crate::ids::{ChannelId, StoreUuid};
+use crate::ids::{ChannelId, ShardId, StoreUuid};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, OpenMode, read_full};
 use crate::segment::path::{CHANNELS_DIR, channel_dir, meta_path};
 use crate::shard::checkpoint::checkpoint_dir;
@@ -27,9 +27,15 @@ struct Directory {
 /// Looks into every channel's directory; completes the plans.
 pub fn complete(disk: &dyn Disk, survey: &mut Survey) -> io::Result<()> {
     let mut directories = list(disk, &mut survey.findings)?;
+    let lacks_commits = |shard: &ShardSurvey| hole_ends(shard).any(|end| end > shard.replay_lsn.unwrap_or(0));
     let is_damaged =
-        survey.store.is_none() || survey.shards.iter().any(|shard| shard.lacks_states || !shard.holes.is_empty());
+        survey.store.is_none() || survey.shards.iter().any(|shard| shard.lacks_states || lacks_commits(shard));
     let uuid = survey.uuid;
+    let bad_states: BTreeMap<ShardId, String> = survey
+        .shards
+        .iter()
+        .filter_map(|shard| Some((shard.shard, newest_bad_states(shard, &survey.findings)?)))
+        .collect();
     let mut channels = std::mem::take(&mut survey.channels);
     for (shard, plan) in &mut channels {
         let directory = directories.remove(&plan.id).unwrap_or_default();
@@ -38,7 +44,7 @@ pub fn complete(disk: &dyn Disk, survey: &mut Survey) -> io::Result<()> {
             continue;
         }
         let shard = shard.and_then(|shard| survey.shards.iter().find(|survey| survey.shard == shard));
-        let doubt = shard.map_or(Doubt::ALL, |shard| doubt_of(plan, shard, &survey.findings));
+        let doubt = shard.map_or(Doubt::ALL, |shard| doubt_of(plan, shard, bad_states.get(&shard.shard)));
         complete_one(disk, survey.uuid, plan, &directory, doubt, &mut survey.findings);
     }
     for (id, directory) in directories {
@@ -91,28 +97,33 @@ fn complete_one(
     }
 }
 
+/// Where the commits end that are missing.
+fn hole_ends(shard: &ShardSurvey) -> impl Iterator<Item = u64> {
+    shard.holes.iter().map(|hole| if hole.lsns.is_empty() { u64::MAX } else { hole.lsns.end })
+}
+
+/// The newest checkpoint file of a shard that lacks states.
+fn newest_bad_states(shard: &ShardSurvey, findings: &[StoreFinding]) -> Option<String> {
+    let dir = format!("{}/", checkpoint_dir(shard.shard));
+    let bad = findings.iter().filter(|found| found.severity == Severity::Loss && found.file.starts_with(&dir));
+    bad.map(|found| &found.file).max().cloned()
+}
+
 /// What of a shard's damage may have been about a channel.
-fn doubt_of(plan: &Plan, shard: &ShardSurvey, findings: &[StoreFinding]) -> Doubt {
+fn doubt_of(plan: &Plan, shard: &ShardSurvey, bad_states: Option<&String>) -> Doubt {
     // What a checkpoint contains needs no commit.
     let contained = shard.replay_lsn.map_or(0, |replay_lsn| replay_lsn.max(plan.state_lsn()));
     let last = plan.last_lsn().max(contained);
-    let ends = || shard.holes.iter().map(|hole| if hole.lsns.is_empty() { u64::MAX } else { hole.lsns.end });
+    // A file has one state of each channel at the most: only one in a newer file may have been newer.
+    let is_newest = match (bad_states, &plan.state_path, shard.replay_lsn) {
+        (Some(bad), Some(path), Some(_)) => bad <= path,
+        _ => false,
+    };
     Doubt {
-        states: shard.lacks_states && !plan.created && lacks_newer_state(plan, shard, findings),
-        commits: ends().any(|end| end > contained),
-        end: ends().any(|end| end > last),
+        states: shard.lacks_states && !plan.created && !is_newest,
+        commits: hole_ends(shard).any(|end| end > contained),
+        end: hole_ends(shard).any(|end| end > last),
         run_epoch: shard.run_epoch,
-    }
-}
-
-/// Whether the state that was lost may have been a newer one of this channel: a file has one of each at the most.
-fn lacks_newer_state(plan: &Plan, shard: &ShardSurvey, findings: &[StoreFinding]) -> bool {
-    let dir = format!("{}/", checkpoint_dir(shard.shard));
-    let bad = findings.iter().filter(|found| found.severity == Severity::Loss && found.file.starts_with(&dir));
-    let newest = bad.map(|found| &found.file).max();
-    match (newest, &plan.state_path, shard.replay_lsn) {
-        (Some(bad), Some(path), Some(_)) => bad > path,
-        _ => true,
     }
 }
 

@@ -249,6 +249,7 @@ impl Plan {
             self.gaps.push(SeqGap { seqs: self.end..first, before_lsn });
         } else if first < self.end {
             self.cut_segments(first);
+            self.cut_gaps(first);
         }
         if self.segments.last().is_none_or(|segment| segment.first != segment_first) {
             self.segments.push(PlannedSegment::in_journal(segment_first));
@@ -269,12 +270,16 @@ impl Plan {
         });
     }
 
-    fn cut_off(&mut self, end: u64, epoch: Epoch) {
-        self.cut_segments(end);
+    fn cut_gaps(&mut self, end: u64) {
         self.gaps.retain_mut(|gap| {
             gap.seqs.end = gap.seqs.end.min(end);
             !gap.seqs.is_empty()
         });
+    }
+
+    fn cut_off(&mut self, end: u64, epoch: Epoch) {
+        self.cut_segments(end);
+        self.cut_gaps(end);
         (self.end, self.head) = (end, self.head.min(end));
         (self.trimmed, self.state_end.0) = (self.trimmed.min(end), self.state_end.0.min(end));
         self.epochs.retain(|(_, first)| *first < end);
@@ -292,10 +297,11 @@ impl Plan {
         self.state_path.is_none() && !self.created
     }
 
-    /// With nothing but files, it begins where these or the journal begin; a trim that the journal tells of holds.
+    /// With nothing but files, it begins where these, the cold store or the journal begin; a trim that the journal tells of holds.
     pub fn begin_by_files(&mut self) {
-        let adopted = self.segments.iter().filter_map(|segment| segment.adopted.first()).map(|range| range.start);
-        let first = adopted.chain(self.pieces.keys().copied()).min();
+        let adopted = self.segments.iter().filter_map(|segment| segment.adopted.first());
+        let starts = adopted.chain(&self.cold).map(|range| range.start);
+        let first = starts.chain(self.pieces.keys().copied()).min();
         self.head = first.unwrap_or(self.head).max(self.trimmed);
     }
 
