@@ -137,8 +137,8 @@ fn the_journal_goes_before_blocks_that_say_otherwise() {
 }
 
 /// A store whose channel has several segments, of which a truncation takes the last; their files are put back, as a crash before
-/// their removal leaves them. Gives where it was cut.
-fn cut_with_files_left(dir: &Path, at_border: bool, newer: u64) -> u64 {
+/// their removal leaves them. It is cut so many events before a segment begins; gives where.
+fn cut_with_files_left(dir: &Path, segment: usize, before: u64, newer: u64) -> u64 {
     let redex = open(dir);
     let config = persistent().with_segment_bytes(64 << 10);
     append(&redex.open_file("other", persistent()).unwrap(), 9, 0..10);
@@ -153,7 +153,7 @@ fn cut_with_files_left(dir: &Path, at_border: bool, newer: u64) -> u64 {
     let first_of = |path: &PathBuf| path.file_stem().unwrap().to_str().unwrap().parse::<u64>().unwrap();
     let firsts: Vec<u64> = of_channel(dir, ".idx").iter().map(first_of).collect();
     assert!(firsts.len() > 3, "{firsts:?}");
-    let cut = if at_border { firsts[2] } else { firsts[2] - 50 };
+    let cut = firsts[segment] - before;
     let redex = open(dir);
     let file = redex.open_file("a", config).unwrap();
     file.truncate_suffix(cut).wait().unwrap();
@@ -188,13 +188,13 @@ fn flip_states_of(dir: &Path, name: &str) {
     assert!(hits > 0);
 }
 
-/// What a truncation cut off does not come back with damage to something else, be the cut in the midst of a segment or where one
-/// begins, and with or without events behind it.
+/// What a truncation cut off does not come back with damage to something else, be the cut in the midst of a segment, where one
+/// begins, or in front of all, and with or without events behind it.
 #[test]
 fn what_was_cut_off_stays_away() {
-    for (at_border, newer) in [(false, 0), (true, 0), (false, 3), (true, 3)] {
+    for (segment, before, newer) in [(2, 50, 0), (2, 0, 0), (0, 0, 0), (2, 50, 3), (2, 0, 3), (0, 0, 3)] {
         let dir = scratch();
-        let cut = cut_with_files_left(dir.path(), at_border, newer);
+        let cut = cut_with_files_left(dir.path(), segment, before, newer);
         let by_state = scratch();
         copy_dir(dir.path(), by_state.path());
         flip_states_of(by_state.path(), "other");
@@ -204,7 +204,7 @@ fn what_was_cut_off_stays_away() {
         put_back(saved.path(), by_commit.path(), cut);
         for copy in [by_state, by_commit] {
             let (events, channel, report) = rescued(copy.path(), "a");
-            let context = format!("cut at {cut}, at a border: {at_border}, {newer} behind: {report}");
+            let context = format!("cut at {cut}, {before} before a segment, {newer} behind: {report}");
             assert_eq!((channel.head_seq, channel.next_seq), (0, cut + newer), "{context}");
             let wanted = (0..cut).map(|i| [i as u8; 256]).chain((0..newer).map(|_| [77; 256]));
             assert!(
@@ -222,7 +222,7 @@ fn what_was_cut_off_stays_away() {
 fn without_states_older_files_stay_away() {
     let dir = scratch();
     // Behind the cut in front of a border come events up to and over that border.
-    let cut = cut_with_files_left(dir.path(), false, 250);
+    let cut = cut_with_files_left(dir.path(), 2, 50, 250);
     for gone in ["journal", "checkpoint"] {
         fs::remove_dir_all(dir.path().join(gone)).unwrap();
     }
