@@ -7,6 +7,8 @@ mod faults;
 #[cfg(feature = "cold")]
 #[path = "cold/real.rs"]
 mod real;
+#[path = "cold/verify.rs"]
+mod verified;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -241,3 +241,54 @@ fn a_store_in_use_and_no_store_are_refused() {
     redex.close().wait().unwrap();
     assert!(verify(dir.path(), &options).unwrap().is_clean());
 }
+
+/// What was trimmed, or cut off, may be damaged in a segment that lives on: no event is lost, and the copy is complete.
+#[test]
+fn damage_to_what_was_trimmed_or_cut_off_is_no_loss() {
+    let dir = scratch();
+    let redex = open(dir.path());
+    for name in ["trimmed", "cut"] {
+        let file = redex.open_file(name, support::persistent()).unwrap();
+        let batch: Vec<_> = (0..1000_u64).map(|i| [i as u8; 100]).collect();
+        file.append_batch_durable(&batch).wait().unwrap();
+    }
+    redex.open_file("trimmed", support::persistent()).unwrap().trim_head(500).wait().unwrap();
+    redex.open_file("cut", support::persistent()).unwrap().truncate_suffix(500).wait().unwrap();
+    redex.close().wait().unwrap();
+    // The journal of the first run has the events once more.
+    open(dir.path()).close().wait().unwrap();
+    let of = |dir: &Path, name: &str, suffix: &str| {
+        let is_its = |meta: &PathBuf| fs::read(meta).unwrap().windows(name.len()).any(|part| part == name.as_bytes());
+        let meta = files(&dir.join("channels"), "META").into_iter().find(is_its).unwrap();
+        files(meta.parent().unwrap(), suffix).remove(0)
+    };
+    // Bytes of dat and an index block, first of those that are gone, then of those that are there.
+    let cases = [
+        ("trimmed", ".dat", 20_000, None),
+        ("trimmed", ".idx", 4096 + 20, None),
+        ("trimmed", ".idx", 2 * 4096 + 20, Some(500..612)),
+        ("trimmed", ".dat", 70_000, Some(700..701)),
+        ("cut", ".dat", 70_000, None),
+        ("cut", ".idx", 3 * 4096 + 20, None),
+        ("cut", ".idx", 2 * 4096 + 20, Some(408..500)),
+        ("cut", ".dat", 20_000, Some(200..201)),
+    ];
+    for (name, suffix, at, lost) in cases {
+        let copy = scratch();
+        copy_dir(dir.path(), copy.path());
+        flip(&of(copy.path(), name, suffix), at);
+        let report = check(copy.path());
+        let severity = report.damages().map(|found| found.severity).max();
+        let events: Vec<_> = report.damages().filter_map(|found| found.events.clone()).collect();
+        assert_eq!(events, lost.clone().into_iter().collect::<Vec<_>>(), "{name}{suffix} at {at}: {report}");
+        assert!(severity <= Some(if lost.is_some() { Severity::Loss } else { Severity::Redundant }), "{report}");
+        let to = scratch();
+        let salvaged = redex::salvage(copy.path(), to.path(), &redex::SalvageOptions::new()).unwrap();
+        assert_eq!(
+            (salvaged.is_complete(), salvaged.events_lost()),
+            (lost.is_none(), report.events_lost),
+            "{salvaged}"
+        );
+        assert_eq!(report.losses > 0, lost.is_some(), "{report}");
+    }
+}

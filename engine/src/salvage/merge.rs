@@ -4,10 +4,12 @@
 use std::ops::Range;
 
 use super::SalvageError;
+use super::causes::{Causes, KnownLosses};
 use super::report::LostRange;
 use crate::segment::record::IndexRecord;
 use crate::store_verify::pass;
 use crate::survey::finding::{FindingKind, StoreFinding};
+use crate::survey::piece::Piece;
 use crate::survey::plan::Plan;
 use crate::survey::readahead::Reader;
 use crate::survey::segment::Sink;
@@ -35,7 +37,7 @@ pub struct Merged {
 /// A walk through a channel.
 pub struct Merge<'a> {
     ground: &'a Ground,
-    survey: &'a Survey,
+    known: &'a KnownLosses,
     reader: &'a mut Reader,
     plan: &'a Plan,
 }
@@ -47,41 +49,35 @@ struct State<'a, V> {
     visit: &'a mut V,
     next: u64,
     /// What is known to be wrong with events.
-    findings: Vec<StoreFinding>,
+    causes: Causes,
     merged: Merged,
     error: Option<SalvageError>,
 }
 
 impl<'a> Merge<'a> {
     /// Of this channel.
-    pub fn new(ground: &'a Ground, survey: &'a Survey, reader: &'a mut Reader, plan: &'a Plan) -> Self {
-        Self { ground, survey, reader, plan }
+    pub fn new(ground: &'a Ground, known: &'a KnownLosses, reader: &'a mut Reader, plan: &'a Plan) -> Self {
+        Self { ground, known, reader, plan }
     }
 
     /// Goes through it.
     pub fn run<V: Visit>(self, visit: &mut V) -> Result<Merged, SalvageError> {
-        let found = Survey::found(self.plan);
-        let of_plan = |finding: &StoreFinding| finding.channel.as_ref() == Some(&found) && finding.events.is_some();
-        let mut findings: Vec<_> = self.survey.gap_findings().into_iter().filter(of_plan).collect();
-        findings.extend(self.survey.findings.iter().filter(|finding| of_plan(finding)).cloned());
+        let (found, causes) = (Survey::found(self.plan), self.known.of_channel(self.plan.id));
         let (plan, ground) = (self.plan, self.ground);
         let merged = Merged::default();
-        let mut state = State { ground, plan, visit, next: plan.head, findings, merged, error: None };
+        let mut state = State { ground, plan, visit, next: plan.head, causes, merged, error: None };
         let mut end = plan.end.max(plan.head);
         for (index, segment) in plan.segments.iter().enumerate() {
-            if !(segment.open_end || segment.sealed || segment.stored_end > segment.first) {
-                continue;
-            }
-            let passed = pass(plan, index, &found).run(self.reader, &mut state);
-            end = end.max(passed.end);
-            if segment.open_end {
-                state.fill(passed.end);
+            if segment.is_on_disk() {
+                let passed = pass(plan, index, &found).run(self.reader, &mut state);
+                end = end.max(passed.end);
             }
         }
+        if plan.is_of_files() {
+            end = plan.cold.iter().map(|cold| cold.end).fold(end, u64::max);
+        }
         state.fill(end);
-        let last_open = plan.segments.last().is_some_and(|segment| segment.open_end);
-        state.merged.end = end;
-        state.merged.end_unknown = last_open || plan.state_path.is_none() && !plan.created;
+        (state.merged.end, state.merged.end_unknown) = (end, plan.end_unknown);
         match state.error {
             Some(error) => Err(error),
             None => Ok(state.merged),
@@ -102,8 +98,10 @@ impl<V: Visit> Sink for State<'_, V> {
     }
 
     fn finding(&mut self, finding: StoreFinding) {
-        if finding.events.is_some() {
-            self.findings.push(finding);
+        if let Some(events) = finding.events.clone() {
+            // The walk comes back to nothing that lies in front.
+            self.fill(events.start);
+            self.causes.add(finding);
         }
     }
 }
@@ -128,8 +126,12 @@ impl<V: Visit> State<'_, V> {
                 self.merged.cold.push(range);
                 continue;
             }
-            let piece = plan.piece_of(seq);
-            match piece.map(|piece| (piece, piece.payload(&*self.ground.disk, plan.id, seq))) {
+            let disk = &*self.ground.disk;
+            let payload = |piece: &Piece| match piece.payload(disk, plan.id, seq) {
+                Err(bad) => piece.payload_in_dat(disk, plan.id, seq).ok_or(bad),
+                whole => whole,
+            };
+            match plan.piece_of(seq).map(|piece| (piece, payload(piece))) {
                 Some((piece, Ok(payload))) => {
                     let time_us = piece.record(seq).map_or(0, IndexRecord::time_us);
                     self.give(seq, time_us, &payload);
@@ -151,20 +153,18 @@ impl<V: Visit> State<'_, V> {
     fn lose_unknown(&mut self, end: u64) {
         let seq = self.next;
         let of_piece = self.plan.pieces.range(seq..end).next().map_or(end, |(first, _)| *first);
-        let covers = |finding: &&StoreFinding| finding.events.as_ref().is_some_and(|events| events.contains(&seq));
-        let (to, lost) = match self.findings.iter().rev().find(covers) {
+        let (to, lost) = match self.causes.of_event(seq) {
             Some(found) => {
                 let to = found.events.as_ref().map_or(of_piece, |events| events.end).min(of_piece);
                 (to, (found.kind, found.file.clone(), found.offset, found.cause.clone()))
             }
             None => {
-                let begins = |finding: &StoreFinding| finding.events.as_ref().map(|events| events.start);
-                let other = self.findings.iter().filter_map(begins).filter(|start| *start > seq).min();
                 let path = crate::segment::path::channel_dir(self.plan.id);
                 let cause = "no file has these events, and nothing tells what became of them".to_owned();
-                (other.unwrap_or(of_piece).min(of_piece), (FindingKind::SequenceGap, path, 0, cause))
+                (self.causes.next_start(seq..of_piece), (FindingKind::SequenceGap, path, 0, cause))
             }
         };
+        let to = to.min(end);
         let to = to.max(seq + 1);
         let (kind, file, offset, cause) = lost;
         self.lose(seq..to, kind, file, offset, cause);

@@ -3,6 +3,7 @@
 //! ```text
 //!  survey of the old store -> for each channel: what is whole, in order, from segments, checkpoint and journal (merge.rs)
 //!    once to count it, once to append it to the new store, by the engine's own appends -> report -> check of the new store
+//!    -> its name (target.rs)
 //! ```
 //!
 //! Promises: the old directory is read and nothing else. Every event that is whole is in the new store, in its channel, in order,
@@ -12,8 +13,10 @@
 //!
 //! What it leaves to others: finding the damage (`survey`), and events in the cold store, which stay there.
 
+mod causes;
 mod merge;
 mod report;
+mod target;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,7 +25,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use report::{LostRange, MovedRange, SalvageReport, SalvagedChannel};
 
+use self::causes::KnownLosses;
 use self::merge::{Merge, Visit};
+use self::target::Target;
 use crate::channel_name::ChannelName;
 use crate::clock::Clock;
 use crate::config::{FsyncPolicy, RedexFileConfig, Retention};
@@ -72,6 +77,19 @@ pub enum SalvageError {
         /// The new directory.
         path: PathBuf,
     },
+    /// A salvage that was cut off has left this half of a store. Remove it, and begin again.
+    #[error("{path} is the half of a store that a salvage has left which was cut off; remove it, and begin again")]
+    CutOff {
+        /// What it has left.
+        path: PathBuf,
+    },
+    /// The new store is made beside its place and renamed, and a mount point cannot be renamed to. Name a directory in it that is
+    /// not there.
+    #[error("{path} is a mount point, and cannot be renamed to; name a directory in it that is not there")]
+    MountPoint {
+        /// The new directory.
+        path: PathBuf,
+    },
     /// The new directory cannot be written. Make room or choose another place, remove what is there, and begin again.
     #[error(
         "cannot write the new store in {path}; make room or choose another place, remove what is there, and begin again"
@@ -105,7 +123,8 @@ pub enum SalvageError {
 /// Copies every intact event of the store in `from` to a new store in `to`; see `docs/verify-and-salvage.md`.
 ///
 /// Takes a shared lock on the old store, and never writes there. `to` must be empty or not there. The new store has the old one's
-/// channels, their settings, and an epoch above all of the old one.
+/// channels, their settings, and an epoch above all of the old one. It is made in `<to>.partial`, and gets its name when it is
+/// whole.
 ///
 /// # Errors
 ///
@@ -119,18 +138,20 @@ pub fn salvage(
     let (from, to) = (from.as_ref(), to.as_ref());
     let ground = Ground::open(from)?;
     let survey = Survey::read(&ground.disk, from)?;
-    check_target(from, to)?;
-    let io = |source| SalvageError::Io { path: to.to_owned(), source };
+    let target = Target::find(from, to)?;
+    let partial = target.partial();
+    let io = |source| SalvageError::Io { path: partial.to_owned(), source };
     let mut reader = Reader::start(ground.disk.clone()).map_err(io)?;
-    make_target(to, &survey).map_err(io)?;
+    make_store(partial, &survey).map_err(io)?;
     let wall_us = Arc::new(AtomicU64::new(0));
     let options =
         Options { payload_size_max: 64 << 20, shards: Some(survey.shards.len().clamp(1, 64)), ..Options::default() };
-    let redex = Redex::on_clock(to.to_owned(), options, Clock::with_wall(wall_us.clone()));
+    let redex = Redex::on_clock(partial.to_owned(), options, Clock::with_wall(wall_us.clone()));
     let mut report = SalvageReport::new(from, to, &survey);
+    let known = KnownLosses::of(&survey);
     let mut settings = Vec::new();
     for (plan, name, name_lost) in named(&survey) {
-        let mut channel = Rescue { ground: &ground, survey: &survey, reader: &mut reader, plan, wall_us: &wall_us };
+        let mut channel = Rescue { ground: &ground, known: &known, reader: &mut reader, plan, wall_us: &wall_us };
         let (salvaged, file, wanted) = channel.run(&redex, &name, name_lost)?;
         settings.push((file, wanted));
         report.add(salvaged);
@@ -138,7 +159,9 @@ pub fn salvage(
     finish(settings)?;
     redex.close().wait().map_err(|error| write_error("(all)", error))?;
     drop(reader);
-    check(to)?;
+    check(partial)?;
+    let io = |source| SalvageError::Io { path: to.to_owned(), source };
+    target.publish().map_err(io)?;
     Ok(report)
 }
 
@@ -146,30 +169,8 @@ fn write_error(channel: &str, error: impl Into<RedexError>) -> SalvageError {
     SalvageError::Write { channel: channel.to_owned(), source: Box::new(error.into()) }
 }
 
-fn check_target(from: &Path, to: &Path) -> Result<(), SalvageError> {
-    let path = || to.to_owned();
-    let absolute = |path: &Path| {
-        let existing = path.ancestors().find(|path| path.exists()).unwrap_or(path).to_owned();
-        let rest = path.strip_prefix(&existing).map(Path::to_owned).unwrap_or_default();
-        existing.canonicalize().map(|base| base.join(rest))
-    };
-    let io = |source| SalvageError::Io { path: path(), source };
-    let current = std::env::current_dir().map_err(io)?;
-    if absolute(&current.join(to)).map_err(io)?.starts_with(absolute(&current.join(from)).map_err(io)?) {
-        return Err(SalvageError::Inside { path: path() });
-    }
-    match std::fs::read_dir(to) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(io(error)),
-        Ok(mut entries) => match entries.next() {
-            None => Ok(()),
-            Some(_) => Err(SalvageError::NotEmpty { path: path() }),
-        },
-    }
-}
-
 /// Makes the new store, with an epoch of its own above the old ones: no cursor of the old store points at what comes in the new one.
-fn make_target(to: &Path, survey: &Survey) -> io::Result<()> {
+fn make_store(to: &Path, survey: &Survey) -> io::Result<()> {
     let disk = PosixDisk::open(to, None)?;
     let shards = survey.shards.len().clamp(1, SHARDS_MAX);
     make_dirs(&disk, shards)?;
@@ -208,7 +209,7 @@ fn named(survey: &Survey) -> Vec<(&Plan, ChannelName, bool)> {
 /// One channel on its way.
 struct Rescue<'a> {
     ground: &'a Ground,
-    survey: &'a Survey,
+    known: &'a KnownLosses,
     reader: &'a mut Reader,
     plan: &'a Plan,
     wall_us: &'a Arc<AtomicU64>,
@@ -262,13 +263,13 @@ impl Rescue<'_> {
         let settings_lost = stored.is_none();
         let wanted = stored.unwrap_or_default().with_persistent(true);
         let mut count = Count::default();
-        let end = Merge::new(self.ground, self.survey, self.reader, self.plan).run(&mut count)?.end;
+        let end = Merge::new(self.ground, self.known, self.reader, self.plan).run(&mut count)?.end;
         let first = Seq(end - count.events);
         // Written at once, and dropped by nobody meanwhile.
         let config = wanted.clone().with_fsync_policy(FsyncPolicy::Never).with_retention(Retention::default());
         let file = redex.make_file_from(name, config, first).map_err(|error| write_error(name.as_str(), error))?;
         let mut copy = Copy { file: &file, wall_us: self.wall_us, moved: Vec::new(), bytes: 0 };
-        let merged = Merge::new(self.ground, self.survey, self.reader, self.plan).run(&mut copy)?;
+        let merged = Merge::new(self.ground, self.known, self.reader, self.plan).run(&mut copy)?;
         file.sync().wait().map_err(|error| write_error(name.as_str(), error))?;
         let (moved, bytes) = (copy.moved, copy.bytes);
         let is_same = merged.lost.is_empty() && moved.iter().all(|range| range.from == range.to);

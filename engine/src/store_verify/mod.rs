@@ -11,6 +11,7 @@
 //!
 //! What it leaves to others: changing anything ([`crate::salvage()`] copies what is intact).
 
+mod findings;
 mod progress;
 mod report;
 mod work;
@@ -22,6 +23,8 @@ pub use progress::{VerifyOptions, VerifyProgress};
 pub use report::StoreReport;
 pub(crate) use work::pass;
 
+use self::findings::Findings;
+use self::report::FINDINGS_MAX;
 use crate::survey::{Ground, Survey, SurveyError};
 
 /// Checks the store in this directory; see `docs/verify-and-salvage.md` for what is looked at.
@@ -58,12 +61,11 @@ pub(crate) fn verify_ground(ground: &Ground, base: &Path, options: &VerifyOption
     let begun = Instant::now();
     let mut survey = Survey::read(&ground.disk, base)?;
     let mut report = StoreReport::new(base, &survey);
-    for finding in std::mem::take(&mut survey.findings) {
-        report.add(finding);
-    }
-    survey.gap_findings().into_iter().for_each(|finding| report.add(finding));
+    let mut findings = Findings::new(FINDINGS_MAX);
+    std::mem::take(&mut survey.findings).into_iter().for_each(|finding| findings.add(finding));
+    survey.gap_findings().into_iter().for_each(|finding| findings.add(finding));
     let io = |source| SurveyError::Io { what: "start the threads that read", path: base.to_owned(), source };
-    work::check_segments(ground, &survey, options, &mut report).map_err(io)?;
-    report.finish(begun.elapsed());
+    work::check_segments(ground, &survey, options, &mut report, &mut findings).map_err(io)?;
+    report.finish(findings, begun.elapsed());
     Ok(report)
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::findings::Findings;
 use crate::survey::Survey;
 use crate::survey::finding::{Severity, StoreFinding};
 
 /// Findings that a report lists.
-const FINDINGS_MAX: usize = 10_000;
+pub(super) const FINDINGS_MAX: usize = 10_000;
 
 /// What [`crate::verify()`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +49,7 @@ pub struct StoreReport {
     pub redundant: u64,
     /// Findings that are no damage.
     pub notes: u64,
-    /// The findings; neighbours as one; the first ten thousand.
+    /// The findings, neighbours as one, the worst first: ten thousand at the most, and a thousand of one segment.
     pub findings: Vec<StoreFinding>,
 }
 
@@ -81,30 +82,11 @@ impl StoreReport {
         self.findings.iter().filter(|finding| finding.severity > Severity::Note)
     }
 
-    pub(crate) fn add(&mut self, finding: StoreFinding) {
-        let lost = finding.events.as_ref().map_or(0, |events| events.end - events.start);
-        self.events_lost += lost;
-        if let Some(last) = self.findings.last_mut().filter(|last| last.is_continued_by(&finding)) {
-            let (events, behind) = (last.events.as_mut(), finding.events);
-            if let (Some(events), Some(behind)) = (events, behind) {
-                events.end = behind.end;
-            }
-            return;
-        }
-        match finding.severity {
-            Severity::Loss => self.losses += 1,
-            Severity::Redundant => self.redundant += 1,
-            Severity::Note => self.notes += 1,
-        }
-        if self.findings.len() < FINDINGS_MAX {
-            self.findings.push(finding);
-        }
-    }
-
-    pub(crate) fn finish(&mut self, elapsed: Duration) {
+    pub(crate) fn finish(&mut self, findings: Findings, elapsed: Duration) {
         self.elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        // The worst first; within, as they were found.
-        self.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        [self.losses, self.redundant, self.notes] = findings.counts();
+        self.events_lost = findings.events_lost();
+        self.findings = findings.into_list();
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::findings::Findings;
 use super::progress::{VerifyOptions, VerifyProgress};
 use super::report::StoreReport;
 use crate::ids::Seq;
@@ -15,6 +16,9 @@ use crate::survey::readahead::Reader;
 use crate::survey::segment::{Pass, Passed, Sink};
 use crate::survey::{Ground, Survey};
 
+/// Findings of one segment that are listed: each is kept until all are done.
+const OF_UNIT_MAX: usize = 1000;
+
 /// One thing to look at.
 #[derive(Clone, Copy, Debug)]
 enum Unit {
@@ -25,18 +29,28 @@ enum Unit {
 }
 
 /// What one unit came to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Outcome {
     passed: Passed,
     events: u64,
-    findings: Vec<StoreFinding>,
+    findings: Findings,
 }
 
 /// Counts what is whole.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counting {
     events: u64,
-    findings: Vec<StoreFinding>,
+    findings: Findings,
+}
+
+impl Counting {
+    fn new() -> Self {
+        Self { events: 0, findings: Findings::new(OF_UNIT_MAX) }
+    }
+
+    fn outcome(self, passed: Passed) -> Outcome {
+        Outcome { passed, events: self.events, findings: self.findings }
+    }
 }
 
 impl Sink for Counting {
@@ -47,10 +61,7 @@ impl Sink for Counting {
     }
 
     fn finding(&mut self, finding: StoreFinding) {
-        match self.findings.last_mut().filter(|last| last.is_continued_by(&finding)) {
-            Some(last) => last.events.as_mut().expect("it goes on").end = finding.events.expect("it goes on").end,
-            None => self.findings.push(finding),
-        }
+        self.findings.add(finding);
     }
 }
 
@@ -60,14 +71,15 @@ pub fn check_segments(
     survey: &Survey,
     options: &VerifyOptions,
     report: &mut StoreReport,
+    findings: &mut Findings,
 ) -> io::Result<()> {
     let units = units(survey);
     let next = AtomicUsize::new(0);
-    let outcomes: Vec<Mutex<Outcome>> = units.iter().map(|_| Mutex::default()).collect();
+    let outcomes: Vec<Mutex<Option<Outcome>>> = units.iter().map(|_| Mutex::default()).collect();
     let progress = Mutex::new(VerifyProgress {
         segments_total: units.iter().filter(|unit| matches!(unit, Unit::Segment(..))).count() as u64,
         bytes: survey.bytes,
-        damages: report.losses + report.redundant,
+        damages: findings.damages(),
         ..VerifyProgress::default()
     });
     let threads = options.thread_count().min(units.len().max(1));
@@ -77,7 +89,7 @@ pub fn check_segments(
             let before = reader.bytes();
             let outcome = look_at(unit, survey, ground, &mut reader);
             tell(options, &progress, unit, reader.bytes() - before, &outcome);
-            *slot.lock().expect("nobody panics with it") = outcome;
+            *slot.lock().expect("nobody panics with it") = Some(outcome);
         }
         Ok(())
     };
@@ -93,15 +105,16 @@ pub fn check_segments(
     let progress = progress.into_inner().expect("nobody panics with it");
     (report.bytes, report.segments) = (progress.bytes, progress.segments);
     let outcomes = outcomes.into_iter().map(|outcome| outcome.into_inner().expect("nobody panics with it"));
-    collect(survey, units.into_iter().zip(outcomes), report);
+    let done = units.into_iter().zip(outcomes).filter_map(|(unit, outcome)| Some((unit, outcome?)));
+    collect(survey, done, report, findings);
     Ok(())
 }
 
 fn next_unit<'a>(
     next: &AtomicUsize,
     units: &[Unit],
-    outcomes: &'a [Mutex<Outcome>],
-) -> Option<(Unit, &'a Mutex<Outcome>)> {
+    outcomes: &'a [Mutex<Option<Outcome>>],
+) -> Option<(Unit, &'a Mutex<Option<Outcome>>)> {
     let index = next.fetch_add(1, Ordering::Relaxed);
     Some((*units.get(index)?, &outcomes[index]))
 }
@@ -109,10 +122,7 @@ fn next_unit<'a>(
 fn units(survey: &Survey) -> Vec<Unit> {
     let mut units = Vec::new();
     for (index, (_, plan)) in survey.channels.iter().enumerate().filter(|(_, (_, plan))| !plan.deleted) {
-        let stored = |segment: &crate::survey::plan::PlannedSegment| {
-            segment.open_end || segment.sealed || segment.stored_end > segment.first
-        };
-        let segments = plan.segments.iter().enumerate().filter(|(_, segment)| stored(segment));
+        let segments = plan.segments.iter().enumerate().filter(|(_, segment)| segment.is_on_disk());
         units.extend(segments.map(|(segment, _)| Unit::Segment(index, segment)));
         if !plan.pieces.is_empty() {
             units.push(Unit::Pieces(index));
@@ -125,9 +135,9 @@ fn look_at(unit: Unit, survey: &Survey, ground: &Ground, reader: &mut Reader) ->
     match unit {
         Unit::Segment(channel, segment) => {
             let plan = &survey.channels[channel].1;
-            let (found, mut sink) = (Survey::found(plan), Counting::default());
+            let (found, mut sink) = (Survey::found(plan), Counting::new());
             let passed = pass(plan, segment, &found).run(reader, &mut sink);
-            Outcome { passed, events: sink.events, findings: sink.findings }
+            sink.outcome(passed)
         }
         Unit::Pieces(channel) => look_at_pieces(&survey.channels[channel].1, ground),
     }
@@ -142,13 +152,14 @@ pub fn pass<'a>(plan: &'a Plan, index: usize, found: &'a crate::survey::finding:
         segment,
         tail_place: (plan.state_path.as_deref().unwrap_or_default(), plan.tail_offset),
         bound: plan.segments.get(index + 1).map_or(u64::MAX, |next| next.first),
+        head: plan.head,
         is_cold: plan.is_cold(segment.first),
     }
 }
 
 /// The events that only the journal tells of. Inline payloads were checked with their commits.
 fn look_at_pieces(plan: &Plan, ground: &Ground) -> Outcome {
-    let mut sink = Counting::default();
+    let mut sink = Counting::new();
     let found = Survey::found(plan);
     for piece in plan.pieces.values() {
         for seq in piece.first()..piece.end() {
@@ -166,7 +177,7 @@ fn look_at_pieces(plan: &Plan, ground: &Ground) -> Outcome {
             }
         }
     }
-    Outcome { passed: Passed::default(), events: sink.events, findings: sink.findings }
+    sink.outcome(Passed::default())
 }
 
 fn tell(options: &VerifyOptions, progress: &Mutex<VerifyProgress>, unit: Unit, bytes: u64, outcome: &Outcome) {
@@ -174,7 +185,7 @@ fn tell(options: &VerifyOptions, progress: &Mutex<VerifyProgress>, unit: Unit, b
         let mut progress = progress.lock().expect("nobody panics with it");
         progress.segments += u64::from(matches!(unit, Unit::Segment(..)));
         progress.bytes += bytes;
-        progress.damages += outcome.findings.iter().filter(|found| found.severity > Severity::Note).count() as u64;
+        progress.damages += outcome.findings.damages();
         *progress
     };
     if let Some(on_progress) = &options.on_progress {
@@ -182,12 +193,17 @@ fn tell(options: &VerifyOptions, progress: &Mutex<VerifyProgress>, unit: Unit, b
     }
 }
 
-fn collect(survey: &Survey, outcomes: impl Iterator<Item = (Unit, Outcome)>, report: &mut StoreReport) {
+fn collect(
+    survey: &Survey,
+    outcomes: impl Iterator<Item = (Unit, Outcome)>,
+    report: &mut StoreReport,
+    findings: &mut Findings,
+) {
     // The channel whose segments come now, and the time of its last event.
     let mut last: Option<(usize, u64)> = None;
     for (unit, outcome) in outcomes {
         report.events += outcome.events;
-        outcome.findings.into_iter().for_each(|finding| report.add(finding));
+        findings.take(outcome.findings);
         let (Unit::Segment(channel, segment), Some((first_us, last_us))) = (unit, outcome.passed.times) else {
             continue;
         };
@@ -196,7 +212,7 @@ fn collect(survey: &Survey, outcomes: impl Iterator<Item = (Unit, Outcome)>, rep
             let path = idx_path(plan.id, Seq(plan.segments[segment].first));
             let cause = format!("the segment begins at {first_us} us, the one before ends at {before_us} us");
             let finding = StoreFinding::new(FindingKind::TimeBackwards, Severity::Redundant, &path, 0, cause);
-            report.add(finding.of(&Survey::found(plan)));
+            findings.add(finding.of(&Survey::found(plan)));
         }
         last = Some((channel, last_us));
     }

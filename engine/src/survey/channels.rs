@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use super::Survey;
+use super::adopt::{Doubt, Files, adopt};
 use super::finding::{FindingKind, FoundChannel, Severity, StoreFinding};
-use super::plan::{Plan, PlannedSegment};
-use crate::cold::manifest::{ColdManifest, manifest_path};
-use crate::ids::{ChannelId, StoreUuid};
+use super::plan::Plan;
+use super::{ShardSurvey, Survey};
+use crate::cold::manifest::{COLD_MANIFEST_SIZE_MAX, ColdManifest, manifest_path};
+use crate::ids::{ChannelId, ShardId, StoreUuid};
 use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, OpenMode, read_full};
 use crate::segment::path::{CHANNELS_DIR, channel_dir, meta_path};
+use crate::shard::checkpoint::checkpoint_dir;
 use crate::store::meta::{META_SIZE, Meta};
 
 /// What a channel's directory holds.
@@ -25,9 +27,15 @@ struct Directory {
 /// Looks into every channel's directory; completes the plans.
 pub fn complete(disk: &dyn Disk, survey: &mut Survey) -> io::Result<()> {
     let mut directories = list(disk, &mut survey.findings)?;
+    let lacks_commits = |shard: &ShardSurvey| hole_ends(shard).any(|end| end > shard.replay_lsn.unwrap_or(0));
     let is_damaged =
-        survey.store.is_none() || survey.shards.iter().any(|shard| shard.lacks_states || !shard.holes.is_empty());
+        survey.store.is_none() || survey.shards.iter().any(|shard| shard.lacks_states || lacks_commits(shard));
     let uuid = survey.uuid;
+    let bad_states: BTreeMap<ShardId, String> = survey
+        .shards
+        .iter()
+        .filter_map(|shard| Some((shard.shard, newest_bad_states(shard, &survey.findings)?)))
+        .collect();
     let mut channels = std::mem::take(&mut survey.channels);
     for (shard, plan) in &mut channels {
         let directory = directories.remove(&plan.id).unwrap_or_default();
@@ -36,8 +44,8 @@ pub fn complete(disk: &dyn Disk, survey: &mut Survey) -> io::Result<()> {
             continue;
         }
         let shard = shard.and_then(|shard| survey.shards.iter().find(|survey| survey.shard == shard));
-        let is_suspect = shard.is_none_or(|shard| shard.lacks_states || !shard.holes.is_empty());
-        complete_one(disk, survey.uuid, plan, &directory, is_suspect, &mut survey.findings);
+        let doubt = shard.map_or(Doubt::ALL, |shard| doubt_of(plan, shard, bad_states.get(&shard.shard)));
+        complete_one(disk, survey.uuid, plan, &directory, doubt, &mut survey.findings);
     }
     for (id, directory) in directories {
         if !is_damaged {
@@ -45,7 +53,7 @@ pub fn complete(disk: &dyn Disk, survey: &mut Survey) -> io::Result<()> {
             continue;
         }
         let mut plan = Plan::new(id);
-        complete_one(disk, uuid, &mut plan, &directory, true, &mut survey.findings);
+        complete_one(disk, uuid, &mut plan, &directory, Doubt::ALL, &mut survey.findings);
         let cause = "nothing but its files tells of this channel: where it ends is what its blocks say";
         let finding = StoreFinding::loss(FindingKind::CheckpointState, &channel_dir(id), 0, cause);
         survey.findings.push(finding.of(&Survey::found(&plan)));
@@ -67,50 +75,56 @@ fn complete_one(
     uuid: StoreUuid,
     plan: &mut Plan,
     directory: &Directory,
-    is_suspect: bool,
+    doubt: Doubt,
     findings: &mut Vec<StoreFinding>,
 ) {
     check_meta(disk, uuid, plan, directory, findings);
-    plan.cold = if directory.has_manifest { read_manifest(disk, uuid, plan, findings) } else { Vec::new() };
-    let from_files = plan.state_path.is_none() && !plan.created;
+    plan.cold = if directory.has_manifest { cold_ranges(disk, uuid, plan, directory, findings) } else { Vec::new() };
+    adopt(disk, plan, Files { idx: &directory.idx, dat: &directory.dat }, doubt, findings);
+    if plan.is_of_files() {
+        plan.begin_by_files();
+    }
     let planned: BTreeSet<u64> = plan.segments.iter().map(|segment| segment.first).collect();
-    let active = plan.segments.iter().rfind(|segment| segment.stored_end > segment.first || segment.sealed);
-    let active = active.map_or(0, |segment| segment.first);
-    let head = plan.head;
-    let mut found = Vec::new();
     for first in directory.idx.difference(&planned) {
-        if from_files || is_suspect && !plan.created && *first > active && *first >= head {
-            found.push(PlannedSegment::of_files(*first));
-        } else {
-            let path = crate::segment::path::idx_path(plan.id, crate::ids::Seq(*first));
-            let cause = "no segment of the channel begins there: a crash came before it went";
-            findings.push(StoreFinding::note(FindingKind::Leftover, &path, cause).of(&Survey::found(plan)));
-        }
+        let path = crate::segment::path::idx_path(plan.id, crate::ids::Seq(*first));
+        let cause = "no segment of the channel begins there: a crash came before it went";
+        findings.push(StoreFinding::note(FindingKind::Leftover, &path, cause).of(&Survey::found(plan)));
     }
     for first in directory.dat.difference(&directory.idx).filter(|first| !planned.contains(first)) {
         let path = crate::segment::path::dat_path(plan.id, crate::ids::Seq(*first));
         let cause = "no segment of the channel begins there";
         findings.push(StoreFinding::note(FindingKind::Leftover, &path, cause).of(&Survey::found(plan)));
     }
-    let goes_on = !found.is_empty() || !plan.gaps.is_empty() || plan.pieces.is_empty();
-    if is_suspect && !plan.created && goes_on {
-        // The blocks may go on behind what the state knows.
-        let stored = |segment: &&mut PlannedSegment| !segment.sealed && directory.idx.contains(&segment.first);
-        if let Some(segment) = plan.segments.iter_mut().rev().find(stored) {
-            segment.open_end = true;
-        }
+}
+
+/// Where the commits end that are missing.
+fn hole_ends(shard: &ShardSurvey) -> impl Iterator<Item = u64> {
+    shard.holes.iter().map(|hole| if hole.lsns.is_empty() { u64::MAX } else { hole.lsns.end })
+}
+
+/// The newest checkpoint file of a shard that lacks states.
+fn newest_bad_states(shard: &ShardSurvey, findings: &[StoreFinding]) -> Option<String> {
+    let dir = format!("{}/", checkpoint_dir(shard.shard));
+    let bad = findings.iter().filter(|found| found.severity == Severity::Loss && found.file.starts_with(&dir));
+    bad.map(|found| &found.file).max().cloned()
+}
+
+/// What of a shard's damage may have been about a channel.
+fn doubt_of(plan: &Plan, shard: &ShardSurvey, bad_states: Option<&String>) -> Doubt {
+    // What a checkpoint contains needs no commit.
+    let contained = shard.replay_lsn.map_or(0, |replay_lsn| replay_lsn.max(plan.state_lsn()));
+    let last = plan.last_lsn().max(contained);
+    // A file has one state of each channel at the most: only one in a newer file may have been newer.
+    let is_newest = match (bad_states, &plan.state_path, shard.replay_lsn) {
+        (Some(bad), Some(path), Some(_)) => bad <= path,
+        _ => false,
+    };
+    Doubt {
+        states: shard.lacks_states && !plan.created && !is_newest,
+        commits: hole_ends(shard).any(|end| end > contained),
+        end: hole_ends(shard).any(|end| end > last),
+        run_epoch: shard.run_epoch,
     }
-    if from_files {
-        plan.segments.iter_mut().for_each(|segment| segment.open_end = directory.idx.contains(&segment.first));
-        let firsts = found.iter().map(|segment| segment.first).chain(plan.pieces.keys().copied());
-        plan.head = plan.head.min(firsts.min().unwrap_or(0));
-        if plan.pieces.is_empty() || found.iter().any(|segment| segment.first < plan.head) {
-            plan.head = found.first().map_or(plan.head, |segment| segment.first);
-        }
-    }
-    plan.segments.extend(found);
-    plan.segments.sort_by_key(|segment| segment.first);
-    plan.segments.dedup_by_key(|segment| segment.first);
 }
 
 fn check_meta(
@@ -156,33 +170,45 @@ fn load_meta(disk: &dyn Disk, path: &str) -> Result<Meta, String> {
     Meta::decode(&buf[..size]).map_err(|error| error.to_string())
 }
 
-/// The sequences that lie in the cold store.
-fn read_manifest(
+/// The sequences that lie in the cold store. If the manifest is bad, it is made again from a listing at an open: until then, the
+/// sealed segments that are not here may be there.
+fn cold_ranges(
     disk: &dyn Disk,
     uuid: StoreUuid,
     plan: &Plan,
+    directory: &Directory,
     findings: &mut Vec<StoreFinding>,
 ) -> Vec<std::ops::Range<u64>> {
     let path = manifest_path(plan.id);
-    let read = || -> Result<ColdManifest, String> {
-        let file = disk.open(&path, OpenMode::Read).map_err(|error| error.to_string())?;
-        let size = file.size().map_err(|error| error.to_string())?;
-        let mut buf = AlignedBuf::new((size as usize).next_multiple_of(BLOCK_SIZE).max(BLOCK_SIZE));
-        let size = read_full(&*file, &mut buf, 0).map_err(|error| error.to_string())?;
-        ColdManifest::decode(&buf[..size]).map_err(|error| error.to_string())
+    let manifest =
+        load_manifest(disk, &path).and_then(|manifest| match (manifest.uuid, manifest.channel) == (uuid, plan.id) {
+            true => Ok(manifest),
+            false => Err(format!("it is that of channel {} in store {}", manifest.channel, manifest.uuid)),
+        });
+    let cause = match manifest {
+        Ok(manifest) => return manifest.segments.iter().map(|segment| segment.first..segment.end).collect(),
+        Err(cause) => cause,
     };
-    let manifest = read().and_then(|manifest| match (manifest.uuid, manifest.channel) == (uuid, plan.id) {
-        true => Ok(manifest),
-        false => Err(format!("it is that of channel {} in store {}", manifest.channel, manifest.uuid)),
-    });
-    match manifest {
-        Ok(manifest) => manifest.segments.iter().map(|segment| segment.first..segment.end).collect(),
-        Err(cause) => {
-            let finding = StoreFinding::new(FindingKind::ColdManifest, Severity::Redundant, &path, 0, cause);
-            findings.push(finding.of(&Survey::found(plan)));
-            Vec::new()
-        }
+    let is_here = |first: &u64| directory.idx.contains(first);
+    let away: Vec<_> = plan.segments.iter().filter(|segment| segment.sealed && !is_here(&segment.first)).collect();
+    let cause = match away.len() {
+        0 => cause,
+        count => format!("{cause}; {count} segments that are not here are taken to be in the cold store, unchecked"),
+    };
+    let finding = StoreFinding::new(FindingKind::ColdManifest, Severity::Redundant, &path, 0, cause);
+    findings.push(finding.of(&Survey::found(plan)));
+    away.into_iter().map(|segment| segment.first..segment.end).collect()
+}
+
+fn load_manifest(disk: &dyn Disk, path: &str) -> Result<ColdManifest, String> {
+    let file = disk.open(path, OpenMode::Read).map_err(|error| error.to_string())?;
+    let size = file.size().map_err(|error| error.to_string())?;
+    if size > COLD_MANIFEST_SIZE_MAX {
+        return Err(format!("it has {size} bytes, the limit is {COLD_MANIFEST_SIZE_MAX}"));
     }
+    let mut buf = AlignedBuf::new((size as usize).next_multiple_of(BLOCK_SIZE).max(BLOCK_SIZE));
+    let size = read_full(&*file, &mut buf, 0).map_err(|error| error.to_string())?;
+    ColdManifest::decode(&buf[..size]).map_err(|error| error.to_string())
 }
 
 fn list(disk: &dyn Disk, findings: &mut Vec<StoreFinding>) -> io::Result<BTreeMap<ChannelId, Directory>> {

@@ -202,6 +202,14 @@ impl StoreFinding {
         self
     }
 
+    /// It is about events that are trimmed or cut off, and nothing else.
+    pub(crate) fn of_no_event(mut self) -> Self {
+        self.cause += "; none of the events that are left lies there";
+        (self.severity, self.events) = (Severity::Redundant, None);
+        self.advice = self.kind.advice(self.severity).to_owned();
+        self
+    }
+
     /// Whether another one is the same thing, of the events that follow in the same file.
     pub(crate) fn is_continued_by(&self, next: &Self) -> bool {
         let (Some(events), Some(behind)) = (&self.events, &next.events) else { return false };

@@ -62,6 +62,11 @@ impl SurveyedCommit {
         &self.image
     }
 
+    /// The segment that has it.
+    pub fn segment(&self) -> SegmentNo {
+        self.segment
+    }
+
     /// Where it begins in its file, bytes.
     pub fn offset(&self) -> u64 {
         u64::from(self.fields.offset)

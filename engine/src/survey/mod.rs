@@ -10,6 +10,7 @@
 //!
 //! What it leaves to others: reading the segments' blocks and payloads ([`segment`] does one, for whoever wants it).
 
+mod adopt;
 mod channels;
 mod checkpoints;
 pub mod finding;
@@ -38,7 +39,7 @@ use crate::io::Disk;
 use crate::io::posix::PosixDisk;
 use crate::journal::format::Entry;
 use crate::options::CheckpointLimits;
-use crate::store::superblock::Superblock;
+use crate::store::superblock::{ShardRoot, Superblock};
 
 /// How far the epoch of a lost STORE may lie above those that other files tell: openings and cuts of which nothing else is left.
 const EPOCHS_UNKNOWN: u32 = 1 << 16;
@@ -130,6 +131,17 @@ pub struct ShardSurvey {
     pub holes: Vec<Hole>,
     /// Whether states of channels are missing, so that older ones or none stand for them.
     pub lacks_states: bool,
+    /// Commits below are contained in the last checkpoint, if one is known.
+    pub replay_lsn: Option<u64>,
+    /// Epoch that the last open gave; the highest there is if nothing tells it.
+    pub run_epoch: u32,
+}
+
+/// What the last open's first commits bear; a cut bears one of its own, which is higher.
+fn run_epoch(journal: &journal::JournalSurvey, root: Option<ShardRoot>) -> u32 {
+    let Some(root) = root else { return u32::MAX };
+    let of_run = journal.commits.iter().filter(|commit| commit.segment() >= root.segment);
+    of_run.map(|commit| commit.fields.epoch.0).min().unwrap_or(u32::MAX)
 }
 
 /// See the module's text.
@@ -277,7 +289,9 @@ impl Survey {
             plan.finish();
             plans.insert(id, (shard, plan));
         }
-        self.shards.push(ShardSurvey { shard, holes: journal.holes, lacks_states: known.lacks_states });
+        let replay_lsn = journal.checkpoint.as_ref().map(|checkpoint| checkpoint.replay_lsn.0);
+        let (run_epoch, lacks_states) = (run_epoch(&journal, root), known.lacks_states);
+        self.shards.push(ShardSurvey { shard, holes: journal.holes, lacks_states, replay_lsn, run_epoch });
         if self.findings[before..].iter().all(|finding| finding.severity != Severity::Loss) {
             self.ask_strict_open(disk, shard);
         }
@@ -306,8 +320,10 @@ impl Survey {
                 let dir = crate::segment::path::channel_dir(plan.id);
                 let (path, offset) = hole.map_or((&*dir, 0), |hole| (&*hole.path, hole.offset));
                 let cause = format!("they went with the commits that are missing before commit {}", gap.before_lsn);
-                let finding = StoreFinding::loss(FindingKind::SequenceGap, path, offset, cause);
-                findings.push(finding.of(&Self::found(plan)).losing(gap.seqs.clone()));
+                for seqs in plan.not_adopted(&gap.seqs) {
+                    let finding = StoreFinding::loss(FindingKind::SequenceGap, path, offset, &cause);
+                    findings.push(finding.of(&Self::found(plan)).losing(seqs));
+                }
             }
         }
         findings

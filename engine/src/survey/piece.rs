@@ -113,6 +113,15 @@ impl Piece {
         }
     }
 
+    /// The payload of an event as its segment has it, if that is so: what is bad in the journal may have been written there.
+    pub fn payload_in_dat(&self, disk: &dyn Disk, channel: ChannelId, seq: u64) -> Option<Vec<u8>> {
+        let record = self.record(seq).filter(|record| record.check().is_ok())?;
+        let RecordPlace::Dat { offset, len } = record.place() else { return None };
+        let range = u64::from(offset)..u64::from(offset) + u64::from(len);
+        let payload = self.read_dat(disk, channel, range).ok()?;
+        record.verify_payload(&payload).then_some(payload)
+    }
+
     fn bad(&self, cause: String) -> BadPayload {
         BadPayload { path: self.path.to_string(), offset: self.offset, cause, in_extent: false, is_unreadable: false }
     }

@@ -11,14 +11,15 @@ use super::piece::Piece;
 use super::stored_tail::StoredTail;
 use crate::ids::{ChannelId, Epoch};
 use crate::journal::format::{Entry, EventsEntry};
-use crate::store::checkpoint::ChannelState;
+use crate::segment::record::IndexRecord;
+use crate::store::checkpoint::{ChannelState, Tail};
 
 /// A segment of a channel.
 #[derive(Clone, Debug)]
 pub struct PlannedSegment {
     /// First sequence.
     pub first: u64,
-    /// End, exclusive; where it lies on disk is looked for if `open_end`.
+    /// End of what a state or the journal tells of, exclusive.
     pub end: u64,
     /// Size of dat by the checkpoint, bytes.
     pub dat_size: u64,
@@ -33,8 +34,8 @@ pub struct PlannedSegment {
     /// End of what a checkpoint has put on disk, its tail included, which may lie behind a cut; `first` for a segment that only the
     /// journal tells of.
     pub stored_end: u64,
-    /// Whether nothing says where it ends: its blocks do.
-    pub open_end: bool,
+    /// Events of which only its blocks tell, ascending.
+    pub adopted: Vec<Range<u64>>,
 }
 
 impl PlannedSegment {
@@ -42,13 +43,26 @@ impl PlannedSegment {
     fn in_journal(first: u64) -> Self {
         let tail = StoredTail::default();
         let (tail_first, tail_bytes, dat_size) = (first, 0, 0);
-        let (end, stored_end, sealed, open_end) = (first, first, false, false);
-        Self { first, end, dat_size, sealed, tail_first, tail_bytes, tail, stored_end, open_end }
+        let (end, stored_end, sealed, adopted) = (first, first, false, Vec::new());
+        Self { first, end, dat_size, sealed, tail_first, tail_bytes, tail, stored_end, adopted }
     }
 
     /// A segment of which only the files tell.
     pub fn of_files(first: u64) -> Self {
-        Self { open_end: true, ..Self::in_journal(first) }
+        Self::in_journal(first)
+    }
+
+    /// Whether its files have something that is wanted.
+    pub fn is_on_disk(&self) -> bool {
+        self.sealed || self.stored_end > self.first || !self.adopted.is_empty()
+    }
+
+    /// The record of an event that fills no block, as the checkpoint has it in the segment's tail.
+    fn tail_record<'t>(&self, tail: &'t Tail, seq: u64) -> Option<&'t IndexRecord> {
+        if self.sealed || seq >= self.stored_end.min(self.end) {
+            return None;
+        }
+        tail.records.get(usize::try_from(seq.checked_sub(self.tail_first)?).ok()?)
     }
 }
 
@@ -94,6 +108,12 @@ pub struct Plan {
     pub gaps: Vec<SeqGap>,
     /// Sequences that lie in the cold store, by the manifest.
     pub cold: Vec<Range<u64>>,
+    /// Whether more may have come behind all that anything tells of.
+    pub end_unknown: bool,
+    /// Oldest sequence that the journal's trims have left.
+    trimmed: u64,
+    /// End of what the state tells of, as far as it was not cut off since, and the time of its last event.
+    state_end: (u64, u64),
     lsn: u64,
     replayed: bool,
 }
@@ -117,6 +137,9 @@ impl Plan {
             pieces: BTreeMap::new(),
             gaps: Vec::new(),
             cold: Vec::new(),
+            end_unknown: false,
+            trimmed: 0,
+            state_end: (0, 0),
             lsn: 0,
             replayed: false,
         }
@@ -152,6 +175,7 @@ impl Plan {
             end: state.end,
             epochs: state.epochs.clone(),
             segments,
+            state_end: (state.end, state.last_time_us),
             lsn: state.lsn,
             ..Self::new(ChannelId(state.id))
         }
@@ -184,7 +208,10 @@ impl Plan {
             }
             Entry::ChannelConfigured { config, .. } if !contained => self.config = Some(config.to_vec()),
             Entry::ChannelDeleted { .. } if !contained => self.deleted = true,
-            Entry::HeadTrimmed { head, .. } if !contained => self.head = self.head.max(head.0),
+            Entry::HeadTrimmed { head, .. } if !contained => {
+                self.trimmed = self.trimmed.max(head.0);
+                self.head = self.head.max(head.0);
+            }
             _ => {}
         }
     }
@@ -195,7 +222,11 @@ impl Plan {
             self.cut_pieces(self.end_known());
         }
         let head = self.head;
-        self.segments.retain(|segment| segment.open_end || segment.end > head);
+        self.segments.retain(|segment| segment.end > head);
+        self.gaps.retain_mut(|gap| {
+            gap.seqs.start = gap.seqs.start.max(head);
+            !gap.seqs.is_empty()
+        });
     }
 
     /// Up to where the state tells; without one there is no bound.
@@ -221,6 +252,7 @@ impl Plan {
             self.gaps.push(SeqGap { seqs: self.end..first, before_lsn });
         } else if first < self.end {
             self.cut_segments(first);
+            self.cut_gaps(first);
         }
         if self.segments.last().is_none_or(|segment| segment.first != segment_first) {
             self.segments.push(PlannedSegment::in_journal(segment_first));
@@ -241,13 +273,18 @@ impl Plan {
         });
     }
 
-    fn cut_off(&mut self, end: u64, epoch: Epoch) {
-        self.cut_segments(end);
+    fn cut_gaps(&mut self, end: u64) {
         self.gaps.retain_mut(|gap| {
             gap.seqs.end = gap.seqs.end.min(end);
             !gap.seqs.is_empty()
         });
+    }
+
+    fn cut_off(&mut self, end: u64, epoch: Epoch) {
+        self.cut_segments(end);
+        self.cut_gaps(end);
         (self.end, self.head) = (end, self.head.min(end));
+        (self.trimmed, self.state_end.0) = (self.trimmed.min(end), self.state_end.0.min(end));
         self.epochs.retain(|(_, first)| *first < end);
         self.epochs.push((epoch.0, end));
         self.segments.push(PlannedSegment::in_journal(end));
@@ -256,6 +293,54 @@ impl Plan {
     /// Commits below are contained in the state that it began with.
     pub fn state_lsn(&self) -> u64 {
         self.lsn
+    }
+
+    /// Whether nothing tells of it but its files, and entries of the journal that go on with what came before.
+    pub fn is_of_files(&self) -> bool {
+        self.state_path.is_none() && !self.created
+    }
+
+    /// With nothing but files, it begins where these, the cold store or the journal begin; a trim that the journal tells of holds.
+    pub fn begin_by_files(&mut self) {
+        let adopted = self.segments.iter().filter_map(|segment| segment.adopted.first());
+        let starts = adopted.chain(&self.cold).map(|range| range.start);
+        let first = starts.chain(self.pieces.keys().copied()).min();
+        self.head = first.unwrap_or(self.head).max(self.trimmed);
+    }
+
+    /// LSN of the last commit that is known to have given it events, or of its state.
+    pub fn last_lsn(&self) -> u64 {
+        self.pieces.values().map(|piece| piece.lsn).fold(self.lsn, u64::max)
+    }
+
+    /// What the checkpoint's tail, if it could be read, or the journal says of an event that a segment may have in its blocks, too.
+    pub fn known_record<'a>(
+        &'a self,
+        segment: Option<(&PlannedSegment, &'a Tail)>,
+        seq: u64,
+    ) -> Option<&'a IndexRecord> {
+        let piece = || self.piece_of(seq).and_then(|piece| piece.record(seq));
+        segment.and_then(|(segment, tail)| segment.tail_record(tail, seq)).or_else(piece)
+    }
+
+    /// Time of the last event below `end` whose time is known.
+    pub fn time_before(&self, end: u64) -> u64 {
+        let piece = self.pieces.range(..end).next_back().map(|(_, piece)| piece);
+        let record = piece.and_then(|piece| piece.record(piece.end().min(end).checked_sub(1)?));
+        let of_state = if end >= self.state_end.0 { self.state_end.1 } else { 0 };
+        record.map_or(0, IndexRecord::time_us).max(of_state)
+    }
+
+    /// What of these sequences its blocks do not have either.
+    pub fn not_adopted(&self, seqs: &Range<u64>) -> Vec<Range<u64>> {
+        let (mut at, mut left) = (seqs.start, Vec::new());
+        for adopted in self.segments.iter().flat_map(|segment| &segment.adopted) {
+            left.push(at..adopted.start.min(seqs.end));
+            at = at.max(adopted.end);
+        }
+        left.push(at..seqs.end);
+        left.retain(|range| !range.is_empty());
+        left
     }
 
     /// Whether the cold store has the segment that begins here.

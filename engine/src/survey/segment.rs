@@ -40,6 +40,8 @@ pub struct Pass<'a> {
     pub tail_place: (&'a str, u64),
     /// First sequence that nobody has from here: the next segment begins there.
     pub bound: u64,
+    /// Oldest sequence that is left of the channel.
+    pub head: u64,
     /// Whether the cold store has it: then the files need not be there.
     pub is_cold: bool,
 }
@@ -61,6 +63,10 @@ struct Walk<'a, 'r, S: Sink> {
     idx_path: String,
     dat: Dat<'a>,
     passed: Passed,
+    /// Behind the last event that counts.
+    wanted_end: u64,
+    /// What was found of events that do not count, one of each kind.
+    of_no_event: Vec<FindingKind>,
     last_offset: u64,
     payload: Vec<u8>,
 }
@@ -91,11 +97,15 @@ impl Pass<'_> {
         let segment = self.segment;
         let (idx_path, dat_path) = (idx_path(self.id, Seq(segment.first)), dat_path(self.id, Seq(segment.first)));
         // What is behind the bytes of a checkpoint is not known to be written.
-        let known = (!segment.open_end && !segment.sealed).then_some(segment.dat_size - segment.tail_bytes);
+        let known = (!segment.sealed && segment.adopted.is_empty()).then_some(segment.dat_size - segment.tail_bytes);
         let (stream, error) = match reader.open(&dat_path, known) {
             Ok(stream) => (stream, None),
             Err(error) => (None, Some(error.to_string())),
         };
+        if self.is_cold && stream.is_none() && error.is_none() && segment.dat_size > 0 {
+            // An eviction was cut off, and the directory kept one file of the two.
+            return Passed { times: None, end: segment.end };
+        }
         let tail_base = if segment.tail_bytes > 0 { segment.dat_size - segment.tail_bytes } else { u64::MAX };
         let tail = segment.tail.load();
         let tail = tail.as_ref().map_err(|what| *what);
@@ -107,6 +117,8 @@ impl Pass<'_> {
             idx_path,
             dat: Dat { path: dat_path, stream, tail_base, tail_end: segment.dat_size, tail, error },
             passed: Passed { times: None, end: segment.first },
+            wanted_end: segment.end.min(self.bound),
+            of_no_event: Vec::new(),
             last_offset: 0,
             payload: Vec::new(),
         };
@@ -123,12 +135,53 @@ impl<S: Sink> Walk<'_, '_, S> {
     fn run(&mut self) {
         let segment = self.pass.segment;
         let block_end = if segment.sealed { segment.stored_end } else { segment.tail_first };
-        let wants_idx = segment.open_end || block_end > segment.first;
-        if wants_idx {
+        if block_end > segment.first {
             self.blocks(block_end);
         }
-        if !segment.sealed && segment.stored_end > segment.tail_first.max(self.passed.end.saturating_sub(1)) {
+        if !segment.sealed && segment.stored_end > segment.tail_first {
             self.tail();
+        }
+        if !segment.adopted.is_empty() {
+            self.adopted();
+        }
+    }
+
+    /// The events of which only blocks tell. These were looked at before: they are the channel's.
+    fn adopted(&mut self) {
+        let (segment, place) = (self.pass.segment, self.place);
+        self.wanted_end = u64::MAX;
+        let mut idx = match self.reader.open(&self.idx_path, None) {
+            Ok(Some(idx)) => idx,
+            Ok(None) => return self.adopted_lost(FindingKind::SegmentMissing, "it is missing"),
+            Err(error) => return self.adopted_lost(FindingKind::Unreadable, &error.to_string()),
+        };
+        for events in &segment.adopted {
+            let mut at = events.start;
+            while at < events.end {
+                let block = (at - segment.first) / RECORDS_PER_BLOCK as u64;
+                let base = segment.first + block * RECORDS_PER_BLOCK as u64;
+                let end = events.end.min(base + RECORDS_PER_BLOCK as u64);
+                let offset = block * BLOCK_SIZE as u64;
+                let bytes = idx.bytes(self.reader, offset);
+                match decode_block(&bytes[..bytes.len().min(BLOCK_SIZE)], place, Seq(base)) {
+                    Ok(records) => (at..end)
+                        .zip(records.iter().skip((at - base) as usize))
+                        .for_each(|(seq, record)| self.event(seq, record)),
+                    Err(error) => {
+                        let found = StoreFinding::loss(FindingKind::IndexBlock, &self.idx_path, offset, error);
+                        self.lose(found, at..end);
+                    }
+                }
+                at = end;
+            }
+        }
+        idx.finish(self.reader);
+    }
+
+    fn adopted_lost(&mut self, kind: FindingKind, cause: &str) {
+        for events in &self.pass.segment.adopted {
+            let found = StoreFinding::loss(kind, &self.idx_path, 0, cause);
+            self.lose(found, events.clone());
         }
     }
 
@@ -144,10 +197,9 @@ impl<S: Sink> Walk<'_, '_, S> {
             Ok(None) => return self.whole_file(FindingKind::SegmentMissing, "it is missing", block_end),
             Err(error) => return self.whole_file(FindingKind::Unreadable, &error.to_string(), block_end),
         };
-        let footer = if segment.sealed || segment.open_end { self.footer(&idx) } else { Ok(None) };
+        let footer = if segment.sealed { self.footer(&idx) } else { Ok(None) };
         let blocks = match &footer {
             Ok(Some((footer, _))) => footer.block_count(),
-            _ if segment.open_end => idx.size() / BLOCK_SIZE as u64,
             _ => (block_end - segment.first).div_ceil(RECORDS_PER_BLOCK as u64),
         };
         let file_end = match &footer {
@@ -170,12 +222,7 @@ impl<S: Sink> Walk<'_, '_, S> {
 
     fn whole_file(&mut self, kind: FindingKind, cause: &str, end: u64) {
         let segment = self.pass.segment;
-        if segment.open_end {
-            return;
-        }
-        let found = StoreFinding::loss(kind, &self.idx_path, 0, cause).of(self.pass.channel);
-        self.sink.finding(found.losing(segment.first..end.min(segment.end)));
-        self.passed.end = self.passed.end.max(end.min(segment.end));
+        self.lose(StoreFinding::loss(kind, &self.idx_path, 0, cause), segment.first..end);
     }
 
     /// The footer and where it lies; or where it should, and what is wrong.
@@ -203,35 +250,29 @@ impl<S: Sink> Walk<'_, '_, S> {
     fn index_blocks(&mut self, idx: &mut Stream, blocks: u64, file_end: u64, is_exact: bool) -> Sums {
         let segment = self.pass.segment;
         let mut sums = Sums { is_whole: true, ..Sums::default() };
-        // Blocks of a segment without a known end that do not hold: damage only if a whole one follows.
-        let mut doubtful: Vec<StoreFinding> = Vec::new();
         for block in 0..blocks {
             let offset = block * BLOCK_SIZE as u64;
             let base = segment.first + block * RECORDS_PER_BLOCK as u64;
             let behind = (base + RECORDS_PER_BLOCK as u64).min(file_end.max(base));
-            let events = base..behind.min(self.wanted_end()).max(base);
+            let events = base..behind;
             let bytes = idx.bytes(self.reader, offset);
             if bytes.len() < BLOCK_SIZE {
                 sums.is_whole = false;
-                if !segment.open_end {
-                    let cause = format!("the file ends at byte {}, {blocks} index blocks were there", idx.size());
-                    let end = file_end.min(segment.bound_end());
-                    let found = StoreFinding::loss(FindingKind::SegmentShort, &self.idx_path, idx.size(), cause);
-                    self.sink.finding(found.of(self.pass.channel).losing(base..end.max(base)));
-                    self.passed.end = self.passed.end.max(end);
-                }
+                let cause = format!("the file ends at byte {}, {blocks} index blocks were there", idx.size());
+                let found = StoreFinding::loss(FindingKind::SegmentShort, &self.idx_path, idx.size(), cause);
+                self.lose(found, base..file_end);
                 break;
             }
             let bytes = &bytes[..BLOCK_SIZE];
             sums.hash = idx_hash_append(sums.hash, bytes);
             let records = match decode_block(bytes, self.place, Seq(base)) {
-                Ok(records) if segment.open_end || records.len() as u64 == behind - base => records,
+                Ok(records) if records.len() as u64 == behind - base => records,
                 Ok(records) if !is_exact && records.len() as u64 > behind - base => records,
                 Ok(records) => {
                     let cause = format!("it holds {} records instead of {}", records.len(), behind - base);
                     sums.is_whole = false;
                     let found = StoreFinding::loss(FindingKind::IndexBlock, &self.idx_path, offset, cause);
-                    self.lose(found.of(self.pass.channel).losing(events));
+                    self.lose(found, events);
                     continue;
                 }
                 Err(error) => {
@@ -239,19 +280,13 @@ impl<S: Sink> Walk<'_, '_, S> {
                     let gap = idx.gap_in(&(offset..offset + BLOCK_SIZE as u64)).map(|gap| gap.error.clone());
                     let kind = if gap.is_some() { FindingKind::Unreadable } else { FindingKind::IndexBlock };
                     let cause = gap.unwrap_or_else(|| error.to_string());
-                    let found =
-                        StoreFinding::loss(kind, &self.idx_path, offset, cause).of(self.pass.channel).losing(events);
-                    match segment.open_end {
-                        true => doubtful.push(found),
-                        false => self.lose(found),
-                    }
+                    self.lose(StoreFinding::loss(kind, &self.idx_path, offset, cause), events);
                     continue;
                 }
             };
-            doubtful.drain(..).for_each(|found| self.lose(found));
             sums.first_times.push(records.first().map_or(0, IndexRecord::time_us));
             sums.last_time_us = records.last().map_or(0, IndexRecord::time_us);
-            let end = self.wanted_end();
+            let end = self.wanted_end;
             for (seq, record) in (base..end.max(base)).zip(records) {
                 self.event(seq, record);
             }
@@ -259,23 +294,24 @@ impl<S: Sink> Walk<'_, '_, S> {
         sums
     }
 
-    /// Behind the last event that counts.
-    fn wanted_end(&self) -> u64 {
-        self.pass.segment.bound_end().min(self.pass.bound)
-    }
-
-    fn lose(&mut self, found: StoreFinding) {
-        if let Some(events) = &found.events {
+    /// Events are lost, as far as they count; damage to others is told once of each kind.
+    fn lose(&mut self, found: StoreFinding, events: Range<u64>) {
+        let found = found.of(self.pass.channel);
+        let events = events.start.max(self.pass.head)..events.end.min(self.wanted_end);
+        if !events.is_empty() {
             self.passed.end = self.passed.end.max(events.end);
+            self.sink.finding(found.losing(events));
+        } else if !self.of_no_event.contains(&found.kind) {
+            self.of_no_event.push(found.kind);
+            self.sink.finding(found.of_no_event());
         }
-        self.sink.finding(found);
     }
 
     fn event(&mut self, seq: u64, record: &IndexRecord) {
         let time_us = record.time_us();
         if let Err(fault) = self.check(record) {
-            let found = StoreFinding::loss(fault.kind, &fault.path, fault.offset, fault.cause).of(self.pass.channel);
-            return self.lose(found.losing(seq..seq + 1));
+            let found = StoreFinding::loss(fault.kind, &fault.path, fault.offset, fault.cause);
+            return self.lose(found, seq..seq + 1);
         }
         if let Some((_, last)) = self.passed.times.filter(|(_, last)| time_us < *last) {
             let cause = format!("event {seq} is of {time_us} us, the one before of {last} us");
@@ -347,15 +383,15 @@ impl<S: Sink> Walk<'_, '_, S> {
         let first = segment.tail_first;
         match self.dat.tail {
             Ok(tail) => {
-                let end = self.wanted_end();
+                let end = self.wanted_end;
                 for (seq, record) in (first..end.max(first)).zip(&tail.records) {
                     self.event(seq, record);
                 }
             }
             Err(what) => {
                 let (path, offset) = self.pass.tail_place;
-                let found = StoreFinding::loss(FindingKind::CheckpointTail, path, offset, what).of(self.pass.channel);
-                self.lose(found.losing(first..segment.stored_end.min(segment.end).max(first)));
+                let found = StoreFinding::loss(FindingKind::CheckpointTail, path, offset, what);
+                self.lose(found, first..segment.stored_end);
             }
         }
     }
@@ -457,12 +493,5 @@ impl Dat<'_> {
         let bytes = (range.start - self.tail_base) as usize..(range.end - self.tail_base) as usize;
         let outside = || (FindingKind::CheckpointTail, "the payload lies behind the bytes of the tail".to_owned());
         tail.bytes.get(bytes).ok_or_else(outside)
-    }
-}
-
-impl PlannedSegment {
-    /// Behind the last event that may be in it.
-    fn bound_end(&self) -> u64 {
-        if self.open_end { u64::MAX } else { self.end }
     }
 }
