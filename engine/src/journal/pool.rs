@@ -270,6 +270,7 @@ impl Recycling {
 #[cfg(all(test, not(redex_loom)))]
 mod tests {
     use super::*;
+    use crate::ids::Lsn;
     use crate::io::sim::{SimDisk, SimOptions};
     use crate::io::{DirEntry, Driver, IoFacts};
 
@@ -344,5 +345,46 @@ mod tests {
         assert!(pool.take(SegmentNo(8)).unwrap().is_none(), "none is ready");
         pool.make().unwrap();
         assert!(pool.take(SegmentNo(8)).unwrap().is_some());
+    }
+
+    /// A crash may leave a spare without its size, or a file with its name in the journal and one among the spares.
+    #[test]
+    fn a_short_file_and_one_that_is_in_use_are_no_spares() {
+        const SEGMENT: usize = 64 << 10;
+        let disk = SimDisk::new(1, SimOptions::default());
+        let spare = spare_dir(SHARD);
+        for dir in ["journal", &journal_dir(SHARD), &spare] {
+            disk.create_dir(dir).unwrap();
+        }
+        let pool = || SegmentPool::new(Arc::new(disk.clone()), SHARD, Epoch(1), SEGMENT as u64);
+        pool().make().unwrap();
+        let uuid = StoreUuid([7; 16]);
+        let header = |number| SegmentHeader {
+            uuid,
+            shard: SHARD,
+            number: SegmentNo(number),
+            epoch: Epoch(1),
+            salt: number,
+            key_id: 0,
+            predecessor: None,
+            first_lsn: Lsn(1),
+        };
+        let file = |number| {
+            let mut bytes = vec![0; SEGMENT];
+            header(number).encode(&mut bytes[..BLOCK_SIZE]);
+            bytes
+        };
+        disk.write_file(&segment_path(SHARD, SegmentNo(5)), &file(5)).unwrap();
+        let twin = format!("{spare}/0000000001-0000000007.wal");
+        let other = format!("{spare}/0000000001-0000000008.wal");
+        let short = format!("{spare}/0000000001-0000000009.wal");
+        disk.write_file(&twin, &file(5)).unwrap();
+        disk.write_file(&other, &file(4)).unwrap();
+        disk.write_file(&short, &vec![0; SEGMENT - BLOCK_SIZE]).unwrap();
+        let mut found = pool();
+        found.find(uuid).unwrap();
+        assert_eq!(found.ready(), 2, "the one that was made, and an old segment");
+        assert_eq!([&twin, &short].map(|path| disk.read_file(path)), [None, None], "they are gone");
+        assert!(disk.read_file(&other).is_some());
     }
 }

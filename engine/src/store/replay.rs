@@ -409,3 +409,31 @@ impl<'d> Replay<'d> {
         })
     }
 }
+
+#[cfg(all(test, not(redex_loom)))]
+mod tests {
+    use super::*;
+    use crate::io::sim::{SimDisk, SimOptions};
+    use crate::journal::format::EventsFields;
+
+    /// Events that do not begin where the ones before end are no channel's: nothing is made of them.
+    #[test]
+    fn events_follow_one_another() {
+        let disk = SimDisk::new(1, SimOptions::default());
+        let segments = vec![SegmentState { first: 0, end: 5, dat_size: 0, sealed: false }];
+        let state = ChannelState { name: "a".to_owned(), end: 5, lsn: 3, segments, ..ChannelState::default() };
+        let records = [IndexRecord::inline(b"x", 1)];
+        let tail = || Tail { records: vec![records[0]; 5], bytes: Vec::new() };
+        for (first, follows) in [(4, false), (5, true), (6, false)] {
+            let mut replay = Replay::new(&disk, StoreUuid([1; 16]), state.clone(), tail(), VecDeque::new());
+            let (first, segment_first) = (Seq(first), Seq(0));
+            let (dat_offset, inline_len, extent_offset, extent_len) = (0, 0, 0, 0);
+            let channel = ChannelId(0);
+            let fields =
+                EventsFields { channel, first, segment_first, dat_offset, inline_len, extent_offset, extent_len };
+            let entry = EventsEntry { fields, records: &records };
+            let taken = replay.events(&entry, &[], Epoch(1));
+            assert_eq!(taken.is_ok(), follows, "{first}: {taken:?}");
+        }
+    }
+}
