@@ -164,4 +164,26 @@ mod tests {
         registration.register(&waiters, 5, &waker);
         assert_eq!(waiters.heap.lock().unwrap().len(), 1, "once woken it registers again");
     }
+
+    #[test]
+    fn all_below_the_mark_are_woken_however_many() {
+        for count in [1, 31, 32, 33, 64, 100] {
+            let waiters = Waiters::default();
+            let woken = std::sync::Arc::new(Counter::default());
+            let waker = Waker::from(woken.clone());
+            (0..count + 3).for_each(|position| _ = waiters.register(position, &waker));
+            waiters.wake(count);
+            assert_eq!(woken.0.load(std::sync::atomic::Ordering::Relaxed), count);
+            assert_eq!(waiters.heap.lock().unwrap().len(), 3, "those above still wait");
+        }
+    }
+
+    #[derive(Default)]
+    struct Counter(std::sync::atomic::AtomicU64);
+
+    impl std::task::Wake for Counter {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
 }
