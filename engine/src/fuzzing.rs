@@ -142,14 +142,15 @@ impl Checkpoint {
         (self.channels.len(), self.channels.iter().filter(|(_, tail)| tail.is_some()).count())
     }
 
-    /// Whether it is the other one, but for tails that are damaged here.
+    /// Whether it is the other one, but for tails that are damaged in one of them. A changed bit may also be the one that was
+    /// changed before.
     #[must_use]
-    pub fn is_same_but_for_damage(&self, whole: &Self) -> bool {
-        let same =
-            |((state, tail), (other, whole)): (&Read, &Read)| state == other && (tail.is_none() || tail == whole);
-        self.identity == whole.identity
-            && self.channels.len() == whole.channels.len()
-            && self.channels.iter().zip(&whole.channels).all(same)
+    pub fn is_same_but_for_damage(&self, other: &Self) -> bool {
+        let same_tail = |tail: &Option<Tail>, other: &Option<Tail>| tail.is_none() || other.is_none() || tail == other;
+        let same = |((state, tail), (other, other_tail)): (&Read, &Read)| state == other && same_tail(tail, other_tail);
+        self.identity == other.identity
+            && self.channels.len() == other.channels.len()
+            && self.channels.iter().zip(&other.channels).all(same)
     }
 
     /// The bytes of a file that holds the same; `None` if a tail is not whole.
