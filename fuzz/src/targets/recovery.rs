@@ -4,7 +4,8 @@
 //! opened, read, appended to, verified, killed and opened again.
 //!
 //! - It opens or gives an error, within a bounded number of operations on the disk and bounded memory.
-//! - Unless checksums were made right on purpose: an event that is served is one that was written there, byte for byte; and
+//! - Unless checksums were made right on purpose: an event that is served is one that was written there, byte for byte (or at its
+//!   place in the store whose segment files were put in); and
 //!   what opened once goes on as a store does: appends resolve, and the durable ones are there after a kill. (With a directory
 //!   where a file belongs, or the other way round, there may be errors later.)
 //!
@@ -119,12 +120,14 @@ struct Made {
     is_forged: bool,
     /// Whether a directory lies where a file belongs, or a file where a directory does: then what needs it goes wrong later.
     is_blocked: bool,
+    /// What was written to stores whose segment files were put in.
+    foreign: Vec<&'static Written>,
 }
 
 fn make(input: &[u8]) -> Made {
     let store = usize::from(input.first().copied().unwrap_or(0)) % (STORES.len() + 1);
     let tree = stores().get(store).cloned().unwrap_or_default();
-    let mut made = Made { tree, is_forged: false, is_blocked: false };
+    let mut made = Made { tree, is_forged: false, is_blocked: false, foreign: Vec::new() };
     let rest = input.get(1..).unwrap_or(&[]);
     for bytes in rest.chunks_exact(SIZE).take(INSTRUCTIONS_MAX) {
         made.follow(&Instruction::of(bytes));
@@ -200,6 +203,11 @@ impl Made {
         let store = &stores()[instruction.value as usize % STORES.len()];
         let Some(foreign) = path_at(&store.files, instruction.other) else { return };
         let place = path.map_or_else(|| foreign.clone(), str::to_owned);
+        if foreign.ends_with(".idx") || foreign.ends_with(".dat") {
+            // Nothing in them names their store: a whole one in the place of one with its channel id and first sequence, which
+            // stores have in common, shows the other store's events.
+            self.foreign.extend(&store.channels);
+        }
         self.tree.files.insert(place, store.files[&foreign].clone());
     }
 }
@@ -402,7 +410,7 @@ fn read(made: &Made, file: &RedexFile) -> Result<String, String> {
 }
 
 fn check_event(made: &Made, name: &str, written: Option<&Written>, seq: u64, payload: &[u8]) -> Result<(), String> {
-    let is_written = written.is_some_and(|written| written.has(seq, payload));
+    let is_written = written.into_iter().chain(made.foreign.iter().copied()).any(|written| written.has(seq, payload));
     ensure(made.is_forged || is_written, || {
         format!("{name}: event {seq} of {} bytes was never written, and no checksum was made right", payload.len())
     })
