@@ -54,3 +54,16 @@ fn every_fault_has_a_test_that_is_there() {
         }
     }
 }
+
+/// The table of planted bugs has each of them, and no other.
+#[test]
+fn every_planted_bug_is_in_its_table() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let patches = std::fs::read_dir(root.join("tests/planted")).unwrap().filter_map(|entry| {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        name.strip_suffix(".patch").map(str::to_owned)
+    });
+    let text = std::fs::read_to_string(root.join("docs/planted.md")).unwrap();
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next().map(str::to_owned));
+    assert_eq!(rows.collect::<BTreeSet<_>>(), patches.collect::<BTreeSet<_>>());
+}

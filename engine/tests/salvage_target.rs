@@ -79,6 +79,17 @@ fn no_way_leads_into_the_old_store() {
     assert!(!dir.path().join("new").exists() && !dir.path().join("deep/er").exists());
 }
 
+/// A link that leads nowhere gives its name to no directory: that is told at once, not when the copy is made.
+#[test]
+fn a_link_that_leads_nowhere_is_refused() {
+    let dir = scratch();
+    make_old(dir.path());
+    std::os::unix::fs::symlink(dir.path().join("nothing"), dir.path().join("nowhere")).unwrap();
+    let error = rescue(dir.path(), "nowhere").unwrap_err();
+    assert!(matches!(error, SalvageError::Io { .. }), "{error}");
+    assert!(!dir.path().join("nowhere.partial").exists() && !dir.path().join("nothing").exists());
+}
+
 /// A store that has the name under which the new one would be made.
 #[test]
 fn a_store_with_the_name_of_a_half_is_left_alone() {

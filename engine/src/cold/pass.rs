@@ -180,9 +180,10 @@ impl Pass<'_> {
 
     /// Objects that no manifest names: of an upload or a deletion that a crash has cut off.
     fn find_orphans(&mut self) -> io::Result<()> {
-        let named: BTreeSet<String> = self.manifest.segments.iter().map(|segment| self.manifest.key(segment)).collect();
+        let named = self.manifest.segments.iter().map(|segment| self.manifest.key(segment));
+        let known: BTreeSet<String> = named.chain(self.state.doomed.iter().cloned()).collect();
         for object in self.tier().store.list(&self.cold.prefix())? {
-            if named.contains(&object.key) || self.state.doomed.contains(&object.key) {
+            if known.contains(&object.key) {
                 continue;
             }
             let Some((_, first, hash)) = parse_key(self.tier().uuid, &object.key) else {

@@ -73,7 +73,8 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
 fn check_empty(resolved: &Path, to: &Path) -> Result<(), SalvageError> {
     let path = to.to_owned();
     match fs::read_dir(resolved).map(|mut entries| entries.next().is_none()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // A link that leads nowhere is there, and no directory gets its name.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(resolved).is_err() => Ok(()),
         Err(source) => Err(SalvageError::Io { path, source }),
         Ok(true) => Ok(()),
         Ok(false) => Err(SalvageError::NotEmpty { path }),

@@ -19,7 +19,7 @@ mod tree;
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -61,39 +61,24 @@ impl Opener {
 
     /// Opens a file that is there; one that is `known` was opened before.
     fn open_again(&self, path: &str, flags: i32, known: Option<FileId>) -> io::Result<fs::File> {
-        // Somebody may have put anything there. Who opens a pipe without this waits for its other end, perhaps for ever.
-        let flags = flags | libc::O_NONBLOCK;
         let direct = self.direct_flag();
-        let file = match self.tree.open_file(path, flags | direct, known) {
+        match self.tree.open_file(path, flags | direct, known) {
             // By what was asked for: another thread may have found out meanwhile.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) && direct != 0 => {
-                let file = regular(path, self.tree.open_file(path, flags, known)?)?;
+                let file = self.tree.open_file(path, flags, known)?;
                 if self.direct.swap(false, Ordering::Relaxed) {
                     tracing::warn!(path, reason = REFUSED_LATER, "no direct I/O from now on: the page cache is used");
                 }
-                file
+                Ok(file.into())
             }
-            result => regular(path, result?)?,
-        };
-        // A ring refuses to wait for files with that flag.
-        syscall::clear_nonblock(file.as_fd())?;
-        Ok(file)
+            result => Ok(result?.into()),
+        }
     }
 
     /// Some file systems make the file before they refuse O_DIRECT. So a create is never tried without it, but the probe has
     /// tried one.
     fn direct_flag(&self) -> i32 {
         if self.direct.load(Ordering::Relaxed) { libc::O_DIRECT } else { 0 }
-    }
-}
-
-/// Refuses what is no file of bytes: it would say about direct I/O, or about its size, what is true of nothing else.
-fn regular(path: &str, file: OwnedFd) -> io::Result<fs::File> {
-    let file = fs::File::from(file);
-    match file.metadata()?.file_type() {
-        kind if kind.is_file() => Ok(file),
-        kind if kind.is_dir() => Err(io::Error::from_raw_os_error(libc::EISDIR)),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{path} is not a regular file"))),
     }
 }
 

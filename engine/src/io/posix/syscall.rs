@@ -239,14 +239,6 @@ pub(crate) fn direct_alignment(fd: BorrowedFd<'_>) -> Option<(usize, usize)> {
         .then_some((facts.stx_dio_mem_align as usize, facts.stx_dio_offset_align as usize))
 }
 
-/// Takes O_NONBLOCK off an open file.
-pub(crate) fn clear_nonblock(file: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: the descriptor is open, and these commands take and give plain numbers.
-    let flags = check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) })?;
-    // SAFETY: as above.
-    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK) }).map(drop)
-}
-
 /// The entries of a directory, in no order, without `.` and `..`. Names that are not UTF-8 are shown with replacement characters.
 pub(crate) fn list(dir: OwnedFd) -> io::Result<Vec<DirEntry>> {
     let stream = Stream::new(dir)?;

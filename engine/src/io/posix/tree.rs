@@ -61,7 +61,7 @@ impl Tree {
         // A pipe would have the open wait for its other end, a terminal would become this process's.
         let asked = flags | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
         let opened = match self.resolve(path, asked, mode) {
-            Err(error) if error.raw_os_error() == Some(libc::EWOULDBLOCK) => self.open_leased(path, asked, mode),
+            Err(error) if error.raw_os_error() == Some(libc::EWOULDBLOCK) => self.open_leased(path, asked, mode, known),
             result => result,
         };
         let file = File::from(opened.map_err(|error| self.explain(path, error))?);
@@ -77,9 +77,9 @@ impl Tree {
 
     /// Another program has a lease on the file, as servers of NFS and SMB do, and is asked to give it up (fcntl(2), F_SETLEASE).
     /// A plain file may be waited for.
-    fn open_leased(&self, path: &str, flags: i32, mode: u32) -> io::Result<OwnedFd> {
+    fn open_leased(&self, path: &str, flags: i32, mode: u32, known: Option<FileId>) -> io::Result<OwnedFd> {
         let here = File::from(self.resolve(path, libc::O_PATH | libc::O_NOFOLLOW, 0)?);
-        refusal::check(path, &here.metadata()?, self.owners, None)?;
+        refusal::check(path, &here.metadata()?, self.owners, known)?;
         self.resolve(path, flags & !libc::O_NONBLOCK, mode)
     }
 
