@@ -1,65 +1,7 @@
-//! Throughput, latency and crash harness of RedEX.
-//!
-//! `run` (the default) measures the engine beside the bare device and a plain file, in turns, on the same file system;
-//! `crash` kills a writing process again and again, and checks that nothing acknowledged is lost; `full-disk` and
-//! `read-only-remount` do harm to a real file system under a store; `soak` looks for what grows with time. Everything goes
-//! through the engine's public API. What a row measures is told by its module in [`workload`].
-//!
-//! Exit codes: 0 fine, 1 failed (or an event was lost or wrong), 2 wrong arguments.
-
-mod args;
-mod budget;
-mod counters;
-mod crash;
-mod disk;
-mod fill;
-mod load;
-mod machine;
-mod mounts;
-mod pace;
-mod plain_file;
-mod progress;
-mod raw;
-mod raw_loop;
-mod readback;
-mod report;
-mod row;
-mod run;
-mod sample;
-mod scratch;
-mod soak;
-mod store;
-mod workload;
+//! `redex-bench`; see the library beside it.
 
 use std::process::ExitCode;
 
-use args::{Cli, Command, DiskFault, UsageError};
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match dispatch(cli) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
-        }
-    }
-}
-
-fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
-    match cli.command {
-        None => run::run(&cli.run),
-        Some(Command::Run(args)) => run::run(&args),
-        Some(Command::Crash(args)) => crash::run(&args),
-        Some(Command::Soak(args)) => soak::run(&args),
-        Some(Command::FullDisk(args)) => disk::run(&args, DiskFault::Full),
-        Some(Command::ReadOnlyRemount(args)) => disk::run(&args, DiskFault::ReadOnly),
-        Some(Command::DiskChild(args)) => disk::child(&args),
-        Some(Command::DiskWriter(args)) => disk::full::writer(&args),
-        Some(Command::CrashChild(args)) => crash::child::run(&args),
-        Some(Command::FillChild(args)) => fill::child(&args),
-        Some(Command::FollowChild(args)) => workload::second_process::child(&args),
-        Some(Command::MillionChild(args)) => workload::million::child(&args),
-    }
+    redex_bench::main()
 }
