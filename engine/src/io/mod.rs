@@ -275,6 +275,11 @@ pub trait Driver: fmt::Debug {
     /// Sleeps until an operation has ended, the doorbell rings, or `timeout` has passed (`None`: no limit). Hands over
     /// what is queued first. May wake for no reason.
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+    /// Whether [`Driver::kick`] may make a durable write by a blocking call when no other durable write and no flush is under way. For
+    /// who has little else to do meanwhile.
+    fn write_lone_by_blocking(&mut self, yes: bool) {
+        let _ = yes;
+    }
     /// Operations submitted and not yet reaped.
     fn in_flight(&self) -> usize;
     /// What others ring to wake this driver's [`Driver::wait`].

@@ -9,8 +9,9 @@
 //! Promises: acknowledgements follow the order of LSNs; a commit is durable only when all before it are; no policy leaves
 //! more than a bound unflushed.
 //!
-//! A durable commit with nothing unflushed before it is one write that is durable by itself (and one for each extent).
-//! Otherwise the flush must cover what went before: all writes end, then the files are flushed.
+//! A durable commit with nothing unflushed before it is one write that is durable by itself. With extents, or with something
+//! unflushed before it, all writes end first, then the files are flushed; where several commits may be under way, each extent is a
+//! write that is durable by itself too.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,6 +33,8 @@ use crate::sync::scheduled::atomic::{Ordering, fence};
 
 /// Bytes of one commit at the most, padding included.
 pub const COMMIT_BYTES_MAX: usize = 2 << 20;
+/// Dat files with extents that are flushed one after the other by blocking calls; more are flushed side by side.
+const BLOCKING_FLUSHES_MAX: usize = 2;
 /// Bytes that the entry of a new channel takes beside name and configuration, at the most.
 const CREATED_ENTRY_EXTRA: usize = 32;
 
@@ -40,7 +43,7 @@ const CREATED_ENTRY_EXTRA: usize = 32;
 pub enum Means {
     /// Not by itself: with the next flush.
     Unflushed,
-    /// Its writes are durable by themselves.
+    /// Its write is durable by itself, and so is each extent's.
     DurableWrites,
     /// By flushes once it and all before are written.
     FlushAfter,
@@ -255,7 +258,7 @@ impl Commits {
 impl Shard {
     /// Begins a commit if there is a reason and room for one. Says whether it did.
     pub(super) fn commit(&mut self) -> Result<bool, Poisoned> {
-        if !self.can_commit() {
+        if !self.can_commit() || self.commit_held_until_us().is_some() {
             return Ok(false);
         }
         let due = self.timers.write_behind_due(self.now_us);
@@ -352,7 +355,7 @@ impl Shard {
             }
             false
         } else {
-            let means = self.means(wanted);
+            let means = self.means_of(&plan, wanted);
             let content = Content { plan: &plan, created: &created, notes: &notes, control: &ControlEntry::Witness };
             self.submit_commit(Kind::Events, means, &content, marks);
             let submitted = self.commits.pending.back_mut().expect("just submitted");
@@ -397,6 +400,17 @@ impl Shard {
     fn means(&self, wanted: bool) -> Means {
         let bounded = self.commits.unflushed_bytes >= self.options.unflushed_bytes_max;
         self.commits.means(wanted || bounded)
+    }
+
+    /// The same, of a commit with events. One write and its flush by a blocking call are as quick as they can be; with an extent
+    /// beside it both are written first, and then flushed.
+    fn means_of(&self, plan: &Plan, wanted: bool) -> Means {
+        let means = self.means(wanted);
+        let has_extents = plan.pieces.iter().any(|piece| piece.extent.is_some());
+        match means {
+            Means::DurableWrites if has_extents && self.options.commit_depth == 1 => Means::FlushAfter,
+            other => other,
+        }
     }
 
     /// Writes a commit without events, if nothing is in flight that it would have to wait for.
@@ -694,10 +708,12 @@ impl Shard {
         add(&self.handle.stats.extent_flushes, files.len() as u64);
         let commit = &mut self.commits.pending[index];
         commit.stage = Stage::Flushing;
-        if files.is_empty() && self.ops.in_flight() == 0 {
-            // Nothing to overlap with: the blocking call is cheaper than a kernel worker.
-            let result = journal.flush();
-            self.checked("journal flush", journal.path(), result)?;
+        let nothing_beside = files.is_empty() && self.ops.in_flight() == 0;
+        if nothing_beside || files.len() <= BLOCKING_FLUSHES_MAX && self.options.commit_depth == 1 {
+            // No commit to overlap with: blocking calls are cheaper than kernel workers.
+            for file in files.iter().chain([&journal]) {
+                self.checked("flush", file.path(), file.flush())?;
+            }
             self.flushed(index);
             return Ok(());
         }
@@ -725,6 +741,7 @@ impl Shard {
             if commit.means == Means::Unflushed {
                 self.commits.unflushed_bytes = self.commits.unflushed_bytes.saturating_sub(commit.bytes);
             } else if commit.kind == Kind::Events {
+                self.regroup.acknowledged(self.now_us);
                 let elapsed = self.now_ns().saturating_sub(commit.submitted_ns);
                 let mut histograms = self.handle.stats.histograms.lock().expect("no panic while the lock is held");
                 histograms.latency_ns.saturating_record(elapsed.max(1));

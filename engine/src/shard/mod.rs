@@ -27,6 +27,7 @@ pub mod notes;
 pub mod ops;
 pub mod plan;
 pub mod reclaim;
+pub mod regroup;
 pub mod retention;
 pub mod roll;
 pub mod run;
@@ -50,6 +51,7 @@ use self::handle::{Control, ShardHandle, Slot};
 use self::notes::{Note, NoteKind};
 use self::ops::{Ops, Purpose};
 use self::reclaim::Reclaim;
+use self::regroup::Regroup;
 use self::retention::AgeLook;
 use self::roll::{ErrandDone, Making};
 use self::timers::Timers;
@@ -171,6 +173,8 @@ pub struct Shard {
     timers: Timers,
     /// Somebody waits, or much lies ready: the queue is committed as soon as it can be.
     commit_now: bool,
+    /// Whether the next commit waits for those whom the last one has woken.
+    regroup: Regroup,
     /// Somebody waits for what is written and not flushed.
     flush_backlog: bool,
     /// Everything is to be flushed.
@@ -217,7 +221,8 @@ impl std::fmt::Debug for Shard {
 impl Shard {
     /// A shard that goes on where its seed says. Called on the thread that will run it.
     pub fn new(seed: ShardSeed) -> io::Result<Self> {
-        let driver = seed.disk.driver()?;
+        let mut driver = seed.disk.driver()?;
+        driver.write_lone_by_blocking(seed.options.commit_depth == 1);
         let doorbell = driver.doorbell();
         seed.handle.set_doorbell(doorbell.clone());
         *seed.handle.stats.io.lock().expect("no panic while the lock is held") =
@@ -268,6 +273,7 @@ impl Shard {
             completions: Vec::new(),
             timers: Timers::default(),
             commit_now: false,
+            regroup: Regroup::default(),
             flush_backlog: false,
             flush_now: false,
             closing: false,
@@ -307,6 +313,8 @@ impl Shard {
             return Ok(Turn::Ended);
         }
         self.now_us = self.clock.steady_us();
+        // Before the look at what has ended: who rang up to here was not woken by that.
+        self.listen();
         let reaped = self.reap()?;
         let received = self.receive();
         self.fire_timers()?;
@@ -329,7 +337,7 @@ impl Shard {
             return Ok(Turn::Ended);
         }
         let to_commit = !self.queue.is_empty() || !self.notes.is_empty();
-        let ready = self.commit_now && to_commit && self.can_commit();
+        let ready = self.commit_now && to_commit && self.can_commit() && self.commit_held_until_us().is_none();
         let worked = ready || reaped || received || gathered || committed || checkpointed || recycled || relieved;
         let worked = worked || more_to_destage;
         Ok(if worked { Turn::Worked } else { Turn::Idle { until_us: self.next_timer() } })
@@ -491,10 +499,24 @@ impl Shard {
         self.active[slot] = Some(active);
     }
 
+    /// Takes notice of those who started to wait.
+    fn listen(&mut self) {
+        if self.doorbell.take_urgent() {
+            self.commit_now = true;
+            self.regroup.rung();
+        }
+    }
+
+    /// Until when the next commit waits for more events, if it does.
+    fn commit_held_until_us(&self) -> Option<u64> {
+        let held = self.commit_now && !self.flush_now && !self.closing;
+        self.regroup.held_until_us(self.now_us).filter(|_| held)
+    }
+
     /// Takes channels off the dirty list: what they have published will be committed, what they want flushed.
     fn gather(&mut self) -> Result<bool, Poisoned> {
         // Before the look at the list: who rings has put its channel there.
-        self.commit_now |= self.doorbell.take_urgent();
+        self.listen();
         let mut any = false;
         while let Some(slot) = self.handle.pop_files_ready() {
             any = true;
@@ -510,7 +532,7 @@ impl Shard {
         }
         let due = self.timers.write_behind_due(self.now_us);
         let wanted = self.commit_now || self.flush_now || due || self.closing;
-        if !wanted || !self.can_commit() {
+        if !wanted || !self.can_commit() || self.commit_held_until_us().is_some() {
             return Ok(any);
         }
         self.gathered_wall_us = self.clock.wall_us();
@@ -680,7 +702,8 @@ impl Shard {
             .filter(|_| !self.handle.is_behind())
             .map(|since| since + self.age_max_us());
         let backlog_at = (!self.backlogged.is_empty()).then_some(self.now_us + BACKLOG_RETRY_US);
-        self.timers.next(self.can_commit() && waiting).into_iter().chain(held_back_at).chain(backlog_at).min()
+        let others = [held_back_at, backlog_at, self.commit_held_until_us()];
+        self.timers.next(self.can_commit() && waiting).into_iter().chain(others.into_iter().flatten()).min()
     }
 
     fn fire_timers(&mut self) -> Result<(), Poisoned> {

@@ -61,6 +61,12 @@ fn step(shard: &mut Shard) -> bool {
             }
             Ok(Turn::Idle { until_us }) => until_us,
         };
+        if let Some(held_until_us) = shard.commit_held_until_us() {
+            // Shorter than a sleep. Who is waited for rings soon.
+            let left = Duration::from_micros(held_until_us - shard.now_us);
+            shard.handle_is_rung(Instant::now() + left);
+            continue;
+        }
         if shard.driver.in_flight() == 0 && shard.worked_lately {
             let until = *spin_until.get_or_insert_with(|| Instant::now() + SPIN);
             if shard.handle_is_rung(until) {

@@ -141,7 +141,7 @@ pub struct Reserved {
     pub first: Seq,
     /// Count of the channel's dat bytes after the last, since the store was opened.
     pub bytes_after: u64,
-    /// Whether these bytes completed another 64 KiB: a good moment to tell the shard.
+    /// Whether these events completed another 256 KiB of their page, or 16,384 events: a good moment to tell the shard.
     pub crossed: bool,
     /// Whether the channel was put on its shard's list by this.
     pub newly_dirty: bool,
@@ -426,7 +426,7 @@ impl Tail {
         Ok(Reserved {
             first: Seq(start.first_seq.0 + at.count() as u64),
             bytes_after: start.byte_base + (end - start.prefix as usize) as u64,
-            crossed: end >> 16 != at.bytes() >> 16 || (at.count() + count) >> 12 != at.count() >> 12,
+            crossed: end >> 18 != at.bytes() >> 18 || (at.count() + count) >> 14 != at.count() >> 14,
             newly_dirty,
             resets,
         })

@@ -23,18 +23,25 @@ impl PosixDriver {
     }
 
     fn write(&self, file: &dyn File, buf: &[u8], offset: u64, durability: Durability) -> io::Result<()> {
-        match (durability, self.durable_write) {
-            (Durability::Written, _) => file.write_at(buf, offset),
-            (Durability::Durable, DurableWrite::Dsync) => write_durable(file, buf, offset),
-            (Durability::Durable, DurableWrite::WriteThenFlush) => {
-                file.write_at(buf, offset)?;
-                file.flush()
-            }
+        match durability {
+            Durability::Written => file.write_at(buf, offset),
+            Durability::Durable => write_durable(self.durable_write, file, buf, offset),
         }
     }
 }
 
-fn write_durable(file: &dyn File, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
+/// Writes all of `buf` by blocking calls; durable when it returns.
+pub(in crate::io) fn write_durable(how: DurableWrite, file: &dyn File, buf: &[u8], offset: u64) -> io::Result<()> {
+    match how {
+        DurableWrite::Dsync => write_dsync(file, buf, offset),
+        DurableWrite::WriteThenFlush => {
+            file.write_at(buf, offset)?;
+            file.flush()
+        }
+    }
+}
+
+fn write_dsync(file: &dyn File, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
     assert_aligned(buf, offset);
     let FileHandle::Open(file) = file.handle()? else { panic!("a file of another disk") };
     while !buf.is_empty() {

@@ -28,6 +28,7 @@ use super::probe::{self, DurableWrite};
 use super::{DirEntry, Disk, Driver, File, IoFacts, OpenMode, budget};
 use descriptors::Descriptors;
 use driver::PosixDriver;
+pub(super) use driver::write_durable;
 use file::PosixFile;
 pub(super) use file::assert_aligned;
 use refusal::FileId;

@@ -4,6 +4,8 @@
 //! the flush after a write where durable writes are done so. Between the steps the driver pushes the next by
 //! itself; the caller sees one completion.
 //!
+//! A durable write that has no other beside it may go around the ring ([`Driver::write_lone_by_blocking`]).
+//!
 //! The slab owns what the kernel uses. So `Drop` waits for the ring to end, and if it cannot, leaks the slab.
 
 #![allow(unsafe_code)] // Entries name memory that the slab must keep.
@@ -23,7 +25,7 @@ use super::buffers::BufferTable;
 use super::files::{FileTable, Target};
 use super::flights::{Flight, Flights, Step};
 use super::ring::{Completed, OUTSTANDING_MAX, Ring, Tables};
-use crate::io::posix::{PosixDisk, assert_aligned};
+use crate::io::posix::{PosixDisk, assert_aligned, write_durable};
 use crate::io::probe::DurableWrite;
 use crate::io::{Completion, Doorbell, Driver, Durability, IoBuf, Operation, RingFacts};
 
@@ -36,6 +38,12 @@ pub(super) struct UringDriver {
     /// Flights whose next entry found no room in the ring.
     pending: VecDeque<u32>,
     done: Vec<Completion>,
+    /// A durable write that is not in the ring: a blocking call makes it when the driver is kicked, unless another comes before.
+    lone: Option<u32>,
+    /// Durable writes and flushes that are not finished, the lone one among them.
+    durable_count: usize,
+    /// Whether there may be a lone one.
+    blocks: bool,
     /// Entries pushed whose completion was not popped, the bell's among them.
     outstanding: u32,
     durable_write: DurableWrite,
@@ -61,6 +69,9 @@ impl UringDriver {
             flights: ManuallyDrop::default(),
             pending: VecDeque::new(),
             done: Vec::new(),
+            lone: None,
+            durable_count: 0,
+            blocks: false,
             outstanding: 0,
             durable_write: disk.durable_write(),
             files,
@@ -148,7 +159,8 @@ impl UringDriver {
     }
 
     fn finish(&mut self, key: u32, result: io::Result<()>) {
-        let Flight { token, step, .. } = self.flights.remove(key);
+        let Flight { token, step, durable, .. } = self.flights.remove(key);
+        self.durable_count -= usize::from(durable);
         let buf = match step {
             Step::Write { buf, .. } | Step::Flush { buf: Some(buf) } => Some(buf),
             Step::Flush { buf: None } => None,
@@ -160,6 +172,16 @@ impl UringDriver {
         self.done.push(Completion { token, result, buf });
     }
 
+    /// Makes the durable write that has none beside it. So the thread itself issues the flush. In the ring a kernel worker does,
+    /// bound to the core on which the write's completion arrived: it waits there for whoever spins on that core.
+    fn write_lone(&mut self) {
+        let Some(key) = self.lone.take() else { return };
+        let Flight { file, step, .. } = self.flights.get_mut(key);
+        let Step::Write { buf, offset, .. } = step else { unreachable!("a flush is never alone") };
+        let written = write_durable(self.durable_write, &**file, buf.as_slice(), *offset);
+        self.finish(key, written);
+    }
+
     /// Lets go of closed files and dropped buffers.
     fn sweep(&mut self) {
         self.files.sweep(&self.ring);
@@ -168,6 +190,7 @@ impl UringDriver {
 
     /// Waits until the kernel has nothing of this driver's.
     fn end(&mut self) -> io::Result<()> {
+        self.write_lone();
         self.pump();
         while self.flights.len() > 0 {
             self.ring.wait(None)?;
@@ -229,19 +252,29 @@ fn take_over(step: &mut Step) {
 
 impl Driver for UringDriver {
     fn submit(&mut self, token: u64, operation: Operation) {
-        let flight = match operation {
+        let (file, durable, step) = match operation {
             Operation::Write { file, offset, buf, durability } => {
                 assert_aligned(buf.as_slice(), offset);
-                Flight { token, file, open: None, step: Step::Write { buf, offset, written: 0, durability } }
+                (file, durability == Durability::Durable, Step::Write { buf, offset, written: 0, durability })
             }
-            Operation::Flush { file } => Flight { token, file, open: None, step: Step::Flush { buf: None } },
+            Operation::Flush { file } => (file, true, Step::Flush { buf: None }),
         };
-        let key = self.flights.insert(flight);
+        let is_lone = self.blocks && durable && self.durable_count == 0 && matches!(step, Step::Write { .. });
+        self.durable_count += usize::from(durable);
+        let key = self.flights.insert(Flight { token, file, open: None, step, durable });
+        if is_lone {
+            self.lone = Some(key);
+            return;
+        }
+        if durable && let Some(before) = self.lone.take() {
+            self.push_or_line_up(before);
+        }
         self.push_or_line_up(key);
     }
 
     fn kick(&mut self) -> io::Result<()> {
         self.ring.submit()?;
+        self.write_lone();
         while !self.pending.is_empty() && self.outstanding < OUTSTANDING_MAX {
             self.pump();
             self.ring.submit()?;
@@ -259,6 +292,7 @@ impl Driver for UringDriver {
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.sweep();
+        self.write_lone();
         self.collect()?;
         if self.bell.take_rung() || !self.done.is_empty() {
             return Ok(());
@@ -268,6 +302,10 @@ impl Driver for UringDriver {
         self.collect()?;
         self.bell.take_rung();
         Ok(())
+    }
+
+    fn write_lone_by_blocking(&mut self, yes: bool) {
+        self.blocks = yes;
     }
 
     fn in_flight(&self) -> usize {

@@ -24,6 +24,8 @@ pub(super) struct Flight {
     /// Keeps the descriptor that the present entry names.
     pub(super) open: Option<Arc<fs::File>>,
     pub(super) step: Step,
+    /// Whether its completion promises that something survives a power cut.
+    pub(super) durable: bool,
 }
 
 /// Flights by key; keys are used again, so the slab is as large as the most that ever flew.
