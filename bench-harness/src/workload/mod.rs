@@ -2,6 +2,7 @@
 
 mod channels;
 mod closed_loop;
+mod crew;
 mod durable;
 mod many;
 pub(crate) mod million;
@@ -32,7 +33,7 @@ pub(crate) enum Workload {
     Durable,
     /// Non-durable append, single and in batches of 1000
     Nondurable,
-    /// From an append to a subscriber, spinning and parked
+    /// From an append to a subscriber, spinning, parked and durable; how many events it takes
     Tail,
     /// Reading a whole log
     Scan,
@@ -40,7 +41,7 @@ pub(crate) enum Workload {
     Reopen,
     /// 1000 in flight over one channel and over 1,000
     Channels,
-    /// 256 tasks on a runtime beside 256 threads with a plain file
+    /// 16 and 256 tasks on a runtime and threads, beside threads with a plain file
     Tasks,
     /// A second process that follows for reading only, beside a writer
     SecondProcess,
@@ -108,10 +109,11 @@ impl Workload {
     pub(crate) fn row_wish(self) -> Duration {
         Duration::from_millis(match self {
             Self::Durable | Self::Channels => 1600,
-            Self::Nondurable | Self::Scan | Self::Reopen | Self::Many | Self::Million => 800,
+            Self::Nondurable | Self::Scan | Self::Reopen | Self::Many | Self::Million | Self::Tasks => 800,
             Self::Warm => 400,
             Self::Verify => 4000,
-            Self::Tail | Self::Tasks | Self::SecondProcess | Self::PageCache | Self::Retention => 1500,
+            Self::SecondProcess | Self::PageCache | Self::Retention => 1500,
+            Self::Tail => 1000,
         })
     }
 
@@ -120,7 +122,8 @@ impl Workload {
         match self {
             Self::Durable => durable::row_count(quick, open_loop),
             Self::Nondurable => nondurable::ROW_COUNT,
-            Self::Tail | Self::Channels | Self::Tasks => 2,
+            Self::Tail | Self::Channels => 2,
+            Self::Tasks => tasks::ROW_COUNT,
             Self::SecondProcess => second_process::ROW_COUNT,
             Self::Scan | Self::PageCache | Self::Retention => 1,
             Self::Warm => warm::ROW_COUNT,

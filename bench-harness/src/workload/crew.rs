@@ -1,0 +1,76 @@
+//! Threads that begin together, and what they did as one turn.
+
+use std::sync::RwLock;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+/// Stack of each thread, bytes; they only append and read.
+const STACK_SIZE: usize = 256 * 1024;
+
+/// Runs every job on a thread of its own, all from one moment on. Gives what they gave, in order, and the time from the
+/// beginning of the first to the end of the last.
+pub(super) fn together<T, J>(jobs: impl IntoIterator<Item = J>) -> anyhow::Result<(Vec<T>, Duration)>
+where
+    T: Send,
+    J: FnOnce() -> anyhow::Result<T> + Send,
+{
+    // Held for writing until all threads are there; false if they are to go away again.
+    let gate = RwLock::new(false);
+    let ended = std::thread::scope(|scope| {
+        let mut closed = gate.write().expect("nobody panics while the gate is held");
+        let spawn = |job: J| {
+            let gate = &gate;
+            let work = move || gate.read().is_ok_and(|open| *open).then(|| timed(job));
+            std::thread::Builder::new().stack_size(STACK_SIZE).spawn_scoped(scope, work)
+        };
+        let spawned: std::io::Result<Vec<_>> = jobs.into_iter().map(spawn).collect();
+        *closed = spawned.is_ok();
+        drop(closed);
+        let handles = spawned.context("starting the threads")?;
+        let join = |handle: std::thread::ScopedJoinHandle<'_, Option<(Instant, Instant, anyhow::Result<T>)>>| {
+            handle.join().expect("a thread of the crew does not panic").context("the gate opened")
+        };
+        handles.into_iter().map(join).collect::<anyhow::Result<Vec<_>>>()
+    })?;
+    let begun = ended.iter().map(|(begun, _, _)| *begun).min();
+    let done = ended.iter().map(|(_, done, _)| *done).max();
+    let elapsed = begun.zip(done).map_or(Duration::ZERO, |(begun, done)| done - begun);
+    let results = ended.into_iter().map(|(_, _, result)| result).collect::<anyhow::Result<Vec<T>>>()?;
+    Ok((results, elapsed))
+}
+
+fn timed<T>(job: impl FnOnce() -> T) -> (Instant, Instant, T) {
+    let begun = Instant::now();
+    let result = job();
+    (begun, Instant::now(), result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    /// Every job runs on a thread of its own at the same time, and results have the order of the jobs.
+    #[test]
+    fn jobs_run_side_by_side_and_keep_their_order() {
+        let all_there = Barrier::new(5);
+        let jobs = (0..5).map(|number| {
+            let all_there = &all_there;
+            move || {
+                all_there.wait();
+                std::thread::sleep(Duration::from_millis(2));
+                Ok(number)
+            }
+        });
+        let (numbers, elapsed) = together(jobs).unwrap();
+        assert_eq!(numbers, [0, 1, 2, 3, 4]);
+        assert!(elapsed >= Duration::from_millis(2));
+    }
+
+    #[test]
+    fn a_failed_job_fails_the_crew() {
+        let jobs = (0..3).map(|number| move || if number == 1 { anyhow::bail!("job {number}") } else { Ok(()) });
+        assert_eq!(together(jobs).unwrap_err().to_string(), "job 1");
+    }
+}
