@@ -4,6 +4,7 @@ use std::sync::RwLock;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use redex::RedexFile;
 
 /// Stack of each thread, bytes; they only append and read.
 const STACK_SIZE: usize = 256 * 1024;
@@ -46,6 +47,15 @@ fn timed<T>(job: impl FnOnce() -> T) -> (Instant, Instant, T) {
     (begun, Instant::now(), result)
 }
 
+/// What a writer gave whom others follow. If it failed, its channel is closed: they would wait for ever.
+pub(super) fn or_close<T>(file: &RedexFile, result: anyhow::Result<T>) -> anyhow::Result<T> {
+    if result.is_err() {
+        // It asks for no flush: that would wait for what has just failed.
+        drop(file.close());
+    }
+    result
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +82,16 @@ mod tests {
     fn a_failed_job_fails_the_crew() {
         let jobs = (0..3).map(|number| move || if number == 1 { anyhow::bail!("job {number}") } else { Ok(()) });
         assert_eq!(together(jobs).unwrap_err().to_string(), "job 1");
+    }
+
+    /// Whoever follows a writer that failed is told so.
+    #[test]
+    fn a_writer_that_failed_ends_those_who_follow() {
+        let file = redex::Redex::in_memory().open_file("crew", redex::RedexFileConfig::default()).unwrap();
+        let mut tail = file.subscribe_tail().wait().unwrap();
+        assert_eq!(or_close(&file, Ok(7)).unwrap(), 7);
+        assert!(tail.ended().is_none());
+        or_close::<()>(&file, Err(anyhow::anyhow!("no room"))).unwrap_err();
+        assert!(tail.next_wait().is_none());
     }
 }

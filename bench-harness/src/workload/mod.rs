@@ -3,6 +3,7 @@
 mod channels;
 mod closed_loop;
 mod crew;
+mod delivery;
 mod durable;
 mod many;
 pub(crate) mod million;
@@ -122,7 +123,8 @@ impl Workload {
         match self {
             Self::Durable => durable::row_count(quick, open_loop),
             Self::Nondurable => nondurable::ROW_COUNT,
-            Self::Tail | Self::Channels => 2,
+            Self::Tail => tail::ROW_COUNT,
+            Self::Channels => 2,
             Self::Tasks => tasks::ROW_COUNT,
             Self::SecondProcess => second_process::ROW_COUNT,
             Self::Scan | Self::PageCache | Self::Retention => 1,
