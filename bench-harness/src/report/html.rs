@@ -226,6 +226,7 @@ fn explanation(workload: Workload) -> (&'static str, &'static str) {
             "16 and 256 async tasks, each waiting for its own durable append, on a runtime with one thread and on one with two; as many \
              threads that wait for theirs; and as many that each append to a plain file and call <code>fdatasync</code>.",
         ),
+        other => other.about(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The workloads, one module each. Their names are fixed: scripts and charts refer to them.
 
+mod about;
 mod channels;
 mod closed_loop;
 mod crew;
@@ -9,6 +10,7 @@ mod many;
 pub(crate) mod million;
 mod nondurable;
 mod page_cache;
+mod readers;
 mod reopen;
 mod retention;
 mod scan;
@@ -59,6 +61,8 @@ pub(crate) enum Workload {
     Many,
     /// Opening a store with a million channels; only when asked for
     Million,
+    /// 0 to 64 subscribers of one channel beside its writer; only when asked for
+    Readers,
 }
 
 impl Workload {
@@ -83,6 +87,7 @@ impl Workload {
             Self::Retention,
             Self::Many,
             Self::Million,
+            Self::Readers,
         ])
     }
 
@@ -103,6 +108,7 @@ impl Workload {
             Self::Retention => "retention",
             Self::Many => "many",
             Self::Million => "million",
+            Self::Readers => "readers",
         }
     }
 
@@ -114,6 +120,7 @@ impl Workload {
             Self::Warm => 400,
             Self::Verify => 4000,
             Self::SecondProcess | Self::PageCache | Self::Retention => 1500,
+            Self::Readers => 3000,
             Self::Tail => 1000,
         })
     }
@@ -132,6 +139,7 @@ impl Workload {
             Self::Verify => verify::ROW_COUNT,
             Self::Many => many::ROW_COUNT,
             Self::Million => million::ROW_COUNT,
+            Self::Readers => readers::ROW_COUNT,
             Self::Reopen => reopen::ROW_COUNT,
         }
     }
@@ -153,6 +161,7 @@ impl Workload {
             Self::Retention => retention::run(session),
             Self::Many => many::run(session),
             Self::Million => million::run(session),
+            Self::Readers => readers::run(session),
         }
     }
 }

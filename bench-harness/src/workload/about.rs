@@ -1,0 +1,17 @@
+//! Title and text of a workload on the page, for those that run only when asked for.
+
+use super::Workload;
+
+impl Workload {
+    /// Title and text, in HTML.
+    pub(crate) fn about(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Readers => (
+                "One writer, many readers",
+                "One thread appends as fast as it can, 0 to 64 others follow the channel and take every event. <b>slowest</b> is the reader that \
+                 was last; its latency is that of 1000 events.",
+            ),
+            other => (other.name(), ""),
+        }
+    }
+}
