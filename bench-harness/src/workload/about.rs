@@ -11,6 +11,11 @@ impl Workload {
                 "One thread appends as fast as it can, 0 to 64 others follow the channel and take every event. <b>slowest</b> is the reader that \
                  was last; its latency is that of 1000 events.",
             ),
+            Self::Producers => (
+                "Many threads that append",
+                "1 to 64 threads, all to one channel or each to its own: <b>never</b> without waiting for the disk, <b>durable</b> with 16 \
+                 events in flight in each thread.",
+            ),
             other => (other.name(), ""),
         }
     }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use redex::RedexFile;
 
+use crate::sample::{Latencies, Turn};
+
 /// Stack of each thread, bytes; they only append and read.
 const STACK_SIZE: usize = 256 * 1024;
 
@@ -45,6 +47,16 @@ fn timed<T>(job: impl FnOnce() -> T) -> (Instant, Instant, T) {
     let begun = Instant::now();
     let result = job();
     (begun, Instant::now(), result)
+}
+
+/// The turns of threads that ran side by side, as one turn that took `elapsed`.
+pub(super) fn merged<'t>(turns: impl IntoIterator<Item = &'t Turn>, elapsed: Duration) -> Turn {
+    let mut all = Turn { latencies: Latencies::new(), events: 0, elapsed };
+    for turn in turns {
+        all.latencies.add(&turn.latencies);
+        all.events += turn.events;
+    }
+    all
 }
 
 /// What a writer gave whom others follow. If it failed, its channel is closed: they would wait for ever.
@@ -93,5 +105,17 @@ mod tests {
         assert!(tail.ended().is_none());
         or_close::<()>(&file, Err(anyhow::anyhow!("no room"))).unwrap_err();
         assert!(tail.next_wait().is_none());
+    }
+
+    #[test]
+    fn merged_turns_have_all_events_in_the_common_time() {
+        let turn = |us| {
+            let mut latencies = Latencies::new();
+            latencies.record(Duration::from_micros(us));
+            Turn { latencies, events: 1, elapsed: Duration::from_secs(1) }
+        };
+        let merged = merged(&[turn(10), turn(20)], Duration::from_secs(2));
+        assert_eq!((merged.events, merged.latencies.histogram().len()), (2, 2));
+        assert_eq!(merged.rate(), 1.0);
     }
 }

@@ -10,6 +10,7 @@ mod many;
 pub(crate) mod million;
 mod nondurable;
 mod page_cache;
+mod producers;
 mod readers;
 mod reopen;
 mod retention;
@@ -63,6 +64,8 @@ pub(crate) enum Workload {
     Million,
     /// 0 to 64 subscribers of one channel beside its writer; only when asked for
     Readers,
+    /// 1 to 64 threads that append, to one channel and to one each; only when asked for
+    Producers,
 }
 
 impl Workload {
@@ -88,6 +91,7 @@ impl Workload {
             Self::Many,
             Self::Million,
             Self::Readers,
+            Self::Producers,
         ])
     }
 
@@ -109,6 +113,7 @@ impl Workload {
             Self::Many => "many",
             Self::Million => "million",
             Self::Readers => "readers",
+            Self::Producers => "producers",
         }
     }
 
@@ -121,7 +126,7 @@ impl Workload {
             Self::Verify => 4000,
             Self::SecondProcess | Self::PageCache | Self::Retention => 1500,
             Self::Readers => 3000,
-            Self::Tail => 1000,
+            Self::Tail | Self::Producers => 1000,
         })
     }
 
@@ -140,6 +145,7 @@ impl Workload {
             Self::Many => many::ROW_COUNT,
             Self::Million => million::ROW_COUNT,
             Self::Readers => readers::ROW_COUNT,
+            Self::Producers => producers::ROW_COUNT,
             Self::Reopen => reopen::ROW_COUNT,
         }
     }
@@ -162,6 +168,7 @@ impl Workload {
             Self::Many => many::run(session),
             Self::Million => million::run(session),
             Self::Readers => readers::run(session),
+            Self::Producers => producers::run(session),
         }
     }
 }
