@@ -16,6 +16,11 @@ impl Workload {
                 "1 to 64 threads, all to one channel or each to its own: <b>never</b> without waiting for the disk, <b>durable</b> with 16 \
                  events in flight in each thread.",
             ),
+            Self::Payloads => (
+                "Small and large events",
+                "Events of 8 B to 4 MiB: <b>durable</b> with about 1 MiB in flight, <b>never</b> without waiting for the disk. The note says how \
+                 many bytes a second that is, and what the raw device did.",
+            ),
             other => (other.name(), ""),
         }
     }

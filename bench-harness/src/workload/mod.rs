@@ -10,6 +10,7 @@ mod many;
 pub(crate) mod million;
 mod nondurable;
 mod page_cache;
+mod payloads;
 mod producers;
 mod readers;
 mod reopen;
@@ -66,6 +67,8 @@ pub(crate) enum Workload {
     Readers,
     /// 1 to 64 threads that append, to one channel and to one each; only when asked for
     Producers,
+    /// Events of 8 B to 4 MiB, durable and not; only when asked for
+    Payloads,
 }
 
 impl Workload {
@@ -92,6 +95,7 @@ impl Workload {
             Self::Million,
             Self::Readers,
             Self::Producers,
+            Self::Payloads,
         ])
     }
 
@@ -114,6 +118,7 @@ impl Workload {
             Self::Million => "million",
             Self::Readers => "readers",
             Self::Producers => "producers",
+            Self::Payloads => "payloads",
         }
     }
 
@@ -126,7 +131,7 @@ impl Workload {
             Self::Verify => 4000,
             Self::SecondProcess | Self::PageCache | Self::Retention => 1500,
             Self::Readers => 3000,
-            Self::Tail | Self::Producers => 1000,
+            Self::Tail | Self::Producers | Self::Payloads => 1000,
         })
     }
 
@@ -146,6 +151,7 @@ impl Workload {
             Self::Million => million::ROW_COUNT,
             Self::Readers => readers::ROW_COUNT,
             Self::Producers => producers::ROW_COUNT,
+            Self::Payloads => payloads::ROW_COUNT,
             Self::Reopen => reopen::ROW_COUNT,
         }
     }
@@ -169,6 +175,7 @@ impl Workload {
             Self::Million => million::run(session),
             Self::Readers => readers::run(session),
             Self::Producers => producers::run(session),
+            Self::Payloads => payloads::run(session),
         }
     }
 }
