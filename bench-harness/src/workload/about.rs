@@ -21,6 +21,16 @@ impl Workload {
                 "Events of 8 B to 4 MiB: <b>durable</b> with about 1 MiB in flight, <b>never</b> without waiting for the disk. The note says how \
                  many bytes a second that is, and what the raw device did.",
             ),
+            Self::Mixed => (
+                "Writing and reading at once",
+                "One thread appends durable events at full speed or at half of it, another reads old ones: single events (<b>points</b>) or \
+                 1000 in a row (<b>ranges</b>). The note compares each with the same load alone.",
+            ),
+            Self::Openloop => (
+                "Events that come at their own times",
+                "The most durable events a second that one thread gets through, then loads of 50, 80 and 95 % of that, whose events are due \
+                 at fixed times. Latency is from when an event was due to its acknowledgement.",
+            ),
             other => (other.name(), ""),
         }
     }

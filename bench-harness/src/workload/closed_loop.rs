@@ -31,6 +31,11 @@ impl<'a> ClosedLoop<'a> {
         Self { files, payloads, appended: 0 }
     }
 
+    /// A loop that goes on with a channel of which it is the only writer, whose events have the payloads of their sequences.
+    pub(crate) fn resuming(file: &'a [RedexFile; 1], payloads: &'a Payloads) -> Self {
+        Self { files: file, payloads, appended: file[0].next_seq() }
+    }
+
     /// Events appended and acknowledged so far.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.appended

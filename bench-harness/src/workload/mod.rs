@@ -5,10 +5,13 @@ mod channels;
 mod closed_loop;
 mod crew;
 mod delivery;
+mod due;
 mod durable;
 mod many;
 pub(crate) mod million;
+mod mixed;
 mod nondurable;
+mod openloop;
 mod page_cache;
 mod payloads;
 mod producers;
@@ -69,6 +72,10 @@ pub(crate) enum Workload {
     Producers,
     /// Events of 8 B to 4 MiB, durable and not; only when asked for
     Payloads,
+    /// A writer beside point reads and scans of old events; only when asked for
+    Mixed,
+    /// Durable events due at 50, 80 and 95 % of the saturated rate; only when asked for
+    Openloop,
 }
 
 impl Workload {
@@ -96,6 +103,8 @@ impl Workload {
             Self::Readers,
             Self::Producers,
             Self::Payloads,
+            Self::Mixed,
+            Self::Openloop,
         ])
     }
 
@@ -119,6 +128,8 @@ impl Workload {
             Self::Readers => "readers",
             Self::Producers => "producers",
             Self::Payloads => "payloads",
+            Self::Mixed => "mixed",
+            Self::Openloop => "openloop",
         }
     }
 
@@ -131,7 +142,8 @@ impl Workload {
             Self::Verify => 4000,
             Self::SecondProcess | Self::PageCache | Self::Retention => 1500,
             Self::Readers => 3000,
-            Self::Tail | Self::Producers | Self::Payloads => 1000,
+            Self::Tail | Self::Producers | Self::Payloads | Self::Mixed => 1000,
+            Self::Openloop => 1500,
         })
     }
 
@@ -152,6 +164,8 @@ impl Workload {
             Self::Readers => readers::ROW_COUNT,
             Self::Producers => producers::ROW_COUNT,
             Self::Payloads => payloads::ROW_COUNT,
+            Self::Mixed => mixed::ROW_COUNT,
+            Self::Openloop => openloop::ROW_COUNT,
             Self::Reopen => reopen::ROW_COUNT,
         }
     }
@@ -176,6 +190,8 @@ impl Workload {
             Self::Readers => readers::run(session),
             Self::Producers => producers::run(session),
             Self::Payloads => payloads::run(session),
+            Self::Mixed => mixed::run(session),
+            Self::Openloop => openloop::run(session),
         }
     }
 }
