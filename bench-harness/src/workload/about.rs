@@ -31,6 +31,11 @@ impl Workload {
                 "The most durable events a second that one thread gets through, then loads of 50, 80 and 95 % of that, whose events are due \
                  at fixed times. Latency is from when an event was due to its acknowledgement.",
             ),
+            Self::Shards => (
+                "More shards",
+                "One channel and one thread for each shard, 256 durable events in flight in each; <b>one-shard</b> has as many channels and \
+                 threads on a single shard.",
+            ),
             other => (other.name(), ""),
         }
     }

@@ -20,6 +20,7 @@ mod reopen;
 mod retention;
 mod scan;
 pub(crate) mod second_process;
+mod shards;
 mod tail;
 mod tasks;
 mod verify;
@@ -76,6 +77,8 @@ pub(crate) enum Workload {
     Mixed,
     /// Durable events due at 50, 80 and 95 % of the saturated rate; only when asked for
     Openloop,
+    /// Stores with 1 shard up to one a core; only when asked for
+    Shards,
 }
 
 impl Workload {
@@ -105,6 +108,7 @@ impl Workload {
             Self::Payloads,
             Self::Mixed,
             Self::Openloop,
+            Self::Shards,
         ])
     }
 
@@ -130,6 +134,7 @@ impl Workload {
             Self::Payloads => "payloads",
             Self::Mixed => "mixed",
             Self::Openloop => "openloop",
+            Self::Shards => "shards",
         }
     }
 
@@ -143,7 +148,7 @@ impl Workload {
             Self::SecondProcess | Self::PageCache | Self::Retention => 1500,
             Self::Readers => 3000,
             Self::Tail | Self::Producers | Self::Payloads | Self::Mixed => 1000,
-            Self::Openloop => 1500,
+            Self::Openloop | Self::Shards => 1500,
         })
     }
 
@@ -166,6 +171,7 @@ impl Workload {
             Self::Payloads => payloads::ROW_COUNT,
             Self::Mixed => mixed::ROW_COUNT,
             Self::Openloop => openloop::ROW_COUNT,
+            Self::Shards => shards::row_count(),
             Self::Reopen => reopen::ROW_COUNT,
         }
     }
@@ -192,6 +198,7 @@ impl Workload {
             Self::Payloads => payloads::run(session),
             Self::Mixed => mixed::run(session),
             Self::Openloop => openloop::run(session),
+            Self::Shards => shards::run(session),
         }
     }
 }
