@@ -36,6 +36,10 @@ impl Workload {
                 "One channel and one thread for each shard, 256 durable events in flight in each; <b>one-shard</b> has as many channels and \
                  threads on a single shard.",
             ),
+            Self::Backends => (
+                "io_uring or plain system calls",
+                "The same durable appends through io_uring and through plain system calls, in turns.",
+            ),
             other => (other.name(), ""),
         }
     }

@@ -1,6 +1,7 @@
 //! The workloads, one module each. Their names are fixed: scripts and charts refer to them.
 
 mod about;
+mod backends;
 mod channels;
 mod closed_loop;
 mod crew;
@@ -79,6 +80,8 @@ pub(crate) enum Workload {
     Openloop,
     /// Stores with 1 shard up to one a core; only when asked for
     Shards,
+    /// io_uring beside plain system calls; only when asked for
+    Backends,
 }
 
 impl Workload {
@@ -109,6 +112,7 @@ impl Workload {
             Self::Mixed,
             Self::Openloop,
             Self::Shards,
+            Self::Backends,
         ])
     }
 
@@ -135,6 +139,7 @@ impl Workload {
             Self::Mixed => "mixed",
             Self::Openloop => "openloop",
             Self::Shards => "shards",
+            Self::Backends => "backends",
         }
     }
 
@@ -148,7 +153,7 @@ impl Workload {
             Self::SecondProcess | Self::PageCache | Self::Retention => 1500,
             Self::Readers => 3000,
             Self::Tail | Self::Producers | Self::Payloads | Self::Mixed => 1000,
-            Self::Openloop | Self::Shards => 1500,
+            Self::Openloop | Self::Shards | Self::Backends => 1500,
         })
     }
 
@@ -172,6 +177,7 @@ impl Workload {
             Self::Mixed => mixed::ROW_COUNT,
             Self::Openloop => openloop::ROW_COUNT,
             Self::Shards => shards::row_count(),
+            Self::Backends => backends::ROW_COUNT,
             Self::Reopen => reopen::ROW_COUNT,
         }
     }
@@ -199,6 +205,7 @@ impl Workload {
             Self::Mixed => mixed::run(session),
             Self::Openloop => openloop::run(session),
             Self::Shards => shards::run(session),
+            Self::Backends => backends::run(session),
         }
     }
 }
