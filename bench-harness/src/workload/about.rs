@@ -40,6 +40,11 @@ impl Workload {
                 "io_uring or plain system calls",
                 "The same durable appends through io_uring and through plain system calls, in turns.",
             ),
+            Self::Pauses => (
+                "While the store tidies up",
+                "The same appends in a store whose journal rolls, checkpoints run, segments seal and old ones go all the time (<b>small</b>), and \
+                 in one where none of it happens (<b>large</b>). The note counts what happened.",
+            ),
             other => (other.name(), ""),
         }
     }

@@ -14,6 +14,7 @@ mod mixed;
 mod nondurable;
 mod openloop;
 mod page_cache;
+mod pauses;
 mod payloads;
 mod producers;
 mod readers;
@@ -82,6 +83,8 @@ pub(crate) enum Workload {
     Shards,
     /// io_uring beside plain system calls; only when asked for
     Backends,
+    /// Appends while journals roll, checkpoints run, segments seal and go; only when asked for
+    Pauses,
 }
 
 impl Workload {
@@ -113,6 +116,7 @@ impl Workload {
             Self::Openloop,
             Self::Shards,
             Self::Backends,
+            Self::Pauses,
         ])
     }
 
@@ -140,6 +144,7 @@ impl Workload {
             Self::Openloop => "openloop",
             Self::Shards => "shards",
             Self::Backends => "backends",
+            Self::Pauses => "pauses",
         }
     }
 
@@ -153,7 +158,7 @@ impl Workload {
             Self::SecondProcess | Self::PageCache | Self::Retention => 1500,
             Self::Readers => 3000,
             Self::Tail | Self::Producers | Self::Payloads | Self::Mixed => 1000,
-            Self::Openloop | Self::Shards | Self::Backends => 1500,
+            Self::Openloop | Self::Shards | Self::Backends | Self::Pauses => 1500,
         })
     }
 
@@ -178,6 +183,7 @@ impl Workload {
             Self::Openloop => openloop::ROW_COUNT,
             Self::Shards => shards::row_count(),
             Self::Backends => backends::ROW_COUNT,
+            Self::Pauses => pauses::ROW_COUNT,
             Self::Reopen => reopen::ROW_COUNT,
         }
     }
@@ -206,6 +212,7 @@ impl Workload {
             Self::Openloop => openloop::run(session),
             Self::Shards => shards::run(session),
             Self::Backends => backends::run(session),
+            Self::Pauses => pauses::run(session),
         }
     }
 }
