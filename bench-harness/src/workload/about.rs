@@ -45,6 +45,11 @@ impl Workload {
                 "The same appends in a store whose journal rolls, checkpoints run, segments seal and old ones go all the time (<b>small</b>), and \
                  in one where none of it happens (<b>large</b>). The note counts what happened.",
             ),
+            Self::Memory => (
+                "Memory",
+                "What an idle channel takes, opened or not; and the memory of a process that appends without end, in three parts of the \
+                 time.",
+            ),
             other => (other.name(), ""),
         }
     }

@@ -9,6 +9,7 @@ mod delivery;
 mod due;
 mod durable;
 mod many;
+mod memory;
 pub(crate) mod million;
 mod mixed;
 mod nondurable;
@@ -85,6 +86,8 @@ pub(crate) enum Workload {
     Backends,
     /// Appends while journals roll, checkpoints run, segments seal and go; only when asked for
     Pauses,
+    /// What idle channels take, and whether memory stays flat; only when asked for
+    Memory,
 }
 
 impl Workload {
@@ -117,6 +120,7 @@ impl Workload {
             Self::Shards,
             Self::Backends,
             Self::Pauses,
+            Self::Memory,
         ])
     }
 
@@ -145,6 +149,7 @@ impl Workload {
             Self::Shards => "shards",
             Self::Backends => "backends",
             Self::Pauses => "pauses",
+            Self::Memory => "memory",
         }
     }
 
@@ -154,7 +159,7 @@ impl Workload {
             Self::Durable | Self::Channels => 1600,
             Self::Nondurable | Self::Scan | Self::Reopen | Self::Many | Self::Million | Self::Tasks => 800,
             Self::Warm => 400,
-            Self::Verify => 4000,
+            Self::Verify | Self::Memory => 4000,
             Self::SecondProcess | Self::PageCache | Self::Retention => 1500,
             Self::Readers => 3000,
             Self::Tail | Self::Producers | Self::Payloads | Self::Mixed => 1000,
@@ -184,6 +189,7 @@ impl Workload {
             Self::Shards => shards::row_count(),
             Self::Backends => backends::ROW_COUNT,
             Self::Pauses => pauses::ROW_COUNT,
+            Self::Memory => memory::ROW_COUNT,
             Self::Reopen => reopen::ROW_COUNT,
         }
     }
@@ -213,6 +219,7 @@ impl Workload {
             Self::Shards => shards::run(session),
             Self::Backends => backends::run(session),
             Self::Pauses => pauses::run(session),
+            Self::Memory => memory::run(session),
         }
     }
 }
