@@ -50,6 +50,10 @@ impl Workload {
                 "What an idle channel takes, opened or not; and the memory of a process that appends without end, in three parts of the \
                  time.",
             ),
+            Self::Spread => (
+                "One channel or ten thousand",
+                "4096 durable appends in flight from one thread, round robin over 1 to 10,000 channels.",
+            ),
             other => (other.name(), ""),
         }
     }

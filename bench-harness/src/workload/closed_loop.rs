@@ -36,6 +36,11 @@ impl<'a> ClosedLoop<'a> {
         Self { files: file, payloads, appended: file[0].next_seq() }
     }
 
+    /// A loop that goes on where another over the same files, of as many events, has ended.
+    pub(crate) fn going_on(files: &'a [RedexFile], payloads: &'a Payloads, appended: u64) -> Self {
+        Self { files, payloads, appended }
+    }
+
     /// Events appended and acknowledged so far.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.appended

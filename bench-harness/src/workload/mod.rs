@@ -24,6 +24,7 @@ mod retention;
 mod scan;
 pub(crate) mod second_process;
 mod shards;
+mod spread;
 mod tail;
 mod tasks;
 mod verify;
@@ -88,6 +89,8 @@ pub(crate) enum Workload {
     Pauses,
     /// What idle channels take, and whether memory stays flat; only when asked for
     Memory,
+    /// 4096 in flight over 1 to 10,000 channels; only when asked for
+    Spread,
 }
 
 impl Workload {
@@ -121,6 +124,7 @@ impl Workload {
             Self::Backends,
             Self::Pauses,
             Self::Memory,
+            Self::Spread,
         ])
     }
 
@@ -150,6 +154,7 @@ impl Workload {
             Self::Backends => "backends",
             Self::Pauses => "pauses",
             Self::Memory => "memory",
+            Self::Spread => "spread",
         }
     }
 
@@ -163,7 +168,7 @@ impl Workload {
             Self::SecondProcess | Self::PageCache | Self::Retention => 1500,
             Self::Readers => 3000,
             Self::Tail | Self::Producers | Self::Payloads | Self::Mixed => 1000,
-            Self::Openloop | Self::Shards | Self::Backends | Self::Pauses => 1500,
+            Self::Openloop | Self::Shards | Self::Backends | Self::Pauses | Self::Spread => 1500,
         })
     }
 
@@ -190,6 +195,7 @@ impl Workload {
             Self::Backends => backends::ROW_COUNT,
             Self::Pauses => pauses::ROW_COUNT,
             Self::Memory => memory::ROW_COUNT,
+            Self::Spread => spread::row_count(quick),
             Self::Reopen => reopen::ROW_COUNT,
         }
     }
@@ -220,6 +226,7 @@ impl Workload {
             Self::Backends => backends::run(session),
             Self::Pauses => pauses::run(session),
             Self::Memory => memory::run(session),
+            Self::Spread => spread::run(session),
         }
     }
 }
