@@ -20,7 +20,7 @@ use crate::load::{Payloads, splitmix64};
 use crate::readback;
 use crate::row::Row;
 use crate::run::Session;
-use crate::sample::{Latencies, Turn, Turns};
+use crate::sample::{Latencies, Turn, Turns, median};
 use crate::store;
 
 const NAME: &str = "mixed";
@@ -76,6 +76,8 @@ struct Measured {
     meter: Meter,
     writer: Turns,
     reader: Turns,
+    /// Events a second that were due, of a writer at half speed.
+    rates: Vec<f64>,
 }
 
 /// Measures it.
@@ -94,7 +96,8 @@ pub(super) fn run(session: &mut Session) -> anyhow::Result<()> {
     let redex = store::open(&dir, session.backend)?;
     let files = [store::channel_with(&redex, CHANNEL, config.clone())?];
     let log = Log { files: &files, payloads: &payloads, old };
-    let new = || Measured { meter: Meter::new(&dir), writer: Turns::default(), reader: Turns::default() };
+    let new =
+        || Measured { meter: Meter::new(&dir), writer: Turns::default(), reader: Turns::default(), rates: Vec::new() };
     let mut measured = PAIRINGS.map(|_| new());
     let mut seed = session.seed_for(2);
     for _ in 0..TURN_COUNT {
@@ -102,7 +105,8 @@ pub(super) fn run(session: &mut Session) -> anyhow::Result<()> {
             let names = [writing.map(|(_, name)| name), reading.map(|(_, name)| name)];
             session.doing(format!("mixed, {}", names.into_iter().flatten().collect::<Vec<_>>().join(" ")));
             let half = measured[0].writer.rate() / 2.0;
-            let Measured { meter, writer, reader } = &mut measured[index];
+            let Measured { meter, writer, reader, rates } = &mut measured[index];
+            rates.push(half);
             let mut both = (None, None);
             meter.around(&redex, || {
                 both = log.turn(writing.map(|(kind, _)| kind), reading.map(|(kind, _)| kind), half, time, &mut seed)?;
@@ -129,14 +133,13 @@ pub(super) fn run(session: &mut Session) -> anyhow::Result<()> {
 }
 
 fn rows(session: &mut Session, measured: &[Measured], old: u64, facts: &redex::IoFacts) -> anyhow::Result<()> {
-    let full = measured[0].writer.rate();
-    for ((writing, reading), Measured { meter, writer, reader }) in PAIRINGS.into_iter().zip(measured) {
+    for ((writing, reading), Measured { meter, writer, reader, rates }) in PAIRINGS.into_iter().zip(measured) {
         if let Some((kind, mode)) = writing {
             let alone = &measured[usize::from(kind == Writing::Half)].writer;
             let mut row = compared(Row::new(NAME, "redex", PAYLOAD_SIZE, writer, &session.machine), alone, mode, old);
             match kind {
                 Writing::Full => row.in_flight = IN_FLIGHT as u64,
-                Writing::Half => row.rate = Some(full / 2.0),
+                Writing::Half => row.rate = Some(median(rates.clone())),
             }
             session.finish(row.costing(&meter.usage(), facts))?;
         }

@@ -41,6 +41,11 @@ const JOURNAL_BYTES_PER_S: f64 = 128e6;
 /// Segments of the large journal, smallest and largest.
 const JOURNAL_SEGMENT_RANGE: (u64, u64) = (128 << 20, 1 << 30);
 
+/// A store that did nothing for so long is at rest.
+const REST: Duration = Duration::from_millis(20);
+/// Longest that is waited for it.
+const REST_MAX: Duration = Duration::from_millis(500);
+
 /// Sizes of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sizes {
@@ -216,7 +221,24 @@ impl Contestant {
             }
         })?);
         *chores += Chores::from(&redex.stats()) - before;
-        never.sync().wait().context("syncing")
+        never.sync().wait().context("syncing")?;
+        self.rest();
+        Ok(())
+    }
+
+    /// Waits until the store has done what the turn left it to do: the other store is not to feel that.
+    fn rest(&self) {
+        let until = Instant::now() + REST_MAX;
+        let done = || (Chores::from(&self.redex.stats()), self.redex.stats().written_bytes());
+        let mut before = done();
+        while Instant::now() < until {
+            std::thread::sleep(REST);
+            let after = done();
+            if after == before {
+                return;
+            }
+            before = after;
+        }
     }
 
     /// Closes the store and reads back what it still has.
