@@ -262,6 +262,9 @@ pub(crate) struct MillionChildArgs {
     /// Channels are made, and get an event each; otherwise they are opened, and what that takes is printed.
     #[arg(long)]
     pub(crate) make: bool,
+    /// For `memory`: channels without an event are made, or opened and looked at.
+    #[arg(long)]
+    pub(crate) idle: bool,
     #[command(flatten)]
     pub(crate) place: ChildPlace,
 }

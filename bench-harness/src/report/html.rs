@@ -223,9 +223,10 @@ fn explanation(workload: Workload) -> (&'static str, &'static str) {
         ),
         Workload::Tasks => (
             "Many writers",
-            "256 async tasks, each waiting for its own durable append, on a runtime with one thread and on one with two; and 256 threads \
-             that each append to a plain file and call <code>fdatasync</code>.",
+            "16 and 256 async tasks, each waiting for its own durable append, on a runtime with one thread and on one with two; as many \
+             threads that wait for theirs; and as many that each append to a plain file and call <code>fdatasync</code>.",
         ),
+        other => other.about(),
     }
 }
 

@@ -31,6 +31,16 @@ impl<'a> ClosedLoop<'a> {
         Self { files, payloads, appended: 0 }
     }
 
+    /// A loop that goes on with a channel of which it is the only writer, whose events have the payloads of their sequences.
+    pub(crate) fn resuming(file: &'a [RedexFile; 1], payloads: &'a Payloads) -> Self {
+        Self { files: file, payloads, appended: file[0].next_seq() }
+    }
+
+    /// A loop that goes on where another over the same files, of as many events, has ended.
+    pub(crate) fn going_on(files: &'a [RedexFile], payloads: &'a Payloads, appended: u64) -> Self {
+        Self { files, payloads, appended }
+    }
+
     /// Events appended and acknowledged so far.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.appended

@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use redex::FsyncPolicy;
 use serde::{Deserialize, Serialize};
 
-use super::Workload;
+use super::{Workload, memory};
 use crate::args::{ChildPlace, MillionChildArgs};
 use crate::load::Payloads;
 use crate::row::Row;
@@ -124,7 +124,9 @@ fn complete(mut row: Row, channels: u64, opening: &Opening) -> Row {
 
 /// A process that makes channels, or opens them and tells what that takes.
 pub(crate) fn child(args: &MillionChildArgs) -> anyhow::Result<ExitCode> {
-    if args.make {
+    if args.idle {
+        memory::child(args)?
+    } else if args.make {
         make(args)?
     } else {
         open(args)?
@@ -189,7 +191,7 @@ fn open(args: &MillionChildArgs) -> anyhow::Result<()> {
 }
 
 /// Resident memory of this process, bytes.
-fn resident() -> u64 {
+pub(super) fn resident() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
     line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024

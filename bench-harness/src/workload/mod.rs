@@ -1,16 +1,30 @@
 //! The workloads, one module each. Their names are fixed: scripts and charts refer to them.
 
+mod about;
+mod backends;
 mod channels;
 mod closed_loop;
+mod crew;
+mod delivery;
+mod due;
 mod durable;
 mod many;
+mod memory;
 pub(crate) mod million;
+mod mixed;
 mod nondurable;
+mod openloop;
 mod page_cache;
+mod pauses;
+mod payloads;
+mod producers;
+mod readers;
 mod reopen;
 mod retention;
 mod scan;
 pub(crate) mod second_process;
+mod shards;
+mod spread;
 mod tail;
 mod tasks;
 mod verify;
@@ -32,7 +46,7 @@ pub(crate) enum Workload {
     Durable,
     /// Non-durable append, single and in batches of 1000
     Nondurable,
-    /// From an append to a subscriber, spinning and parked
+    /// From an append to a subscriber, spinning, parked and durable; how many events it takes
     Tail,
     /// Reading a whole log
     Scan,
@@ -40,7 +54,7 @@ pub(crate) enum Workload {
     Reopen,
     /// 1000 in flight over one channel and over 1,000
     Channels,
-    /// 256 tasks on a runtime beside 256 threads with a plain file
+    /// 16 and 256 tasks on a runtime and threads, beside threads with a plain file
     Tasks,
     /// A second process that follows for reading only, beside a writer
     SecondProcess,
@@ -57,6 +71,26 @@ pub(crate) enum Workload {
     Many,
     /// Opening a store with a million channels; only when asked for
     Million,
+    /// 0 to 64 subscribers of one channel beside its writer; only when asked for
+    Readers,
+    /// 1 to 64 threads that append, to one channel and to one each; only when asked for
+    Producers,
+    /// Events of 8 B to 4 MiB, durable and not; only when asked for
+    Payloads,
+    /// A writer beside point reads and scans of old events; only when asked for
+    Mixed,
+    /// Durable events due at 50, 80 and 95 % of the saturated rate; only when asked for
+    Openloop,
+    /// Stores with 1 shard up to one a core; only when asked for
+    Shards,
+    /// io_uring beside plain system calls; only when asked for
+    Backends,
+    /// Appends while journals roll, checkpoints run, segments seal and go; only when asked for
+    Pauses,
+    /// What idle channels take, and whether memory stays flat; only when asked for
+    Memory,
+    /// 4096 in flight over 1 to 10,000 channels; only when asked for
+    Spread,
 }
 
 impl Workload {
@@ -81,6 +115,16 @@ impl Workload {
             Self::Retention,
             Self::Many,
             Self::Million,
+            Self::Readers,
+            Self::Producers,
+            Self::Payloads,
+            Self::Mixed,
+            Self::Openloop,
+            Self::Shards,
+            Self::Backends,
+            Self::Pauses,
+            Self::Memory,
+            Self::Spread,
         ])
     }
 
@@ -101,6 +145,16 @@ impl Workload {
             Self::Retention => "retention",
             Self::Many => "many",
             Self::Million => "million",
+            Self::Readers => "readers",
+            Self::Producers => "producers",
+            Self::Payloads => "payloads",
+            Self::Mixed => "mixed",
+            Self::Openloop => "openloop",
+            Self::Shards => "shards",
+            Self::Backends => "backends",
+            Self::Pauses => "pauses",
+            Self::Memory => "memory",
+            Self::Spread => "spread",
         }
     }
 
@@ -108,10 +162,13 @@ impl Workload {
     pub(crate) fn row_wish(self) -> Duration {
         Duration::from_millis(match self {
             Self::Durable | Self::Channels => 1600,
-            Self::Nondurable | Self::Scan | Self::Reopen | Self::Many | Self::Million => 800,
+            Self::Nondurable | Self::Scan | Self::Reopen | Self::Many | Self::Million | Self::Tasks => 800,
             Self::Warm => 400,
-            Self::Verify => 4000,
-            Self::Tail | Self::Tasks | Self::SecondProcess | Self::PageCache | Self::Retention => 1500,
+            Self::Verify | Self::Memory => 4000,
+            Self::SecondProcess | Self::PageCache | Self::Retention => 1500,
+            Self::Readers => 3000,
+            Self::Tail | Self::Producers | Self::Payloads | Self::Mixed => 1000,
+            Self::Openloop | Self::Shards | Self::Backends | Self::Pauses | Self::Spread => 1500,
         })
     }
 
@@ -120,13 +177,25 @@ impl Workload {
         match self {
             Self::Durable => durable::row_count(quick, open_loop),
             Self::Nondurable => nondurable::ROW_COUNT,
-            Self::Tail | Self::Channels | Self::Tasks => 2,
+            Self::Tail => tail::ROW_COUNT,
+            Self::Channels => 2,
+            Self::Tasks => tasks::ROW_COUNT,
             Self::SecondProcess => second_process::ROW_COUNT,
             Self::Scan | Self::PageCache | Self::Retention => 1,
             Self::Warm => warm::ROW_COUNT,
             Self::Verify => verify::ROW_COUNT,
             Self::Many => many::ROW_COUNT,
             Self::Million => million::ROW_COUNT,
+            Self::Readers => readers::ROW_COUNT,
+            Self::Producers => producers::ROW_COUNT,
+            Self::Payloads => payloads::ROW_COUNT,
+            Self::Mixed => mixed::ROW_COUNT,
+            Self::Openloop => openloop::ROW_COUNT,
+            Self::Shards => shards::row_count(),
+            Self::Backends => backends::ROW_COUNT,
+            Self::Pauses => pauses::ROW_COUNT,
+            Self::Memory => memory::ROW_COUNT,
+            Self::Spread => spread::row_count(quick),
             Self::Reopen => reopen::ROW_COUNT,
         }
     }
@@ -148,6 +217,16 @@ impl Workload {
             Self::Retention => retention::run(session),
             Self::Many => many::run(session),
             Self::Million => million::run(session),
+            Self::Readers => readers::run(session),
+            Self::Producers => producers::run(session),
+            Self::Payloads => payloads::run(session),
+            Self::Mixed => mixed::run(session),
+            Self::Openloop => openloop::run(session),
+            Self::Shards => shards::run(session),
+            Self::Backends => backends::run(session),
+            Self::Pauses => pauses::run(session),
+            Self::Memory => memory::run(session),
+            Self::Spread => spread::run(session),
         }
     }
 }

@@ -3,11 +3,14 @@
 //! One thread to one channel under `FsyncPolicy::Never`, one event a call and 1000 events a call; beside it `write` on a plain file
 //! without any flush. Single appends time every 61st call (so a latency has one reading of the clock in it), batches every call. The
 //! time of the closing sync is counted apart, as `synced_events_per_s`.
+//!
+//! The note says what bound the row: the device, if the appending thread slept for a part of its turns (an append whose
+//! memory is still to be written waits), else the processor.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use redex::{FsyncPolicy, RedexFile};
+use redex::{FsyncPolicy, Redex, RedexFile};
 
 use super::{TURN_COUNT, Workload};
 use crate::counters::Meter;
@@ -57,9 +60,13 @@ fn row(session: &mut Session, payloads: &Payloads, batch: usize) -> anyhow::Resu
     let mut plain = PlainFile::new(&session.place("file")?)?;
     let mut appender = Appender { file: &file, payloads, next: 0 };
     let mut meter = Meter::new(&dir);
+    let mut pressure = Pressure::default();
     let (mut engine_turns, mut file_turns) = (Turns::default(), Turns::default());
     for _ in 0..TURN_COUNT {
-        engine_turns.push(meter.around(&redex, || appender.turn(batch, turn_time.mul_f64(ENGINE_SHARE)))?);
+        let before = Before::read(&redex);
+        let turn = meter.around(&redex, || appender.turn(batch, turn_time.mul_f64(ENGINE_SHARE)))?;
+        pressure.add(&before, &turn, &redex);
+        engine_turns.push(turn);
         file_turns.push(plain.written(payloads, batch, turn_time.mul_f64(1.0 - ENGINE_SHARE))?);
     }
     let appended = appender.next;
@@ -78,10 +85,61 @@ fn row(session: &mut Session, payloads: &Payloads, batch: usize) -> anyhow::Resu
     row.batch = batch as u64;
     row.synced_events_per_s = Some(appended as f64 / synced_in.as_secs_f64());
     row.ratio_file = Some(engine_turns.rate() / file_turns.rate().max(1e-9));
-    session.finish(row.costing(&meter.usage(), &facts))?;
+    let row = pressure.told(row.costing(&meter.usage(), &facts));
+    session.finish(row)?;
     let mut row = Row::new(NAME, "file", size, &file_turns, &session.machine);
     row.batch = batch as u64;
     session.finish(row)
+}
+
+/// Share of its turns that the appending thread sleeps, from which on the device binds.
+const ASLEEP_SHARE: f64 = 0.1;
+
+/// How long the appending thread slept in its turns, and what the engine wrote meanwhile.
+#[derive(Debug, Default)]
+struct Pressure {
+    asleep: Duration,
+    written_bytes: u64,
+}
+
+/// The counters before a turn.
+struct Before {
+    written_bytes: u64,
+    awake: Duration,
+}
+
+impl Before {
+    fn read(redex: &Redex) -> Self {
+        Self { written_bytes: redex.stats().written_bytes(), awake: awake() }
+    }
+}
+
+impl Pressure {
+    fn add(&mut self, before: &Before, turn: &Turn, redex: &Redex) {
+        self.asleep += turn.elapsed.saturating_sub(awake().saturating_sub(before.awake));
+        self.written_bytes += redex.stats().written_bytes() - before.written_bytes;
+    }
+
+    /// The row with what bound it.
+    fn told(&self, mut row: Row) -> Row {
+        let asleep = self.asleep.as_secs_f64() / row.seconds.max(1e-9);
+        let mb_per_s = self.written_bytes as f64 / 1e6 / row.seconds.max(1e-9);
+        let cpu_ns = row.cost.as_ref().map_or(0.0, |cost| cost.cpu_ns_per_event);
+        row.numbers.insert("written_mb_per_s".to_owned(), mb_per_s);
+        row.numbers.insert("waiting_share".to_owned(), asleep);
+        let bound = if asleep >= ASLEEP_SHARE { "the device" } else { "the processor" };
+        let percent = 100.0 * asleep;
+        row.note = Some(format!(
+            "{bound} binds: {percent:.0} % waiting, {mb_per_s:.0} MB/s written, {cpu_ns:.0} ns of CPU an event"
+        ));
+        row
+    }
+}
+
+/// For how long this thread has run, or could have run while others did; zero where the kernel does not tell.
+fn awake() -> Duration {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(told.split_whitespace().take(2).filter_map(|ns| ns.parse::<u64>().ok()).sum())
 }
 
 /// Appends payloads one after the other.
@@ -142,5 +200,24 @@ impl<'a> Appender<'a> {
 
     fn has_room(&self) -> bool {
         self.next * (self.payloads.size() as u64) < ROW_BYTES_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thread that works is awake, and one that sleeps is not.
+    #[test]
+    fn sleep_is_told_from_work() {
+        let (start, before) = (Instant::now(), awake());
+        while start.elapsed() < Duration::from_millis(20) {
+            std::hint::spin_loop();
+        }
+        let worked = awake() - before;
+        std::thread::sleep(Duration::from_millis(200));
+        let slept = awake() - before - worked;
+        assert!(worked >= Duration::from_millis(15), "{worked:?}");
+        assert!(slept < Duration::from_millis(100), "{slept:?}");
     }
 }

@@ -3,13 +3,15 @@
 //! One thread appends at a steady rate ([`RATE`], or `--rate`) and sleeps in between; the subscriber spins on `try_next`, or
 //! parks in `next_wait`. Latency counts from the call of `append`, whose moment the first 8 bytes of the payload say: a sleep that
 //! ends late is not the engine's.
+//!
+//! What of `tail` is durable, and how many events a subscriber takes, is in `delivery`.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use redex::{FsyncPolicy, RedexFile};
 
-use super::Workload;
+use super::{Workload, delivery};
 use crate::counters::Meter;
 use crate::load::Payloads;
 use crate::pace::Pace;
@@ -18,12 +20,15 @@ use crate::run::Session;
 use crate::sample::{Latencies, Turn, Turns};
 use crate::store;
 
-const NAME: &str = "tail";
-const CHANNEL: &str = "bench/tail";
-const PAYLOAD_SIZE: usize = 256;
+pub(super) const NAME: &str = "tail";
+pub(super) const CHANNEL: &str = "bench/tail";
+pub(super) const PAYLOAD_SIZE: usize = 256;
 
 /// Events a second, unless `--rate` says otherwise.
 const RATE: f64 = 5000.0;
+
+/// Rows that it measures.
+pub(super) const ROW_COUNT: u32 = 2 + delivery::ROW_COUNT;
 
 /// How the subscriber waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +40,8 @@ enum Waiting {
 /// Measures it.
 pub(super) fn run(session: &mut Session) -> anyhow::Result<()> {
     row(session, Waiting::Spinning)?;
-    row(session, Waiting::Parked)
+    row(session, Waiting::Parked)?;
+    delivery::run(session)
 }
 
 fn row(session: &mut Session, waiting: Waiting) -> anyhow::Result<()> {
@@ -105,7 +111,7 @@ fn append(file: &RedexFile, payloads: &Payloads, rate: f64, count: u64, origin: 
 }
 
 /// When the append began, from the same origin.
-fn stamp(payload: &[u8]) -> Duration {
+pub(super) fn stamp(payload: &[u8]) -> Duration {
     let bytes = payload[..8].try_into().expect("eight bytes were sliced");
     Duration::from_nanos(u64::from_le_bytes(bytes))
 }
