@@ -146,7 +146,12 @@ impl Sweep {
             None,
             &format!("Durable events of {size} per second, by how many are in flight."),
         )?;
-        let latency = figures.add(&self.latencies(), legend, None, "Latency of the same.")?;
+        let latency = figures.add(
+            &self.latencies(),
+            legend,
+            None,
+            &format!("Latency of durable events of {size}, by how many are in flight."),
+        )?;
         Ok(format!(
             "<h2>How much in flight</h2><p>Durable appends of {size} from one thread. With more in flight, one trip to the disk serves \
              more of them, until it takes longer than it serves. The <b>knee</b> is where events per second over median latency is \

@@ -89,8 +89,11 @@ impl Bars {
         B::ErrorType: 'static,
     {
         let style = scale.font(13).pos(Pos::new(HPos::Center, VPos::Top));
+        // The chart knows places of the whole picture, the area its own.
+        let (area_x, area_y) = area.get_base_pixel();
         for (group, (name, _)) in self.groups.iter().enumerate() {
             let (x, y) = chart.backend_coord(&(group as f64 + 0.5, 0.0));
+            let (x, y) = (x - area_x, y - area_y);
             for (index, line) in wrapped(name, self.name_room()).iter().enumerate() {
                 let below = scale.px(7 + 16 * index as u32) as i32;
                 area.draw_text(line, &style, (x, y + below))?;

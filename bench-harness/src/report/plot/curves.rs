@@ -4,6 +4,7 @@ use plotters::coord::Shift;
 use plotters::coord::ranged1d::{NoDefaultFormatting, Ranged, ValueFormatter};
 use plotters::prelude::*;
 
+use super::log_axis::LogAxis;
 use super::{Chart, GRID, Scale, color, units};
 use crate::sample::Latencies;
 
@@ -64,11 +65,11 @@ impl Chart for Curves<'_> {
             .margin_right(scale.px(48))
             .x_label_area_size(scale.px(46))
             .y_label_area_size(scale.px(84))
-            .build_cartesian_2d(Percentiles, range.log_scale())?;
+            .build_cartesian_2d(Percentiles, LogAxis(range))?;
         chart
             .configure_mesh()
             .x_labels(TICKS.len())
-            .y_labels(8)
+            .y_labels(12)
             .y_label_formatter(&|ns| units::time(*ns))
             .x_desc("share of events that were at least this fast")
             .y_desc("latency (log scale)")

@@ -17,7 +17,7 @@ const LEGEND_HEIGHT: u32 = 20;
 const SWATCH: u32 = 20;
 const GAP: u32 = 8;
 /// Characters of a line of the caption: as many as have room, whatever letters they are.
-const TITLE_CHARACTERS: usize = 112;
+const TITLE_CHARACTERS: usize = 126;
 
 /// What is said around a chart.
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ impl Caption {
         let text = scale.font(13).pos(Pos::new(HPos::Left, VPos::Top));
         for entry in entries {
             let y = top + LEGEND_HEIGHT * entry.line;
-            let corners = [at(entry.left, y + 3), at(entry.left + SWATCH, y + 13)];
+            let corners = [at(entry.left, y - 1), at(entry.left + SWATCH, y + 9)];
             area.draw(&Rectangle::new(corners, entry.color.filled()))?;
             area.draw_text(entry.name, &text, at(entry.left + SWATCH + GAP, y))?;
         }
@@ -135,6 +135,19 @@ mod tests {
         assert_eq!(info.width, 2 * WIDTH);
         let caption_rows = (2 * (MARGIN + TITLE_HEIGHT) * info.width * 3) as usize;
         assert!(pixels[..caption_rows].iter().filter(|value| **value < 100).count() > 200);
+    }
+
+    /// The names of the groups lie below the bars, also where the chart begins further down: the last rows are not empty.
+    #[test]
+    fn names_of_groups_are_in_the_picture() {
+        let bar = Bar { value: 1.0, label: String::new(), color: 0, limit: None };
+        let bars = Bars { groups: vec![("one".to_owned(), vec![bar])], unit: "", x_title: "", y_title: "" };
+        let bytes = png(&bars, &caption(2)).unwrap();
+        let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        let names = (2 * (16 + 14 + 8) * 2 * WIDTH * 3) as usize;
+        assert!(pixels[pixels.len() - names..].iter().filter(|value| **value < 100).count() > 60);
     }
 
     #[test]

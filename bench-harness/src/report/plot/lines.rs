@@ -4,6 +4,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use super::log_axis::LogAxis;
 use super::{Chart, GRID, LIMIT, Scale, color, units};
 
 /// One line.
@@ -48,11 +49,11 @@ impl Chart for Lines {
             .margin_right(scale.px(48))
             .x_label_area_size(scale.px(46))
             .y_label_area_size(scale.px(84))
-            .build_cartesian_2d((1f64..right).log_scale().base(2.0), (lowest * 0.7..highest * 1.8).log_scale())?;
+            .build_cartesian_2d((1f64..right).log_scale().base(2.0), LogAxis(lowest * 0.7..highest * 1.8))?;
         chart
             .configure_mesh()
             .x_labels(20)
-            .y_labels(8)
+            .y_labels(12)
             .x_label_formatter(&|x| units::whole(*x))
             .y_label_formatter(&|y| (self.unit)(*y))
             .x_desc(self.x_title)

@@ -6,6 +6,7 @@ mod bars;
 mod curves;
 mod image;
 mod lines;
+mod log_axis;
 
 use std::sync::Once;
 
