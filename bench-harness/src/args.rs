@@ -34,6 +34,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Measure throughput and latency (the default); at most 60 s
     Run(RunArgs),
+    /// Compare two runs, row by row: what is faster or slower, and what is noise
+    Compare(CompareArgs),
+    /// Durable appends with more and more in flight: where more of them brings nothing but latency
+    Sweep(SweepArgs),
     /// Kill a writing process again and again; compare what was acknowledged with what is recovered
     Crash(CrashArgs),
     /// Mixed load for many minutes; judges that memory, descriptors and disk use are flat
@@ -126,6 +130,45 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) place: Place,
     /// Every workload's data comes from this number
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+/// Arguments of `compare`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CompareArgs {
+    /// results.jsonl of the first run, or the directory that has it
+    #[arg(value_name = "A")]
+    pub(crate) before: PathBuf,
+    /// The same of the second run; ratios are B/A
+    #[arg(value_name = "B")]
+    pub(crate) after: PathBuf,
+    /// Ends with code 3 if a row is slower beyond its interval and by more than PERCENT
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) fail_on_slower: Option<f64>,
+    /// Shows the results of different machines too, without verdicts
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Arguments of `sweep`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SweepArgs {
+    /// Size of an event, bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub(crate) payload: u32,
+    /// In flight at the most: 1, 2, 4 and so on up to here
+    #[arg(long, value_name = "N", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub(crate) max_in_flight: u32,
+    /// Measured seconds at each number in flight
+    #[arg(long, value_name = "S", default_value_t = 1.5, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Where sweep.json, sweep.html and the charts go; a later `run` with the same directory shows it in its report
+    #[arg(long, value_name = "DIR", default_value = "bench-out")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Payloads come from this number
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
 }
@@ -348,6 +391,10 @@ fn minutes(text: &str) -> Result<f64, String> {
 
 fn seconds(text: &str) -> Result<f64, String> {
     in_range(text, 0.01, 3600.0)
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    in_range(text, 0.0, 100.0)
 }
 
 fn rate(text: &str) -> Result<f64, String> {

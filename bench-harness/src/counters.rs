@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use redex::Redex;
 
+use crate::bins::{DepthBins, Log2Bins};
 use crate::machine::meminfo_bytes;
 use crate::mounts::Mount;
 use crate::raw::{cached_bytes, process_cpu_ns};
@@ -38,6 +39,10 @@ pub(crate) struct Usage {
     pub(crate) extent_flushes: u64,
     /// Flushes for checkpoints.
     pub(crate) checkpoint_flushes: u64,
+    /// Commits by their events.
+    pub(crate) commit_events: Log2Bins,
+    /// Commits by how many were in flight at their submission, themselves included.
+    pub(crate) queue_depth: DepthBins,
 }
 
 /// Adds up what the engine's turns of one row cost.
@@ -105,6 +110,8 @@ impl Meter {
         sum.flushes += after.stats.flushes - before.stats.flushes;
         sum.extent_flushes += after.stats.extent_flushes - before.stats.extent_flushes;
         sum.checkpoint_flushes += after.stats.checkpoint_flushes - before.stats.checkpoint_flushes;
+        sum.commit_events.add_between(&before.stats.commit_events, &after.stats.commit_events);
+        sum.queue_depth.add_between(&before.stats.queue_depth, &after.stats.queue_depth);
     }
 
     /// Bytes written to the device so far, by whomever; by this process if the device does not tell.

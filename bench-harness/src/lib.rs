@@ -2,15 +2,17 @@
 //!
 //! `run` (the default) measures the engine beside the bare device and a plain file, in turns, on the same file system;
 //! `crash` kills a writing process again and again, and checks that nothing acknowledged is lost; `full-disk` and
-//! `read-only-remount` do harm to a real file system under a store; `soak` looks for what grows with time. Everything goes
-//! through the engine's public API. What a row measures is told by its module in [`workload`].
+//! `read-only-remount` do harm to a real file system under a store; `soak` looks for what grows with time; `sweep` looks for how
+//! much in flight is enough; `compare` tells what is faster in one run than in another. Everything goes through the engine's public API. What a row measures is told by its module in [`workload`].
 //!
 //! The library is what the programs of the harness share: `redex-bench`, and `redex-peers` in a workspace of its own.
 //!
-//! Exit codes: 0 fine, 1 failed (or an event was lost or wrong), 2 wrong arguments.
+//! Exit codes: 0 fine, 1 failed (or an event was lost or wrong), 2 wrong arguments, 3 slower than `compare` allows.
 
 mod args;
+mod bins;
 mod budget;
+mod compare;
 mod counters;
 mod crash;
 mod disk;
@@ -31,6 +33,7 @@ mod sample;
 mod scratch;
 mod soak;
 mod store;
+mod sweep;
 mod workload;
 
 use std::process::ExitCode;
@@ -54,6 +57,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         None => run::run(&cli.run),
         Some(Command::Run(args)) => run::run(&args),
+        Some(Command::Compare(args)) => compare::run(&args),
+        Some(Command::Sweep(args)) => sweep::run(&args),
         Some(Command::Crash(args)) => crash::run(&args),
         Some(Command::Soak(args)) => soak::run(&args),
         Some(Command::FullDisk(args)) => disk::run(&args, DiskFault::Full),

@@ -12,6 +12,9 @@ use crate::sample::{Latencies, Turns, median};
 /// One row. Serialized as one JSON object; fields that do not apply are left out.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {
+    /// [`Row::id`], once the row is reported.
+    #[serde(rename = "id")]
+    pub(crate) reported_id: String,
     /// Name of the workload.
     pub(crate) workload: &'static str,
     /// `redex`, or `file` for the plain file.
@@ -35,6 +38,10 @@ pub(crate) struct Row {
     pub(crate) events_per_s: f64,
     /// Median over the turns of the median latency.
     pub(crate) p50_ns: u64,
+    /// Events a second of every turn: what a comparison takes as one measurement.
+    pub(crate) turn_events_per_s: Vec<f64>,
+    /// Median latency of every turn.
+    pub(crate) turn_p50_ns: Vec<u64>,
     /// Over all turns.
     pub(crate) p99_ns: u64,
     /// Over all turns.
@@ -126,6 +133,10 @@ pub(crate) struct Cost {
     pub(crate) backend: String,
     /// How the engine makes a write durable.
     pub(crate) durable_write: String,
+    /// Commits by their events: entry `i` counts those with 2^i to 2^(i + 1) - 1.
+    pub(crate) commit_events_log2: Vec<u64>,
+    /// Commits by how many were in flight at their submission: entry `i` counts those with `i` + 1.
+    pub(crate) queue_depth: Vec<u64>,
     /// Whether the kernel holds the engine's ring to what the engine uses; false without a ring.
     pub(crate) ring_restricted: bool,
 }
@@ -141,6 +152,7 @@ impl Row {
     ) -> Self {
         let latencies = turns.latencies();
         Self {
+            reported_id: String::new(),
             workload,
             engine,
             mode: "",
@@ -152,6 +164,8 @@ impl Row {
             seconds: turns.elapsed().as_secs_f64(),
             events_per_s: turns.rate(),
             p50_ns: turns.p50(),
+            turn_events_per_s: turns.rates(),
+            turn_p50_ns: turns.p50s(),
             p99_ns: latencies.at(0.99),
             p999_ns: latencies.at(0.999),
             max_ns: latencies.max(),
@@ -214,6 +228,8 @@ impl Row {
             write_amplification: usage.device_bytes as f64 / (events * self.payload_bytes.max(1) as f64),
             backend: facts.backend.to_owned(),
             durable_write: facts.durable_write.to_owned(),
+            commit_events_log2: usage.commit_events.counts(),
+            queue_depth: usage.queue_depth.counts(),
             ring_restricted: facts.ring.restricted,
         });
         self
@@ -255,6 +271,7 @@ pub(crate) mod tests {
         let mut row = Row::new("durable", "redex", 256, &turns, &Machine::default());
         row.in_flight = 16;
         row.ratio_file = Some(1.5);
+        row.reported_id = row.id();
         row.beside(Some(limit))
             .costing(&Usage { flushes: 7, cpu_ns: 3000, ..Usage::default() }, &redex::IoFacts::default())
     }
@@ -264,6 +281,9 @@ pub(crate) mod tests {
     fn the_json_has_the_promised_fields() {
         let json = serde_json::to_value(example()).unwrap();
         for name in [
+            "id",
+            "turn_events_per_s",
+            "turn_p50_ns",
             "workload",
             "engine",
             "payload_bytes",

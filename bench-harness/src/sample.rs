@@ -87,14 +87,24 @@ impl Turns {
         self.0.is_empty()
     }
 
+    /// Events per second of every turn.
+    pub(crate) fn rates(&self) -> Vec<f64> {
+        self.0.iter().map(Turn::rate).collect()
+    }
+
+    /// Median latency of every turn, ns.
+    pub(crate) fn p50s(&self) -> Vec<u64> {
+        self.0.iter().map(|turn| turn.latencies.at(0.5)).collect()
+    }
+
     /// Median over the turns of events per second.
     pub(crate) fn rate(&self) -> f64 {
-        median(self.0.iter().map(Turn::rate).collect())
+        median(self.rates())
     }
 
     /// Median over the turns of the median latency, ns.
     pub(crate) fn p50(&self) -> u64 {
-        median(self.0.iter().map(|turn| turn.latencies.at(0.5) as f64).collect()) as u64
+        median(self.p50s().into_iter().map(|ns| ns as f64).collect()) as u64
     }
 
     /// All latencies of all turns.

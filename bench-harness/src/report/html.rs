@@ -2,13 +2,24 @@
 
 use std::fmt::Write;
 
-use super::plot::{Bar, Curve, bars, css_color, latency_curves, row_name};
-use super::{table, units};
+use super::figures::{Figures, escape};
+use super::plot::{Bar, Bars, Curve, Curves, row_name};
+use super::{commits, table, units};
 use crate::machine::Machine;
 use crate::row::Row;
+use crate::sweep::Sweep;
 use crate::workload::Workload;
 
 const STYLE: &str = include_str!("style.css");
+
+/// A page, and its charts as pictures.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// The text, charts and style included.
+    pub(crate) text: String,
+    /// File name and bytes of each PNG.
+    pub(crate) images: Vec<(String, Vec<u8>)>,
+}
 
 /// What the page says before any figure.
 const INTRODUCTION: &str = "<p>RedEX is a library that keeps <em>logs</em>: a program appends events to named channels, reads them \
@@ -23,31 +34,46 @@ const INTRODUCTION: &str = "<p>RedEX is a library that keeps <em>logs</em>: a pr
     <b>p50</b> is the time that half of the events did not exceed, <b>p99</b> that 99 of 100 did not.</p>";
 
 /// The whole page.
-pub(crate) fn page(rows: &[Row], machine: &Machine, warnings: &[String]) -> anyhow::Result<String> {
-    let mut page = String::new();
-    let _ = write!(
-        page,
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>RedEX on this machine</title>"
-    );
-    let _ = write!(
-        page,
-        "<meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head><body><main>"
-    );
-    let _ = write!(page, "<h1>RedEX on this machine</h1>{INTRODUCTION}");
+pub(crate) fn page(
+    rows: &[Row],
+    machine: &Machine,
+    warnings: &[String],
+    sweep: Option<&Sweep>,
+) -> anyhow::Result<Page> {
+    let mut figures = Figures::default();
+    let mut body = format!("<h1>RedEX on this machine</h1>{INTRODUCTION}");
     for warning in warnings {
-        let _ = write!(page, "<p class=\"warning\">Warning: {}</p>", escape(warning));
+        let _ = write!(body, "<p class=\"warning\">Warning: {}</p>", escape(warning));
     }
-    page += &headlines(rows);
-    page += &machine_table(rows, machine);
+    body += &headlines(rows);
+    body += &machine_table(rows, machine);
     for workload in Workload::all() {
         let own: Vec<&Row> = rows.iter().filter(|row| row.workload == workload.name()).collect();
         if !own.is_empty() {
-            page += &section(workload, &own)?;
+            body += &section(workload, &own, &mut figures)?;
         }
     }
-    page += "<footer>Latency logs in HdrHistogram's text form lie in <code>hdr/</code>, all figures in <code>results.jsonl</code>.</footer>";
-    page += "</main></body></html>\n";
-    Ok(page)
+    if let Some(sweep) = sweep {
+        body += &sweep.section(&mut figures)?;
+    }
+    body += "<footer>Latency logs in HdrHistogram's text form lie in <code>hdr/</code>, the charts as pictures in <code>charts/</code>, all \
+             figures in <code>results.jsonl</code>.</footer>";
+    Ok(Page { text: document("RedEX on this machine", &body), images: figures.into_images() })
+}
+
+/// A page of its own for a sweep.
+pub(crate) fn sweep_page(sweep: &Sweep) -> anyhow::Result<Page> {
+    let mut figures = Figures::default();
+    let section = sweep.section(&mut figures)?;
+    let body = format!("<h1>RedEX: how much in flight</h1>{}{section}", machine_table(&[], &sweep.machine));
+    Ok(Page { text: document("RedEX: how much in flight", &body), images: figures.into_images() })
+}
+
+fn document(title: &str, body: &str) -> String {
+    format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\
+         <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n"
+    )
 }
 
 /// The few figures that a reader takes home.
@@ -115,16 +141,18 @@ fn machine_table(rows: &[Row], machine: &Machine) -> String {
     format!("<h2>Where</h2><table class=\"facts\">{}</table>", facts.iter().map(line).collect::<String>())
 }
 
-fn section(workload: Workload, rows: &[&Row]) -> anyhow::Result<String> {
+fn section(workload: Workload, rows: &[&Row], figures: &mut Figures) -> anyhow::Result<String> {
     let (title, text) = explanation(workload);
+    figures.begin(workload.name(), title);
     let mut section = format!("<h2>{title}</h2><p>{text}</p>");
     for (heading, own) in parts(rows, |row| throughput_part(workload, row)) {
-        section += &throughput(workload, &heading, &own)?;
+        section += &throughput(workload, &heading, &own, figures)?;
     }
     for (size, own) in parts(rows, |row| units::size(row.payload_bytes as f64)) {
         if workload != Workload::Reopen {
-            section += &latency(&size, &own)?;
+            section += &latency(&size, &own, figures)?;
         }
+        section += &commits::histograms(&size, &own, figures)?;
     }
     section += &rows_table(rows);
     Ok(section)
@@ -253,13 +281,18 @@ impl Measure {
     fn bar(self, row: &Row) -> Bar {
         let color = usize::from(row.engine != "redex");
         let rate = units::count(row.events_per_s);
+        let raw = row.raw.as_ref();
         match self {
             Self::Share => {
-                let value = row.raw.as_ref().map_or(0.0, |raw| 100.0 * raw.ratio_events_per_s);
-                Bar { value, label: rate, color }
+                let value = raw.map_or(0.0, |raw| 100.0 * raw.ratio_events_per_s);
+                Bar { value, label: rate, color, limit: Some(100.0) }
             }
-            Self::Rate => Bar { value: row.events_per_s, label: rate, color },
-            Self::Median => Bar { value: row.p50_ns as f64 / 1e3, label: units::time(row.p50_ns as f64), color },
+            Self::Rate => {
+                Bar { value: row.events_per_s, label: rate, color, limit: raw.map(|raw| raw.raw_events_per_s) }
+            }
+            Self::Median => {
+                Bar { value: row.p50_ns as f64 / 1e3, label: units::time(row.p50_ns as f64), color, limit: None }
+            }
         }
     }
 
@@ -268,6 +301,14 @@ impl Measure {
             Self::Share => " %",
             Self::Rate => "",
             Self::Median => " us",
+        }
+    }
+
+    fn axis(self) -> &'static str {
+        match self {
+            Self::Share => "share of the raw device",
+            Self::Rate => "events per second",
+            Self::Median => "median latency",
         }
     }
 
@@ -281,7 +322,7 @@ impl Measure {
 }
 
 /// Bars of a part.
-fn throughput(workload: Workload, part: &str, rows: &[&Row]) -> anyhow::Result<String> {
+fn throughput(workload: Workload, part: &str, rows: &[&Row], figures: &mut Figures) -> anyhow::Result<String> {
     let measure = Measure::of(workload);
     let mut groups: Vec<(String, Vec<Bar>)> = Vec::new();
     for row in rows.iter().filter(|row| measure != Measure::Share || row.raw.is_some()) {
@@ -291,15 +332,11 @@ fn throughput(workload: Workload, part: &str, rows: &[&Row]) -> anyhow::Result<S
             None => groups.push((name, vec![bar])),
         }
     }
-    let raw = rows.iter().find_map(|row| row.raw.as_ref()).map(|raw| (raw.raw_events_per_s, "raw device"));
-    let limit = match measure {
-        Measure::Share => Some((100.0, "raw device")),
-        Measure::Rate => raw,
-        Measure::Median => None,
-    };
+    let limited = groups.iter().flat_map(|(_, bars)| bars).any(|bar| bar.limit.is_some());
     let entries: &[_] = if rows.iter().any(|row| row.engine != "redex") { &["redex", "file"] } else { &[] };
-    let legend = entries.iter().enumerate().map(|(color, name)| legend_entry(color, name)).collect::<String>();
-    Ok(figure(&bars(&groups, measure.unit(), limit)?, &legend, &measure.caption(part)))
+    let legend = entries.iter().enumerate().map(|(color, name)| (color, (*name).to_owned())).collect();
+    let bars = Bars { groups, unit: measure.unit(), x_title: "", y_title: measure.axis() };
+    figures.add(&bars, legend, limited.then_some("raw device"), &measure.caption(part))
 }
 
 fn group_name(workload: Workload, row: &Row) -> String {
@@ -311,24 +348,17 @@ fn group_name(workload: Workload, row: &Row) -> String {
 }
 
 /// Latency curves of a part; thin ones for the raw device.
-fn latency(size: &str, rows: &[&Row]) -> anyhow::Result<String> {
+fn latency(size: &str, rows: &[&Row], figures: &mut Figures) -> anyhow::Result<String> {
     let curves = curves(rows);
     if curves.is_empty() {
         return Ok(String::new());
     }
     let thick = curves.iter().filter(|curve| !curve.reference);
-    let legend = thick.map(|curve| legend_entry(curve.color, &curve.name)).collect::<String>();
+    let legend = thick.map(|curve| (curve.color, curve.name.clone())).collect();
     let thin =
         if curves.iter().any(|curve| curve.reference) { " Thin lines: the raw device with as many bytes." } else { "" };
-    Ok(figure(
-        &latency_curves(&curves)?,
-        &legend,
-        &format!("Latency, events of {size}. Lower is better, flat is better.{thin}"),
-    ))
-}
-
-fn legend_entry(color: usize, name: &str) -> String {
-    format!("<span><i style=\"background:{}\"></i>{}</span>", css_color(color), escape(name))
+    let caption = format!("Latency, events of {size}. Lower is better, flat is better.{thin}");
+    figures.add(&Curves(curves), legend, None, &caption)
 }
 
 /// A curve for each row of the engine, and thin ones for what it is compared with.
@@ -346,10 +376,6 @@ fn curves<'a>(rows: &[&'a Row]) -> Vec<Curve<'a>> {
         }
     }
     curves
-}
-
-fn figure(svg: &str, legend: &str, caption: &str) -> String {
-    format!("<figure>{svg}<div class=\"legend\">{legend}</div><figcaption>{caption}</figcaption></figure>")
 }
 
 fn rows_table(rows: &[&Row]) -> String {
@@ -395,10 +421,6 @@ fn row_line(row: &Row) -> String {
     format!("<tr>{}</tr>", cells.iter().map(|cell| format!("<td>{}</td>", escape(cell))).collect::<String>())
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -408,16 +430,26 @@ mod tests {
     #[test]
     fn the_page_is_self_contained() {
         let machine = Machine { cpu: "<script>".to_owned(), ..Machine::default() };
-        let page = page(&[example()], &machine, &["a < b".to_owned()]).unwrap();
+        let sweep = crate::sweep::tests::example();
+        let mut row = example();
+        let cost = row.cost.as_mut().unwrap();
+        (cost.commits, cost.commit_events_log2, cost.queue_depth) = (30, vec![0, 10, 20], vec![30]);
+        let page = page(&[row], &machine, &["a < b".to_owned()], Some(&sweep)).unwrap();
         for fetched in ["src=", "href=", "@import", "url(", "<script"] {
-            assert!(!page.contains(fetched), "{fetched}");
+            assert!(!page.text.contains(fetched), "{fetched}");
         }
-        assert!(page.contains("&lt;script&gt;") && page.contains("a &lt; b"));
-        assert_eq!(page.matches("<svg").count(), 2);
+        assert!(page.text.contains("&lt;script&gt;") && page.text.contains("a &lt; b"));
+        // Bars, curves, two histograms of commits; rate and latency of the sweep. Each is a picture, too.
+        assert_eq!(page.text.matches("<svg").count(), 6);
+        let names: Vec<&str> = page.images.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(
+            names,
+            ["durable-1.png", "durable-2.png", "durable-3.png", "durable-4.png", "sweep-1.png", "sweep-2.png"]
+        );
     }
 
     #[test]
     fn a_run_without_rows_has_a_page_too() {
-        assert!(page(&[], &Machine::default(), &[]).unwrap().ends_with("</html>\n"));
+        assert!(page(&[], &Machine::default(), &[], None).unwrap().text.ends_with("</html>\n"));
     }
 }

@@ -15,6 +15,11 @@ pub(crate) fn size(bytes: f64) -> String {
     scaled(bytes, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB"])
 }
 
+/// A whole number as it is, without a unit.
+pub(crate) fn whole(value: f64) -> String {
+    format!("{}", value.round())
+}
+
 fn scaled(value: f64, step: f64, units: &[&str]) -> String {
     let (sign, mut value, mut unit) = (if value < 0.0 { "-" } else { "" }, value.abs(), 0);
     while value >= 0.9995 * step && unit + 1 < units.len() {
