@@ -5,7 +5,7 @@ mod html;
 mod json;
 mod plot;
 mod table;
-mod units;
+pub mod units;
 
 use std::fs;
 use std::path::{Path, PathBuf};

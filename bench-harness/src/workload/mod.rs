@@ -1,7 +1,7 @@
 //! The workloads, one module each. Their names are fixed: scripts and charts refer to them.
 
 mod channels;
-mod closed_loop;
+pub mod closed_loop;
 mod durable;
 mod many;
 pub(crate) mod million;

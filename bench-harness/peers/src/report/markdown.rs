@@ -1,0 +1,162 @@
+//! The tables as Markdown: ours beside the best peer in every load, then every engine in every load.
+
+use std::fmt::Write;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use redex_bench::machine::Machine;
+use redex_bench::units;
+
+use super::date;
+use super::row::Row;
+use super::table::{load_title, number};
+use crate::engine::Engine;
+use crate::engines::{OURS, REFERENCE, version};
+
+/// What is between these lines of a file is replaced.
+const BEGIN: &str = "<!-- measured: begin -->";
+const END: &str = "<!-- measured: end -->";
+
+/// The machine in one line.
+pub(crate) fn machine(machine: &Machine) -> String {
+    let memory = units::size(machine.memory_bytes as f64);
+    format!(
+        "{} x {}, {memory}, Linux {}, {} on {} (write cache: {}), commit {}",
+        machine.cpus,
+        machine.cpu,
+        machine.kernel,
+        machine.file_system,
+        machine.device,
+        machine.device_write_cache,
+        machine.commit
+    )
+}
+
+/// Everything that a run has to say.
+pub(crate) fn page(
+    rows: &[Row],
+    engines: &[&'static dyn Engine],
+    on: &Machine,
+    command: &str,
+    took: Duration,
+) -> String {
+    let mut text = format!("Measured {}, {:.0} s, by `{command}`.\n", date::today(), took.as_secs_f64());
+    let _ = writeln!(text, "{}.\n", machine(on));
+    text += &summary(rows);
+    text += "\n### Every engine\n";
+    for load in loads(rows) {
+        text += &details(&load);
+    }
+    text += "\n### Configurations\n\n| engine | version | configuration |\n|---|---|---|\n";
+    for engine in engines {
+        let version = engine.package().map(version).unwrap_or("");
+        let _ = writeln!(text, "| {} | {version} | {} |", engine.name(), engine.configuration());
+    }
+    text
+}
+
+/// The rows, load by load.
+fn loads(rows: &[Row]) -> Vec<Vec<&Row>> {
+    let mut loads: Vec<Vec<&Row>> = Vec::new();
+    for row in rows {
+        match loads.last_mut() {
+            Some(load) if load[0].load() == row.load() => load.push(row),
+            _ => loads.push(vec![row]),
+        }
+    }
+    loads
+}
+
+/// One line a load: ours and the best of all others.
+fn summary(rows: &[Row]) -> String {
+    let mut text = format!(
+        "| load | RedEX /s | p50 | best peer /s | p50 | RedEX / best peer | RedEX / raw device | {REFERENCE} /s |\n\
+         |---|---|---|---|---|---|---|---|\n"
+    );
+    for load in loads(rows) {
+        let Some(ours) = load.iter().find(|row| row.engine == OURS && row.is_sound()) else { continue };
+        let peers = load.iter().filter(|row| row.engine != OURS && row.is_sound());
+        let best = peers.max_by(|a, b| a.events_per_s.total_cmp(&b.events_per_s));
+        let reference = load.iter().find(|row| row.engine == REFERENCE);
+        let of_limit = ours.of_limit().map(|share| format!("{share:.2}")).unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "| {}: {} | {} | {} | {} | {} | {} | {of_limit} | {} |",
+            ours.workload,
+            load_title(ours),
+            units::count(ours.events_per_s),
+            units::time(ours.p50_ns as f64),
+            best.map(|best| format!("{} ({})", units::count(best.events_per_s), best.engine)).unwrap_or_default(),
+            best.map(|best| units::time(best.p50_ns as f64)).unwrap_or_default(),
+            best.map(|best| format!("{:.2}", ours.events_per_s / best.events_per_s.max(1e-9))).unwrap_or_default(),
+            reference.map(|row| rate_or_note(row)).unwrap_or_default(),
+        );
+    }
+    text
+}
+
+fn rate_or_note(row: &Row) -> String {
+    if row.is_sound() { units::count(row.events_per_s) } else { row.note.clone().unwrap_or_default() }
+}
+
+/// All engines under one load.
+fn details(load: &[&Row]) -> String {
+    let first = load[0];
+    let mut text = format!("\n**{}: {}**", first.workload, load_title(first));
+    if let (Some(rate), Some(p50)) = (first.raw_events_per_s, first.raw_p50_ns) {
+        let _ = write!(text, " (raw device {}/s, p50 {})", units::count(rate), units::time(p50 as f64));
+    }
+    text += "\n\n| engine | events/s | p50 | p99 | p99.9 | CPU/event | |\n|---|---|---|---|---|---|---|\n";
+    for row in load {
+        let mut notes: Vec<String> = row.numbers.iter().map(|(name, value)| number(name, *value)).collect();
+        notes.extend(row.note.clone());
+        let notes = notes.join(", ");
+        if row.events == 0 {
+            let _ = writeln!(text, "| {} | | | | | | {notes} |", row.engine);
+            continue;
+        }
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {notes} |",
+            row.engine,
+            units::count(row.events_per_s),
+            units::time(row.p50_ns as f64),
+            units::time(row.p99_ns as f64),
+            units::time(row.p999_ns as f64),
+            units::time(row.cpu_ns_per_event),
+        );
+    }
+    text
+}
+
+/// Puts `text` between the marks of `file`; where there is no such file, or it has no marks, `text` with marks becomes the file.
+pub(crate) fn put(file: &Path, text: &str) -> io::Result<()> {
+    let marked = format!("{BEGIN}\n{text}{END}\n");
+    let old = fs::read_to_string(file).unwrap_or_default();
+    let new = match (old.split_once(BEGIN), old.split_once(END)) {
+        (Some((before, _)), Some((_, after))) => format!("{before}{marked}{}", after.trim_start_matches('\n')),
+        _ => marked,
+    };
+    if let Some(dir) = file.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    fs::write(file, new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_between_the_marks_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("sub/page.md");
+        put(&file, "one\n").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), format!("{BEGIN}\none\n{END}\n"));
+        fs::write(&file, format!("# Head\n\n{BEGIN}\none\n{END}\n\nFoot\n")).unwrap();
+        put(&file, "two\n").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), format!("# Head\n\n{BEGIN}\ntwo\n{END}\nFoot\n"));
+    }
+}
