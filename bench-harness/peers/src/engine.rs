@@ -46,6 +46,8 @@ pub(crate) struct Offers {
     pub(crate) threads: bool,
     /// Appends that do not wait for the disk.
     pub(crate) nondurable: bool,
+    /// Durable appends from many tasks of one runtime.
+    pub(crate) tasks: bool,
     /// A subscriber that follows appends.
     pub(crate) tail: bool,
 }
@@ -129,9 +131,15 @@ pub(crate) trait Log {
         if batch == 1 { drive::singles(self, feed, time) } else { drive::batches(self, feed, batch, time) }
     }
 
-    /// `tasks` tasks on one thread's runtime append for `time`, each one durable event after the other; `None` if the engine has no futures.
-    fn tasks_turn(&mut self, _feed: &mut Feed, _tasks: usize, _time: Duration) -> Option<anyhow::Result<Turn>> {
-        None
+    /// `tasks` tasks on one thread's runtime append for `time`, each one durable event after the other; payloads are numbered from `first`.
+    fn tasks_turn(
+        &mut self,
+        _payloads: &Arc<Payloads>,
+        _first: u64,
+        _tasks: usize,
+        _time: Duration,
+    ) -> anyhow::Result<Turn> {
+        anyhow::bail!("the engine has no futures")
     }
 }
 
@@ -166,14 +174,21 @@ pub(crate) struct Feed {
     /// Number of the next event; as many are in the log.
     pub(crate) next: u64,
     /// No turn goes on beyond this many.
-    pub(crate) end: u64,
+    end: u64,
+    /// The log never gets more than this many.
+    end_max: u64,
 }
 
 impl Feed {
     /// All of `payloads`, up to `bytes_max` bytes.
     pub(crate) fn new(payloads: Arc<Payloads>, bytes_max: u64) -> Self {
         let end = bytes_max / payloads.size() as u64;
-        Self { payloads, next: 0, end }
+        Self { payloads, next: 0, end, end_max: end }
+    }
+
+    /// Ends the next turn after `bytes` bytes at the latest.
+    pub(crate) fn allow(&mut self, bytes: u64) {
+        self.end = self.end_max.min(self.next + bytes / self.payloads.size() as u64);
     }
 
     /// Whether there is still room.
@@ -211,11 +226,6 @@ impl Reader {
             self.first_wrong = Some(self.count);
         }
         self.count += 1;
-    }
-
-    /// Events seen.
-    pub(crate) fn count(&self) -> u64 {
-        self.count
     }
 
     /// Fails unless exactly `count` events were seen and all were right.

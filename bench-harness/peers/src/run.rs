@@ -51,6 +51,12 @@ impl Session {
         self.scratch.place(name)
     }
 
+    /// Removes what is at a place.
+    pub(crate) fn clear(&self, place: &Path) -> anyhow::Result<()> {
+        let name = place.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        self.scratch.place(name).map(drop)
+    }
+
     /// Payload bytes of a log at most.
     pub(crate) fn log_bytes_max(&self) -> u64 {
         LOG_BYTES_MAX

@@ -1,13 +1,31 @@
 //! One file for each engine: how it is opened, and how its calls are made.
 
+mod fjall;
+mod net_mesh;
+mod nodedb_wal;
+mod okaywal;
+mod raft_engine;
+mod redb;
 mod redex;
 mod std_dsync;
 mod std_file;
+mod tokio_uring;
 
 use crate::engine::Engine;
 
 /// All of them: ours first, then the reference log, peers, and the baselines.
-pub(crate) const ALL: &[&dyn Engine] = &[&redex::RedexLog, &std_file::StdFile, &std_dsync::StdDsync];
+pub(crate) const ALL: &[&dyn Engine] = &[
+    &redex::RedexLog,
+    &net_mesh::NetMesh,
+    &nodedb_wal::NodedbWal,
+    &raft_engine::RaftLog,
+    &okaywal::Okaywal,
+    &fjall::Fjall,
+    &redb::Redb,
+    &tokio_uring::TokioUring,
+    &std_file::StdFile,
+    &std_dsync::StdDsync,
+];
 
 /// The name of ours.
 pub(crate) const OURS: &str = "redex";
@@ -106,7 +124,18 @@ mod tests {
         };
     }
 
-    engines!(redex: "redex", std_file: "std", std_dsync: "std-dsync");
+    engines!(
+        redex: "redex",
+        net_mesh: "net-mesh",
+        nodedb_wal: "nodedb-wal",
+        raft_engine: "raft-engine",
+        okaywal: "okaywal",
+        fjall: "fjall",
+        redb: "redb",
+        tokio_uring: "tokio-uring",
+        std_file: "std",
+        std_dsync: "std-dsync",
+    );
 
     #[test]
     fn versions_come_from_the_lock_file() {

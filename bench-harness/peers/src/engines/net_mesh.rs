@@ -41,7 +41,7 @@ impl Engine for NetMesh {
     }
 
     fn offers(&self) -> Offers {
-        Offers { threads: true, nondurable: true, tail: true }
+        Offers { threads: true, nondurable: true, tasks: false, tail: true }
     }
 
     fn open(&self, opening: &Opening) -> anyhow::Result<Box<dyn Log>> {

@@ -50,7 +50,7 @@ impl Engine for NodedbWal {
     }
 
     fn offers(&self) -> Offers {
-        Offers { threads: true, nondurable: true, tail: false }
+        Offers { threads: true, nondurable: true, tasks: false, tail: false }
     }
 
     fn open(&self, opening: &Opening) -> anyhow::Result<Box<dyn Log>> {

@@ -65,7 +65,7 @@ impl Engine for Okaywal {
     }
 
     fn offers(&self) -> Offers {
-        Offers { threads: true, nondurable: false, tail: false }
+        Offers { threads: true, nondurable: false, tasks: false, tail: false }
     }
 
     fn open(&self, opening: &Opening) -> anyhow::Result<Box<dyn Log>> {

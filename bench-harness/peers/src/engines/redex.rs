@@ -38,7 +38,7 @@ impl Engine for RedexLog {
     }
 
     fn offers(&self) -> Offers {
-        Offers { threads: true, nondurable: true, tail: true }
+        Offers { threads: true, nondurable: true, tasks: true, tail: true }
     }
 
     fn open(&self, opening: &Opening) -> anyhow::Result<Box<dyn Log>> {
@@ -105,20 +105,19 @@ impl Log for Open {
         Ok(turn)
     }
 
-    fn tasks_turn(&mut self, feed: &mut Feed, tasks: usize, time: Duration) -> Option<anyhow::Result<Turn>> {
-        Some(self.tasks(feed, tasks, time))
-    }
-}
-
-impl Open {
-    fn tasks(&self, feed: &mut Feed, tasks: usize, time: Duration) -> anyhow::Result<Turn> {
+    fn tasks_turn(
+        &mut self,
+        payloads: &Arc<Payloads>,
+        first: u64,
+        tasks: usize,
+        time: Duration,
+    ) -> anyhow::Result<Turn> {
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-        let first = feed.next;
         let start = Instant::now();
         let each: Vec<Alone> = runtime.block_on(async {
             let spawn = |number: usize| {
                 let first = first + ((number as u64) << 32);
-                tokio::spawn(task(self.file().clone(), feed.payloads.clone(), first, start, time))
+                tokio::spawn(task(self.file().clone(), payloads.clone(), first, start, time))
             };
             let mut each = Vec::with_capacity(tasks);
             for handle in (0..tasks).map(spawn).collect::<Vec<_>>() {

@@ -35,7 +35,7 @@ impl Engine for StdFile {
     }
 
     fn offers(&self) -> Offers {
-        Offers { threads: true, nondurable: true, tail: false }
+        Offers { threads: true, nondurable: true, tasks: false, tail: false }
     }
 
     fn open(&self, opening: &Opening) -> anyhow::Result<Box<dyn Log>> {

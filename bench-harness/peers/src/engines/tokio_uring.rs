@@ -36,7 +36,7 @@ impl Engine for TokioUring {
     }
 
     fn offers(&self) -> Offers {
-        Offers { threads: false, nondurable: true, tail: false }
+        Offers { threads: false, nondurable: true, tasks: false, tail: false }
     }
 
     fn open(&self, opening: &Opening) -> anyhow::Result<Box<dyn Log>> {

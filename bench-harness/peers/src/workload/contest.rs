@@ -1,6 +1,5 @@
 //! Several engines under one load: opened together, measured in turns, and read back one after the other.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -10,6 +9,11 @@ use redex_bench::sample::{Turn, Turns};
 
 use crate::engine::{By, Engine, Feed, Log, Opening, Reader};
 use crate::run::Session;
+
+/// A turn of the engine with a name.
+pub(crate) trait NamedTurn: FnMut(&'static str, &mut dyn Log, &mut Feed) -> anyhow::Result<Turn> {}
+
+impl<T: FnMut(&'static str, &mut dyn Log, &mut Feed) -> anyhow::Result<Turn>> NamedTurn for T {}
 
 /// One engine under one load.
 pub(crate) struct Contestant {
@@ -36,9 +40,10 @@ pub(crate) struct Contest {
 }
 
 impl Contest {
-    /// Opens a fresh log of each engine that `takes_part`.
+    /// Opens a fresh log of each engine that `takes_part`. Contests at the same time are told apart by a `suffix`.
     pub(crate) fn open(
         session: &Session,
+        suffix: &str,
         payloads: &Arc<Payloads>,
         room_bytes: u64,
         by: By,
@@ -46,7 +51,7 @@ impl Contest {
     ) -> anyhow::Result<Self> {
         let mut contestants = Vec::new();
         for engine in session.engines.iter().copied().filter(|engine| takes_part(*engine)) {
-            let dir = session.place(engine.name())?;
+            let dir = session.place(&format!("{}{suffix}", engine.name()))?;
             let feed = Feed::new(payloads.clone(), session.log_bytes_max());
             let opening = Opening { by, ..Opening::new(&dir, room_bytes) };
             let (log, note) = match engine.open(&opening) {
@@ -61,6 +66,11 @@ impl Contest {
 
     /// Lets each engine take one turn; another one begins each time. One that fails is out.
     pub(crate) fn round(&mut self, mut turn: impl FnMut(&mut dyn Log, &mut Feed) -> anyhow::Result<Turn>) {
+        self.round_named(|_, log, feed| turn(log, feed));
+    }
+
+    /// The same for who has to know which engine it is.
+    pub(crate) fn round_named(&mut self, mut turn: impl NamedTurn) {
         let count = self.contestants.len();
         for place in 0..count {
             self.contestants[(place + self.round) % count].turn(&mut turn);
@@ -74,17 +84,27 @@ impl Contest {
             if let Err(error) = contestant.read_back(self.in_order) {
                 contestant.note = Some(failure("reading back", &error));
             }
-            session.place(contestant.engine.name())?;
+        }
+        self.remove(session)
+    }
+
+    /// Closes and removes every log.
+    pub(crate) fn remove(&mut self, session: &Session) -> anyhow::Result<()> {
+        for contestant in &mut self.contestants {
+            if let Some(Err(error)) = contestant.log.take().map(Log::close) {
+                contestant.note = Some(failure("closing", &error));
+            }
+            session.clear(&contestant.opening.dir)?;
         }
         Ok(())
     }
 }
 
 impl Contestant {
-    fn turn(&mut self, turn: &mut impl FnMut(&mut dyn Log, &mut Feed) -> anyhow::Result<Turn>) {
+    fn turn(&mut self, turn: &mut impl NamedTurn) {
         let Some(log) = &mut self.log else { return };
         let cpu = process_cpu_ns();
-        match turn(log.as_mut(), &mut self.feed) {
+        match turn(self.engine.name(), log.as_mut(), &mut self.feed) {
             // A log that is full sits out: its earlier turns count.
             Ok(turn) if turn.events == 0 => {}
             Ok(turn) => {
@@ -107,11 +127,6 @@ impl Contestant {
             false => (Reader::in_any_order(payloads), self.turns.events()),
         };
         self.engine.reopen(&self.opening, reader).context("reopening")?.reader.check(count)
-    }
-
-    /// Directory of its log.
-    pub(crate) fn dir(&self) -> &PathBuf {
-        &self.opening.dir
     }
 }
 

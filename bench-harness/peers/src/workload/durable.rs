@@ -40,7 +40,7 @@ fn load(session: &mut Session, raw: &mut RawLoop, size: usize, in_flight: usize,
     session.doing(format!("{NAME}, {size} B, {in_flight} in flight"));
     let payloads = session.payloads(size);
     raw.load(&payloads, in_flight);
-    let mut contest = Contest::open(session, &payloads, room, By::OneWriter, |_| true)?;
+    let mut contest = Contest::open(session, "", &payloads, room, By::OneWriter, |_| true)?;
     let mut raw_turns = RawTurns::default();
     for _ in 0..session.turns {
         let time = session.turn_time;
