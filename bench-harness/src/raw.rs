@@ -1,6 +1,6 @@
 //! The calls to the kernel that the standard library does not have; what the raw loop and the counters are made of.
 //!
-//! Unsafe code is needed here because `pwritev2`, io_uring, `cachestat`, `mincore` and the process's CPU clock have no
+//! Unsafe code is needed here because `pwritev2`, io_uring, `fallocate`, `cachestat`, `mincore` and the process's CPU clock have no
 //! safe form. It is confined to this file; every function in it is safe to call with any arguments.
 #![allow(unsafe_code)]
 
@@ -54,6 +54,15 @@ pub(crate) fn write_dsync(file: &File, bytes: &[u8], offset: u64) -> io::Result<
     // SAFETY: `part` describes `bytes`, which is only read and outlives the call.
     let written = unsafe { libc::pwritev2(file.as_raw_fd(), &part, 1, offset as libc::off_t, libc::RWF_DSYNC) };
     whole(written as i64, bytes.len())
+}
+
+/// Allocates the first `size` bytes of a file, which becomes as long; nothing is written.
+pub(crate) fn allocate(file: &File, size: u64) -> io::Result<()> {
+    // SAFETY: takes no memory.
+    match unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, size as libc::off_t) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// A ring used for one durable write at a time.

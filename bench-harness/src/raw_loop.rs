@@ -1,8 +1,11 @@
 //! The limit that a durable row is held against: the bare device, one write and one flush at a time, nothing else.
 //!
-//! A pre-written file, opened with `O_DIRECT`, is overwritten from an aligned buffer that holds the row's payload bytes, rounded up
+//! A file opened with `O_DIRECT` is written from an aligned buffer that holds the row's payload bytes, rounded up
 //! to whole blocks: what the smallest possible log would have to write for the events in flight. Three ways to make that
 //! durable take turns; the best counts. It has no index, no checksums, no readers and no recovery.
+//!
+//! The file is in the state of the one that the engine writes such a commit to: pre-written like a journal segment, or, where the bytes
+//! of one commit go to a segment by extent, allocated and not written before.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -12,11 +15,15 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use crate::load::Payloads;
-use crate::raw::{AlignedBytes, BLOCK_SIZE, Ring, write_dsync};
+use crate::raw::{AlignedBytes, BLOCK_SIZE, Ring, allocate, write_dsync};
 use crate::sample::{Latencies, Turn, Turns};
 
-/// Size of the file, bytes, unless four commits are larger.
+/// Size of the pre-written file, bytes, unless four commits are larger.
 const FILE_SIZE_MIN: usize = 64 << 20;
+/// Size of the allocated file, bytes, unless four commits are larger.
+const ALLOCATED_SIZE_MIN: usize = 512 << 20;
+/// Bytes of one channel in one commit from which the engine writes them to the channel's segment.
+const EXTENT_BYTES: usize = 256 << 10;
 
 /// How a write is made durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,33 +50,93 @@ impl Method {
     }
 }
 
-/// The pre-written file of the raw loop.
-pub struct RawLoop {
+/// What a commit finds where it writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Written before.
+    Prewritten,
+    /// Allocated, and never written.
+    Allocated,
+}
+
+/// A file, and how far it is written.
+struct Place {
     file: File,
+    state: State,
     size: usize,
-    buffer: AlignedBytes,
     offset: usize,
+}
+
+impl Place {
+    fn new(path: &Path, state: State, size: usize, zeros: &[u8]) -> std::io::Result<Self> {
+        let file = open_direct(path)?;
+        match state {
+            State::Prewritten => prewrite(&file, zeros, size)?,
+            State::Allocated => allocate(&file, size as u64)?,
+        }
+        Ok(Self { file, state, size, offset: 0 })
+    }
+
+    /// Whether a commit of `size` bytes goes on behind the last one.
+    fn has_room(&self, size: usize) -> bool {
+        self.offset + size <= self.size
+    }
+
+    /// Begins anew, in the same state.
+    fn rewind(&mut self) -> std::io::Result<()> {
+        self.offset = 0;
+        if self.state == State::Allocated {
+            self.file.set_len(0)?;
+            allocate(&self.file, self.size as u64)?;
+            self.file.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+/// The files of the raw loop.
+pub struct RawLoop {
+    prewritten: Place,
+    allocated: Place,
+    /// The one that the loaded commits go to.
+    state: State,
+    buffer: AlignedBytes,
     ring: Option<Ring>,
     dsync: bool,
 }
 
 impl RawLoop {
-    /// Makes the file at `path` and writes it once, for commits of up to `commit_size_max` bytes.
+    /// Makes the files at `path` and beside it, for commits of up to `commit_size_max` bytes.
     pub fn new(path: &Path, commit_size_max: usize) -> anyhow::Result<Self> {
         let commit_size_max = commit_size_max.next_multiple_of(BLOCK_SIZE);
-        let size = FILE_SIZE_MIN.max(4 * commit_size_max);
         let buffer = AlignedBytes::new(commit_size_max.max(1 << 20));
-        let file = open_direct(path).with_context(|| format!("making {}", path.display()))?;
-        prewrite(&file, &buffer, size).context("writing the raw loop's file")?;
-        let dsync = write_dsync(&file, &buffer[..BLOCK_SIZE], 0).is_ok();
-        Ok(Self { file, size, buffer, offset: 0, ring: Ring::new().ok(), dsync })
+        let beside = path.with_extension("allocated");
+        let make = |path: &Path, state, least: usize| {
+            let made = Place::new(path, state, least.max(4 * commit_size_max), &buffer);
+            made.with_context(|| format!("making the raw loop's file {}", path.display()))
+        };
+        let prewritten = make(path, State::Prewritten, FILE_SIZE_MIN)?;
+        let allocated = make(&beside, State::Allocated, ALLOCATED_SIZE_MIN)?;
+        // Nobody else needs its name: it goes with the loop.
+        std::fs::remove_file(&beside).with_context(|| format!("unlinking {}", beside.display()))?;
+        let dsync = write_dsync(&prewritten.file, &buffer[..BLOCK_SIZE], 0).is_ok();
+        let state = State::Prewritten;
+        Ok(Self { prewritten, allocated, state, buffer, ring: Ring::new().ok(), dsync })
     }
 
-    /// Puts the payloads of a row's first commit into the buffer.
+    /// Puts the payloads of a row's first commit into the buffer, for commits of one channel.
     pub fn load(&mut self, payloads: &Payloads, in_flight: usize) {
         let size = payloads.size();
+        self.state = if in_flight * size >= EXTENT_BYTES { State::Allocated } else { State::Prewritten };
         for (index, place) in self.buffer.chunks_exact_mut(size).take(in_flight).enumerate() {
             place.copy_from_slice(payloads.get(index as u64));
+        }
+    }
+
+    fn place(&mut self) -> &mut Place {
+        match self.state {
+            State::Prewritten => &mut self.prewritten,
+            State::Allocated => &mut self.allocated,
         }
     }
 
@@ -94,28 +161,32 @@ impl RawLoop {
         let commit_size = (in_flight * payload_size).next_multiple_of(BLOCK_SIZE);
         let mut latencies = Latencies::new();
         let mut events = 0;
-        let start = Instant::now();
-        let mut now = start;
-        while now - start < time {
+        let mut elapsed = Duration::ZERO;
+        while elapsed < time {
+            if !self.place().has_room(commit_size) {
+                self.place().rewind().context("emptying the raw loop's file")?;
+            }
+            let start = Instant::now();
             self.commit(method, commit_size).with_context(|| format!("raw loop, {}", method.name()))?;
-            let done = Instant::now();
-            latencies.record_n(done - now, in_flight as u64);
+            let took = start.elapsed();
+            latencies.record_n(took, in_flight as u64);
             events += in_flight as u64;
-            now = done;
+            elapsed += took;
         }
-        Ok(Turn { latencies, events, elapsed: now - start })
+        Ok(Turn { latencies, events, elapsed })
     }
 
     fn commit(&mut self, method: Method, size: usize) -> std::io::Result<()> {
-        if self.offset + size > self.size {
-            self.offset = 0;
-        }
-        let (bytes, offset) = (&self.buffer[..size], self.offset as u64);
-        self.offset += size;
+        let place = match self.state {
+            State::Prewritten => &mut self.prewritten,
+            State::Allocated => &mut self.allocated,
+        };
+        let (file, bytes, offset) = (&place.file, &self.buffer[..size], place.offset as u64);
+        place.offset += size;
         match (method, &mut self.ring) {
-            (Method::Ring, Some(ring)) => ring.write_dsync(&self.file, bytes, offset),
-            (Method::Fdatasync, _) => self.file.write_all_at(bytes, offset).and_then(|()| self.file.sync_data()),
-            _ => write_dsync(&self.file, bytes, offset),
+            (Method::Ring, Some(ring)) => ring.write_dsync(file, bytes, offset),
+            (Method::Fdatasync, _) => file.write_all_at(bytes, offset).and_then(|()| file.sync_data()),
+            _ => write_dsync(file, bytes, offset),
         }
     }
 }
@@ -197,12 +268,29 @@ mod tests {
         std::fs::remove_file(path).unwrap();
         raw.load(&Payloads::new(1, 256), 3);
         assert_eq!(&raw.buffer[256..512], Payloads::new(1, 256).get(1));
+        assert_eq!(raw.state, State::Prewritten);
         let mut turns = RawTurns::default();
         turns.take(&mut raw, 3, 256, Duration::from_millis(3)).unwrap();
         let limit = turns.limit().unwrap();
         for (_, method) in &turns.0 {
             assert!(method.p50() >= limit.p50_ns && method.rate() <= limit.events_per_s);
             assert_eq!(method.events() % 3, 0);
+        }
+    }
+    /// A file that is allocated and not written is so again when it is full.
+    #[test]
+    fn large_commits_find_blocks_that_were_not_written() {
+        let path = std::env::temp_dir().join(format!("redex-bench-raw-allocated-{}", std::process::id()));
+        let payloads = Payloads::new(1, 4096);
+        let mut raw = RawLoop::new(&path, 4 * EXTENT_BYTES).unwrap();
+        std::fs::remove_file(path).unwrap();
+        raw.load(&payloads, 64);
+        assert_eq!(raw.state, State::Allocated);
+        raw.allocated.size = EXTENT_BYTES;
+        for _ in 0..3 {
+            raw.turn(Method::Fdatasync, 64, 4096, Duration::from_nanos(1)).unwrap();
+            raw.allocated.rewind().unwrap();
+            assert_eq!(raw.allocated.file.metadata().unwrap().len(), EXTENT_BYTES as u64);
         }
     }
 }

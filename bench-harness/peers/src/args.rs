@@ -35,7 +35,7 @@ pub(crate) struct RunArgs {
     /// Engines to run, separated by commas; all if not given
     #[arg(long, value_name = "ENGINE", value_delimiter = ',', value_parser = engine_name)]
     pub(crate) engines: Vec<&'static str>,
-    /// Measured seconds of each engine in each load [default: 0.6]
+    /// Measured seconds of each engine in each load [default: 0.6, with --quick 0.3]
     #[arg(long, value_name = "S", value_parser = seconds)]
     pub(crate) seconds: Option<f64>,
     /// Fewer loads and shorter turns: under 90 s

@@ -17,7 +17,7 @@ use crate::workload::Workload;
 
 /// Measured time of an engine in one load, unless said otherwise.
 const ROW_TIME: Duration = Duration::from_millis(600);
-const QUICK_ROW_TIME: Duration = Duration::from_millis(100);
+const QUICK_ROW_TIME: Duration = Duration::from_millis(300);
 
 /// Turns that the engines take in one load.
 const TURN_COUNT: u32 = 5;

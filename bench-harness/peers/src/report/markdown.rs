@@ -11,7 +11,7 @@ use redex_bench::units;
 
 use super::date;
 use super::row::Row;
-use super::table::{load_title, number};
+use super::table::{cpu, load_title, number};
 use crate::engine::Engine;
 use crate::engines::{OURS, REFERENCE, version};
 
@@ -69,7 +69,7 @@ fn loads(rows: &[Row]) -> Vec<Vec<&Row>> {
     loads
 }
 
-/// One line a load: ours and the best of all others.
+/// One line a load: ours and the best of all others, by rate; by latency where the rate is given.
 fn summary(rows: &[Row]) -> String {
     let mut text = format!(
         "| load | RedEX /s | p50 | best peer /s | p50 | RedEX / best peer | RedEX / raw device | {REFERENCE} /s |\n\
@@ -77,28 +77,43 @@ fn summary(rows: &[Row]) -> String {
     );
     for load in loads(rows) {
         let Some(ours) = load.iter().find(|row| row.engine == OURS && row.is_sound()) else { continue };
-        let peers = load.iter().filter(|row| row.engine != OURS && row.is_sound());
-        let best = peers.max_by(|a, b| a.events_per_s.total_cmp(&b.events_per_s));
-        let reference = load.iter().find(|row| row.engine == REFERENCE);
-        let of_limit = ours.of_limit().map(|share| format!("{share:.2}")).unwrap_or_default();
-        let _ = writeln!(
-            text,
-            "| {}: {} | {} | {} | {} | {} | {} | {of_limit} | {} |",
-            ours.workload,
-            load_title(ours),
+        let peers = peers_of(ours, rows);
+        let best = peers.iter().max_by(|a, b| a.times_as_good(b).total_cmp(&1.0));
+        let reference = peers.iter().find(|row| row.engine == REFERENCE);
+        let cells = [
+            format!("{}: {}", ours.workload, load_title(ours)),
             units::count(ours.events_per_s),
             units::time(ours.p50_ns as f64),
             best.map(|best| format!("{} ({})", units::count(best.events_per_s), best.engine)).unwrap_or_default(),
             best.map(|best| units::time(best.p50_ns as f64)).unwrap_or_default(),
-            best.map(|best| format!("{:.2}", ours.events_per_s / best.events_per_s.max(1e-9))).unwrap_or_default(),
-            reference.map(|row| rate_or_note(row)).unwrap_or_default(),
-        );
+            best.map(|best| ratio(ours, best)).unwrap_or_default(),
+            ours.of_limit().map(|share| format!("{share:.2}")).unwrap_or_default(),
+            reference.map(|row| units::count(row.events_per_s)).unwrap_or_default(),
+        ];
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
     }
     text
 }
 
-fn rate_or_note(row: &Row) -> String {
-    if row.is_sound() { units::count(row.events_per_s) } else { row.note.clone().unwrap_or_default() }
+/// What did the same as `ours`, and did it well. Tasks, which no other engine has, are held against threads.
+fn peers_of<'a>(ours: &Row, rows: &'a [Row]) -> Vec<&'a Row> {
+    let of = |mode: &str| {
+        let wanted = Row { mode: "", ..ours.clone() };
+        let same = move |row: &&Row| {
+            row.mode == mode
+                && Row { mode: "", ..(*row).clone() }.load() == wanted.load()
+                && row.engine != OURS
+                && row.is_sound()
+        };
+        rows.iter().filter(same).collect::<Vec<_>>()
+    };
+    let peers = of(ours.mode);
+    if peers.is_empty() { of("threads") } else { peers }
+}
+
+fn ratio(ours: &Row, best: &Row) -> String {
+    let what = if ours.is_paced() { " (p50)" } else { "" };
+    format!("{:.2}{what}", ours.times_as_good(best))
 }
 
 /// All engines under one load.
@@ -125,7 +140,7 @@ fn details(load: &[&Row]) -> String {
             units::time(row.p50_ns as f64),
             units::time(row.p99_ns as f64),
             units::time(row.p999_ns as f64),
-            units::time(row.cpu_ns_per_event),
+            cpu(row),
         );
     }
     text

@@ -119,6 +119,19 @@ impl Row {
         self.events > 0 && !self.note.as_ref().is_some_and(|note| note.starts_with("FAILED"))
     }
 
+    /// How many times as good as another row of its load: by latency where the rate is given, by rate everywhere else.
+    pub(crate) fn times_as_good(&self, other: &Self) -> f64 {
+        match self.is_paced() {
+            true => other.p50_ns as f64 / self.p50_ns.max(1) as f64,
+            false => self.events_per_s / other.events_per_s.max(1e-9),
+        }
+    }
+
+    /// Whether events came at a fixed rate.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.mode.starts_with("paced")
+    }
+
     /// What the row is about, without the engine.
     pub(crate) fn load(&self) -> (&'static str, &'static str, u64, u64, u64) {
         (self.workload, self.mode, self.payload_bytes, self.batch, self.in_flight)

@@ -27,7 +27,7 @@ pub(crate) fn lines(rows: &[Row], before: Option<&Row>) -> Vec<String> {
     lines.push(load_title(first));
     let title = COLUMNS.iter().map(|(title, width)| pad(title, *width)).collect::<Vec<_>>();
     lines.push(title.join(" "));
-    let ours = rows.iter().find(|row| row.engine == OURS).map(|row| row.events_per_s);
+    let ours = rows.iter().find(|row| row.engine == OURS);
     lines.extend(rows.iter().map(|row| line(row, ours)));
     if let (Some(rate), Some(p50)) = (first.raw_events_per_s, first.raw_p50_ns) {
         let cells = ["bare device".to_owned(), units::count(rate), units::time(p50 as f64)];
@@ -52,19 +52,19 @@ pub(crate) fn load_title(row: &Row) -> String {
     parts.join(", ")
 }
 
-fn line(row: &Row, ours: Option<f64>) -> String {
+fn line(row: &Row, ours: Option<&Row>) -> String {
     let note = row.note.clone().unwrap_or_default();
     if row.events == 0 {
         return format!("{} {note}", pad(row.engine, COLUMNS[0].1));
     }
-    let ratio = ours.filter(|_| row.engine != OURS).map(|ours| ours / row.events_per_s.max(1e-9));
+    let ratio = ours.filter(|_| row.engine != OURS).map(|ours| ours.times_as_good(row));
     let cells = [
         row.engine.to_owned(),
         units::count(row.events_per_s),
         units::time(row.p50_ns as f64),
         units::time(row.p99_ns as f64),
         units::time(row.p999_ns as f64),
-        units::time(row.cpu_ns_per_event),
+        cpu(row),
         row.of_limit().map(|share| format!("{share:.2}")).unwrap_or_default(),
         ratio.map(|ratio| format!("{ratio:.2}x")).unwrap_or_default(),
     ];
@@ -72,6 +72,11 @@ fn line(row: &Row, ours: Option<f64>) -> String {
     let mut notes: Vec<String> = row.numbers.iter().map(|(name, value)| number(name, *value)).collect();
     notes.extend(row.note.clone());
     format!("{}  {}", cells.collect::<Vec<_>>().join(" "), notes.join(", ")).trim_end().to_owned()
+}
+
+/// CPU time of an event, where it was counted.
+pub(crate) fn cpu(row: &Row) -> String {
+    if row.cpu_ns_per_event > 0.0 { units::time(row.cpu_ns_per_event) } else { String::new() }
 }
 
 /// A number that only this workload has, by the unit in its name.

@@ -84,13 +84,7 @@ fn load(session: &mut Session, mode: Mode) -> anyhow::Result<()> {
 }
 
 /// One subscription, made anew: it is at the end of the log when the turn begins.
-fn turn(
-    log: &dyn Tailed,
-    payloads: &Payloads,
-    mode: Mode,
-    time: Duration,
-    events_max: u64,
-) -> anyhow::Result<Turn> {
+fn turn(log: &dyn Tailed, payloads: &Payloads, mode: Mode, time: Duration, events_max: u64) -> anyhow::Result<Turn> {
     let mut subscriber = log.subscribe()?;
     let origin = Instant::now();
     std::thread::scope(|scope| {
