@@ -24,6 +24,11 @@ pub(crate) trait Engine: Sync {
     /// What it can be asked for.
     fn offers(&self) -> Offers;
 
+    /// Whether it is a plain file that is written here, and nobody's engine.
+    fn is_plain_file(&self) -> bool {
+        false
+    }
+
     /// Opens the log in a directory, makes it if there is none.
     fn open(&self, opening: &Opening) -> anyhow::Result<Box<dyn Log>>;
 

@@ -34,7 +34,7 @@ impl Engine for RedexLog {
 
     fn configuration(&self) -> &'static str {
         "defaults, FsyncPolicy::Never; io_uring and O_DIRECT; durable: append_durable, N futures in flight (threads: .wait(), \
-         tasks: .await); not durable: append and append_batch, then sync"
+         tasks: .await); not durable: append and append_batch, then sync; read by scan().for_each_ref"
     }
 
     fn offers(&self) -> Offers {
@@ -74,10 +74,8 @@ impl Log for Open {
     }
 
     fn scan(&mut self, reader: &mut Reader) -> anyhow::Result<()> {
-        let mut scan = self.file().scan(0..self.file().next_seq());
-        while let Some(event) = scan.next_wait() {
-            reader.see(&event.context("reading")?.payload);
-        }
+        let scan = self.file().scan(0..self.file().next_seq());
+        scan.for_each_ref(|event| reader.see(event.payload)).wait().context("reading")?;
         Ok(())
     }
 

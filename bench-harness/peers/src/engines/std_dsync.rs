@@ -44,6 +44,10 @@ impl Engine for StdDsync {
         Offers { threads: true, nondurable: true, tasks: false, tail: false }
     }
 
+    fn is_plain_file(&self) -> bool {
+        true
+    }
+
     fn open(&self, opening: &Opening) -> anyhow::Result<Box<dyn Log>> {
         fs::create_dir_all(&opening.dir).context("making the directory")?;
         let path = opening.dir.join("log");

@@ -39,6 +39,10 @@ impl Engine for TokioUring {
         Offers { threads: false, nondurable: true, tasks: false, tail: false }
     }
 
+    fn is_plain_file(&self) -> bool {
+        true
+    }
+
     fn open(&self, opening: &Opening) -> anyhow::Result<Box<dyn Log>> {
         fs::create_dir_all(&opening.dir).context("making the directory")?;
         let path = opening.dir.join("log");

@@ -18,6 +18,8 @@ pub(crate) struct Row {
     pub(crate) workload: &'static str,
     /// Name of the engine.
     pub(crate) engine: &'static str,
+    /// Whether it is a plain file that is written here.
+    pub(crate) plain_file: bool,
     /// Version of its crate.
     pub(crate) version: &'static str,
     /// How it is configured.
@@ -82,6 +84,7 @@ impl Row {
         Self {
             workload,
             engine: engine.name(),
+            plain_file: engine.is_plain_file(),
             version: engine.package().map(version).unwrap_or(""),
             configuration: engine.configuration(),
             mode: "",

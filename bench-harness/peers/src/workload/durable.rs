@@ -18,7 +18,7 @@ const PAYLOAD_SIZES: [usize; 2] = [256, 4096];
 const RAW_SHARE: f64 = 0.5;
 
 /// Bytes that engines prepare space for: what a good one writes in a row.
-const ROOM_BYTES: [u64; 2] = [256 << 20, 768 << 20];
+const ROOM_BYTES: [u64; 2] = [256 << 20, 1 << 30];
 
 /// Payload size, events in flight, bytes to prepare for.
 pub(super) fn loads(quick: bool) -> impl Iterator<Item = (usize, usize, u64)> {
