@@ -11,6 +11,12 @@ const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
 #[derive(Clone, Debug)]
 pub struct Latencies(Histogram<u64>);
 
+impl Default for Latencies {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Latencies {
     /// Makes an empty one.
     pub fn new() -> Self {
