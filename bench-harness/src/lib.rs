@@ -17,26 +17,30 @@ mod counters;
 mod crash;
 mod disk;
 mod fill;
-mod load;
-mod machine;
+pub mod load;
+pub mod machine;
 mod mounts;
-mod pace;
+pub mod pace;
 mod plain_file;
-mod progress;
+pub mod progress;
 mod raw;
-mod raw_loop;
+pub mod raw_loop;
 mod readback;
 mod report;
 mod row;
 mod run;
-mod sample;
-mod scratch;
+pub mod sample;
+pub mod scratch;
 mod soak;
 mod store;
 mod sweep;
 mod workload;
 
 use std::process::ExitCode;
+
+pub use raw::{process_cpu_ns, uncache};
+pub use report::units;
+pub use workload::closed_loop;
 
 use args::{Cli, Command, DiskFault, UsageError};
 use clap::Parser;

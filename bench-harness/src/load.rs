@@ -10,20 +10,20 @@ const POOL_SIZE: usize = 256 * 1024;
 const POOL_STEP: usize = 8;
 
 /// Next number of the splitmix64 sequence; `state` moves on.
-pub(crate) fn splitmix64(state: &mut u64) -> u64 {
+pub fn splitmix64(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mix(*state)
 }
 
 /// Spreads the bits of a number over all 64.
-pub(crate) fn mix(x: u64) -> u64 {
+pub fn mix(x: u64) -> u64 {
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
 }
 
 /// Fills `bytes` from the sequence that starts at `state`.
-pub(crate) fn fill(bytes: &mut [u8], mut state: u64) {
+pub fn fill(bytes: &mut [u8], mut state: u64) {
     for chunk in bytes.chunks_mut(8) {
         let word = splitmix64(&mut state).to_le_bytes();
         chunk.copy_from_slice(&word[..chunk.len()]);
@@ -32,27 +32,27 @@ pub(crate) fn fill(bytes: &mut [u8], mut state: u64) {
 
 /// The payloads of one seed and size.
 #[derive(Debug)]
-pub(crate) struct Payloads {
+pub struct Payloads {
     pool: Vec<u8>,
     size: usize,
 }
 
 impl Payloads {
     /// Makes the payloads of `size` bytes that belong to `seed`.
-    pub(crate) fn new(seed: u64, size: usize) -> Self {
+    pub fn new(seed: u64, size: usize) -> Self {
         let mut pool = vec![0; POOL_SIZE + size];
         fill(&mut pool, seed);
         Self { pool, size }
     }
 
     /// Size of each payload, bytes.
-    pub(crate) fn size(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.size
     }
 
     /// Payload of the `index`th event.
     #[inline]
-    pub(crate) fn get(&self, index: u64) -> &[u8] {
+    pub fn get(&self, index: u64) -> &[u8] {
         let slot = (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % (POOL_SIZE / POOL_STEP);
         &self.pool[slot * POOL_STEP..][..self.size]
     }

@@ -11,30 +11,30 @@ use crate::mounts::Mount;
 /// Facts about the machine and the code; in every row and on the report.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Machine {
+pub struct Machine {
     /// Model of the processor.
-    pub(crate) cpu: String,
+    pub cpu: String,
     /// Processors that this process may use.
-    pub(crate) cpus: usize,
+    pub cpus: usize,
     /// Memory, bytes.
-    pub(crate) memory_bytes: u64,
+    pub memory_bytes: u64,
     /// Release of the kernel.
-    pub(crate) kernel: String,
+    pub kernel: String,
     /// Block device of the stores; empty if unknown.
-    pub(crate) device: String,
+    pub device: String,
     /// `write back` or `write through`; empty if unknown.
-    pub(crate) device_write_cache: String,
+    pub device_write_cache: String,
     /// Whether the device has FUA; `None` if unknown.
-    pub(crate) device_fua: Option<bool>,
+    pub device_fua: Option<bool>,
     /// Type of the file system of the stores.
-    pub(crate) file_system: String,
+    pub file_system: String,
     /// Commit of the source, with `-dirty` if it was changed; `unknown` outside a checkout.
-    pub(crate) commit: String,
+    pub commit: String,
 }
 
 impl Machine {
     /// Looks around, for stores in `dir`.
-    pub(crate) fn of(dir: &Path) -> Self {
+    pub fn of(dir: &Path) -> Self {
         let mount = Mount::of(dir);
         let block = mount.block_device();
         let queue =
@@ -59,7 +59,7 @@ impl Machine {
 }
 
 /// One number of `/proc/meminfo`, bytes.
-pub(crate) fn meminfo_bytes(name: &str) -> Option<u64> {
+pub fn meminfo_bytes(name: &str) -> Option<u64> {
     let line = after_colon(&read(Path::new("/proc/meminfo")), name)?;
     line.split(' ').next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }

@@ -10,24 +10,24 @@ const SLEEP_SLACK: Duration = Duration::from_micros(80);
 
 /// When each event is due.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
+pub struct Pace {
     start: Instant,
     period_ns: f64,
 }
 
 impl Pace {
     /// Events at `rate` per second from `start` on.
-    pub(crate) fn new(start: Instant, rate: f64) -> Self {
+    pub fn new(start: Instant, rate: f64) -> Self {
         Self { start, period_ns: 1e9 / rate }
     }
 
     /// When the `index`th event is due.
-    pub(crate) fn due(&self, index: u64) -> Instant {
+    pub fn due(&self, index: u64) -> Instant {
         self.start + Duration::from_nanos((index as f64 * self.period_ns) as u64)
     }
 
     /// Waits until the `index`th event is due and says when that was; does not wait for one that is late.
-    pub(crate) fn wait(&self, index: u64) -> Instant {
+    pub fn wait(&self, index: u64) -> Instant {
         let due = self.due(index);
         loop {
             let left = due.saturating_duration_since(Instant::now());

@@ -7,11 +7,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// A line at the bottom of the terminal while rows are printed above it.
 #[derive(Debug)]
-pub(crate) struct Progress(ProgressBar);
+pub struct Progress(ProgressBar);
 
 impl Progress {
     /// Shows `steps` steps; hidden if standard output or error is not a terminal.
-    pub(crate) fn new(steps: u64) -> Self {
+    pub fn new(steps: u64) -> Self {
         if !(std::io::stderr().is_terminal() && std::io::stdout().is_terminal()) {
             return Self(ProgressBar::hidden());
         }
@@ -23,22 +23,22 @@ impl Progress {
     }
 
     /// Says what is going on.
-    pub(crate) fn doing(&self, what: String) {
+    pub fn doing(&self, what: String) {
         self.0.set_message(what);
     }
 
     /// One step is done.
-    pub(crate) fn step(&self) {
+    pub fn step(&self) {
         self.0.inc(1);
     }
 
     /// Prints a line to standard output, above the progress line if there is one.
-    pub(crate) fn print(&self, line: &str) {
+    pub fn print(&self, line: &str) {
         self.0.suspend(|| println!("{line}"));
     }
 
     /// Takes the line away.
-    pub(crate) fn finish(&self) {
+    pub fn finish(&self) {
         self.0.finish_and_clear();
     }
 }

@@ -125,7 +125,7 @@ pub(crate) fn cached_bytes(file: &File) -> io::Result<u64> {
 }
 
 /// Asks the kernel to take a file's pages out of the page cache.
-pub(crate) fn uncache(file: &File) -> io::Result<()> {
+pub fn uncache(file: &File) -> io::Result<()> {
     // SAFETY: takes no memory.
     match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
         0 => Ok(()),
@@ -174,7 +174,7 @@ fn page_size() -> u64 {
 }
 
 /// CPU time of all threads of this process so far, ns.
-pub(crate) fn process_cpu_ns() -> u64 {
+pub fn process_cpu_ns() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid place for the result.
     let result = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };

@@ -95,7 +95,7 @@ impl Place {
 }
 
 /// The files of the raw loop.
-pub(crate) struct RawLoop {
+pub struct RawLoop {
     prewritten: Place,
     allocated: Place,
     /// The one that the loaded commits go to.
@@ -107,7 +107,7 @@ pub(crate) struct RawLoop {
 
 impl RawLoop {
     /// Makes the files at `path` and beside it, for commits of up to `commit_size_max` bytes.
-    pub(crate) fn new(path: &Path, commit_size_max: usize) -> anyhow::Result<Self> {
+    pub fn new(path: &Path, commit_size_max: usize) -> anyhow::Result<Self> {
         let commit_size_max = commit_size_max.next_multiple_of(BLOCK_SIZE);
         let buffer = AlignedBytes::new(commit_size_max.max(1 << 20));
         let beside = path.with_extension("allocated");
@@ -125,7 +125,7 @@ impl RawLoop {
     }
 
     /// Puts the payloads of a row's first commit into the buffer, for commits of one channel.
-    pub(crate) fn load(&mut self, payloads: &Payloads, in_flight: usize) {
+    pub fn load(&mut self, payloads: &Payloads, in_flight: usize) {
         let size = payloads.size();
         self.state = if in_flight * size >= EXTENT_BYTES { State::Allocated } else { State::Prewritten };
         for (index, place) in self.buffer.chunks_exact_mut(size).take(in_flight).enumerate() {
@@ -210,15 +210,15 @@ fn prewrite(file: &File, zeros: &[u8], size: usize) -> std::io::Result<()> {
 
 /// The turns of every method in one row.
 #[derive(Debug, Default)]
-pub(crate) struct RawTurns(Vec<(Method, Turns)>);
+pub struct RawTurns(Vec<(Method, Turns)>);
 
 /// The best of the methods in one row.
 #[derive(Clone, Debug)]
-pub(crate) struct RawLimit {
+pub struct RawLimit {
     /// Lowest median latency of a commit, ns.
-    pub(crate) p50_ns: u64,
+    pub p50_ns: u64,
     /// Highest median rate, events per second.
-    pub(crate) events_per_s: f64,
+    pub events_per_s: f64,
     /// Which method had the lowest latency.
     pub(crate) method: Method,
     /// Its latencies.
@@ -227,7 +227,7 @@ pub(crate) struct RawLimit {
 
 impl RawTurns {
     /// Lets every method that works take a turn of `time`.
-    pub(crate) fn take(
+    pub fn take(
         &mut self,
         raw: &mut RawLoop,
         in_flight: usize,
@@ -249,7 +249,7 @@ impl RawTurns {
     }
 
     /// The best of them; `None` before the first turn.
-    pub(crate) fn limit(&self) -> Option<RawLimit> {
+    pub fn limit(&self) -> Option<RawLimit> {
         let (method, best) = self.0.iter().min_by_key(|(_, turns)| turns.p50())?;
         let events_per_s = self.0.iter().map(|(_, turns)| turns.rate()).fold(0.0, f64::max);
         Some(RawLimit { p50_ns: best.p50(), events_per_s, method: *method, latencies: best.latencies() })

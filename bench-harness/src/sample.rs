@@ -9,81 +9,87 @@ const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
 
 /// Latencies in ns, three significant digits, in an HDR histogram.
 #[derive(Clone, Debug)]
-pub(crate) struct Latencies(Histogram<u64>);
+pub struct Latencies(Histogram<u64>);
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Latencies {
     /// Makes an empty one.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self(Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("the bounds are valid"))
     }
 
     /// Counts one event.
-    pub(crate) fn record(&mut self, latency: Duration) {
+    pub fn record(&mut self, latency: Duration) {
         self.record_n(latency, 1);
     }
 
     /// Counts `n` events with the same latency.
-    pub(crate) fn record_n(&mut self, latency: Duration, n: u64) {
+    pub fn record_n(&mut self, latency: Duration, n: u64) {
         let ns = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         self.0.saturating_record_n(ns.clamp(1, LATENCY_NS_MAX), n);
     }
 
     /// Adds all of `other`.
-    pub(crate) fn add(&mut self, other: &Self) {
+    pub fn add(&mut self, other: &Self) {
         self.0.add(&other.0).expect("both have the same bounds");
     }
 
     /// Latency that `quantile` (0 to 1) of the events do not exceed, ns; 0 if there are none.
-    pub(crate) fn at(&self, quantile: f64) -> u64 {
+    pub fn at(&self, quantile: f64) -> u64 {
         if self.0.is_empty() { 0 } else { self.0.value_at_quantile(quantile) }
     }
 
     /// Longest, ns.
-    pub(crate) fn max(&self) -> u64 {
+    pub fn max(&self) -> u64 {
         self.0.max()
     }
 
     /// The histogram itself.
-    pub(crate) fn histogram(&self) -> &Histogram<u64> {
+    pub fn histogram(&self) -> &Histogram<u64> {
         &self.0
     }
 }
 
 /// What one contestant did in one slice of time.
 #[derive(Clone, Debug)]
-pub(crate) struct Turn {
+pub struct Turn {
     /// Latencies of its events.
-    pub(crate) latencies: Latencies,
+    pub latencies: Latencies,
     /// Events that were done.
-    pub(crate) events: u64,
+    pub events: u64,
     /// How long it took, from before the first to after the last.
-    pub(crate) elapsed: Duration,
+    pub elapsed: Duration,
 }
 
 impl Turn {
     /// Events per second.
-    pub(crate) fn rate(&self) -> f64 {
+    pub fn rate(&self) -> f64 {
         self.events as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 }
 
 /// The turns of one contestant in one row.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Turns(Vec<Turn>);
+pub struct Turns(Vec<Turn>);
 
 impl Turns {
     /// Adds a turn.
-    pub(crate) fn push(&mut self, turn: Turn) {
+    pub fn push(&mut self, turn: Turn) {
         self.0.push(turn);
     }
 
     /// How many turns were taken.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Whether no turn was taken.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
@@ -98,35 +104,35 @@ impl Turns {
     }
 
     /// Median over the turns of events per second.
-    pub(crate) fn rate(&self) -> f64 {
+    pub fn rate(&self) -> f64 {
         median(self.rates())
     }
 
     /// Median over the turns of the median latency, ns.
-    pub(crate) fn p50(&self) -> u64 {
+    pub fn p50(&self) -> u64 {
         median(self.p50s().into_iter().map(|ns| ns as f64).collect()) as u64
     }
 
     /// All latencies of all turns.
-    pub(crate) fn latencies(&self) -> Latencies {
+    pub fn latencies(&self) -> Latencies {
         let mut all = Latencies::new();
         self.0.iter().for_each(|turn| all.add(&turn.latencies));
         all
     }
 
     /// Events of all turns.
-    pub(crate) fn events(&self) -> u64 {
+    pub fn events(&self) -> u64 {
         self.0.iter().map(|turn| turn.events).sum()
     }
 
     /// Time of all turns.
-    pub(crate) fn elapsed(&self) -> Duration {
+    pub fn elapsed(&self) -> Duration {
         self.0.iter().map(|turn| turn.elapsed).sum()
     }
 }
 
 /// Median of some numbers; 0 of none.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
         0 => 0.0,

@@ -9,14 +9,14 @@ use crate::args::UsageError;
 
 /// A fresh directory; removed with all it holds when dropped, unless kept.
 #[derive(Debug)]
-pub(crate) struct Scratch {
+pub struct Scratch {
     path: PathBuf,
     keep: bool,
 }
 
 impl Scratch {
     /// Makes one within `parent`, or within the current directory.
-    pub(crate) fn new(parent: Option<&Path>) -> anyhow::Result<Self> {
+    pub fn new(parent: Option<&Path>) -> anyhow::Result<Self> {
         let parent =
             fs::canonicalize(parent.unwrap_or(Path::new("."))).context("finding the directory for the stores")?;
         let path = parent.join(format!(".redex-bench-{}", std::process::id()));
@@ -27,12 +27,12 @@ impl Scratch {
     }
 
     /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Path of a fresh place in it: nothing is there.
-    pub(crate) fn place(&self, name: &str) -> anyhow::Result<PathBuf> {
+    pub fn place(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.path.join(name);
         if path.is_dir() {
             fs::remove_dir_all(&path).with_context(|| format!("clearing {}", path.display()))?;
@@ -43,7 +43,7 @@ impl Scratch {
     }
 
     /// Leaves everything where it is.
-    pub(crate) fn keep(&mut self) {
+    pub fn keep(&mut self) {
         self.keep = true;
     }
 }

@@ -7,7 +7,7 @@ mod html;
 mod json;
 pub(crate) mod plot;
 mod table;
-pub(crate) mod units;
+pub mod units;
 
 use std::fs;
 use std::path::{Path, PathBuf};

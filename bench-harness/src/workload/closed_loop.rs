@@ -18,7 +18,7 @@ use crate::sample::{Latencies, Turn};
 const APPENDS_PER_STAMP: usize = 16;
 
 /// The channels of a closed loop, written in turn, and how far each is.
-pub(crate) struct ClosedLoop<'a> {
+pub struct ClosedLoop<'a> {
     files: &'a [RedexFile],
     payloads: &'a Payloads,
     /// Events appended so far: event `i` went to channel `i % files.len()`, where it is number `i / files.len()`.
@@ -27,8 +27,13 @@ pub(crate) struct ClosedLoop<'a> {
 
 impl<'a> ClosedLoop<'a> {
     /// A loop over `files`, all of them empty.
-    pub(crate) fn new(files: &'a [RedexFile], payloads: &'a Payloads) -> Self {
-        Self { files, payloads, appended: 0 }
+    pub fn new(files: &'a [RedexFile], payloads: &'a Payloads) -> Self {
+        Self::resume(files, payloads, 0)
+    }
+
+    /// A loop over `files`, to which exactly the first `appended` events of such a loop went.
+    pub fn resume(files: &'a [RedexFile], payloads: &'a Payloads, appended: u64) -> Self {
+        Self { files, payloads, appended }
     }
 
     /// A loop that goes on with a channel of which it is the only writer, whose events have the payloads of their sequences.
@@ -42,12 +47,12 @@ impl<'a> ClosedLoop<'a> {
     }
 
     /// Events appended and acknowledged so far.
-    pub(crate) fn acknowledged(&self) -> u64 {
+    pub fn acknowledged(&self) -> u64 {
         self.appended
     }
 
     /// Keeps `in_flight` durable appends in flight for `time`, then waits for all of them.
-    pub(crate) fn turn(&mut self, in_flight: usize, time: Duration) -> anyhow::Result<Turn> {
+    pub fn turn(&mut self, in_flight: usize, time: Duration) -> anyhow::Result<Turn> {
         let mut latencies = Latencies::new();
         let first = self.appended;
         let mut acknowledged = first;

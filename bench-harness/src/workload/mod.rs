@@ -3,7 +3,7 @@
 mod about;
 mod backends;
 mod channels;
-pub(crate) mod closed_loop;
+pub mod closed_loop;
 mod crew;
 mod delivery;
 mod due;
