@@ -28,6 +28,7 @@ mod batch;
 mod channel;
 mod channel_name;
 mod channel_stats;
+mod checksum;
 mod clock;
 mod cold;
 mod config;

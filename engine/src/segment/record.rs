@@ -146,7 +146,7 @@ impl IndexRecord {
         Self {
             offset: U32::from_bytes([a, b, c, d]),
             len: U32::from_bytes([e, f, g, h]),
-            crc32c: U32::new(crc32c::crc32c(payload)),
+            crc32c: U32::new(crate::checksum::crc32c(payload)),
             time_flags: time_flags(time_us, 1 + len as u8),
         }
     }
@@ -246,7 +246,7 @@ impl IndexRecord {
     #[inline]
     #[must_use]
     pub fn verify_payload(&self, payload: &[u8]) -> bool {
-        payload.len() == self.payload_len() && crc32c::crc32c(payload) == self.crc32c.get()
+        payload.len() == self.payload_len() && crate::checksum::crc32c(payload) == self.crc32c.get()
     }
 
     /// Checks what a record says about itself: reserved bits, place, range, and an inline payload with its checksum.
@@ -276,7 +276,7 @@ impl IndexRecord {
 
     fn check_inline(&self, bytes: &[u8; INLINE_SIZE_MAX], len: usize) -> Result<(), RecordError> {
         let (payload, padding) = bytes.split_at(len);
-        let (expected, found) = (self.crc32c.get(), crc32c::crc32c(payload));
+        let (expected, found) = (self.crc32c.get(), crate::checksum::crc32c(payload));
         if self.is_encrypted() {
             return Err(RecordError::InlineEncrypted);
         }

@@ -442,7 +442,7 @@ fn check_inline(record: &IndexRecord, base: u32, inline: &[u8]) -> Result<(), St
     let Some(start) = offset.checked_sub(base) else { return Ok(()) };
     match inline.get(start as usize..start as usize + len as usize) {
         Some(payload) if !record.verify_payload(payload) => {
-            let (found, expected) = (crc32c::crc32c(payload), record.payload_crc());
+            let (found, expected) = (crate::checksum::crc32c(payload), record.payload_crc());
             Err(format!("checksum of its payload is {found:#010x}, its record says {expected:#010x}"))
         }
         _ => Ok(()),

@@ -105,7 +105,7 @@ impl Piece {
         if record.verify_payload(&payload) {
             return Ok(payload);
         }
-        let (found, expected) = (crc32c::crc32c(&payload), record.payload_crc());
+        let (found, expected) = (crate::checksum::crc32c(&payload), record.payload_crc());
         let cause = format!("checksum of its payload is {found:#010x}, its record says {expected:#010x}");
         match in_extent {
             true => Err(self.bad_extent(channel, offset, cause)),

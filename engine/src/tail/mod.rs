@@ -317,7 +317,7 @@ impl Tail {
                 page.mark(slot, offset, false);
             });
         }
-        let crc = crc32c::crc32c(payload);
+        let crc = crate::checksum::crc32c(payload);
         self.append_with((1, payload.len()), time_us, expected, |page, slot, offset| {
             let dat_offset = page.start().dat_start + offset as u32;
             let record = IndexRecord::in_dat(dat_offset, payload.len() as u32, crc, time_us);
@@ -362,7 +362,7 @@ impl Tail {
                     unsafe { page.fill(slot + i, at, &[], IndexRecord::inline(payload, time_us)) };
                 } else {
                     let dat_offset = page.start().dat_start + at as u32;
-                    let crc = crc32c::crc32c(payload);
+                    let crc = crate::checksum::crc32c(payload);
                     let record = IndexRecord::in_dat(dat_offset, payload.len() as u32, crc, time_us);
                     // SAFETY: as in `append`.
                     unsafe { page.fill(slot + i, at, payload, record) };
