@@ -31,8 +31,11 @@ use crate::tail::RING_PAGES;
 
 /// Bytes of dat that are worth a write, unless the page is complete.
 const DAT_BYTES_MIN: usize = 256 << 10;
-/// Index blocks that are worth a write, and the most in one.
+/// Index blocks that are worth a write.
 const IDX_BLOCKS: usize = 16;
+/// Index blocks in one write at the most. One write at a time is under way for a channel: with short events, of which a commit has tens
+/// of thousands, small ones would not keep up with the device.
+const IDX_BLOCKS_MAX: usize = 128;
 /// Index blocks that are worth a write when memory is short.
 const IDX_BLOCKS_SHORT: usize = 4;
 /// Segment writes in flight at the most: more would stand before the commits in the device's queue.
@@ -248,7 +251,7 @@ impl Shard {
             return Ok(());
         }
         let end = Self::segment_end(active).map_or(active.written.seq, |end| end.min(active.written.seq));
-        let blocks = (end.0.saturating_sub(active.idx_next.0) as usize / RECORDS_PER_BLOCK).min(IDX_BLOCKS);
+        let blocks = (end.0.saturating_sub(active.idx_next.0) as usize / RECORDS_PER_BLOCK).min(IDX_BLOCKS_MAX);
         let over = Self::segment_end(active).is_some();
         let enough = blocks >= IDX_BLOCKS || active.force_destage || over;
         if blocks == 0 || !(enough || (blocks >= IDX_BLOCKS_SHORT && self.is_worth_destaging(active))) {
@@ -262,7 +265,7 @@ impl Shard {
         let count = blocks * RECORDS_PER_BLOCK;
         let records = self.records(active, active.idx_next, count);
         let place = BlockPlace { channel: active.channel.id(), segment_first: first };
-        let mut buf = self.idx_buffers.pop().unwrap_or_else(|| AlignedBuf::new(IDX_BLOCKS * BLOCK_SIZE));
+        let mut buf = self.idx_buffers.pop().unwrap_or_else(|| AlignedBuf::new(IDX_BLOCKS_MAX * BLOCK_SIZE));
         for (i, records) in records.chunks_exact(RECORDS_PER_BLOCK).enumerate() {
             let base = Seq(active.idx_next.0 + (i * RECORDS_PER_BLOCK) as u64);
             encode_block(&mut buf[i * BLOCK_SIZE..(i + 1) * BLOCK_SIZE], records, base, place);
