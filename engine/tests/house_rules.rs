@@ -8,6 +8,7 @@ const UNSAFE_FILES: &[&str] = &[
     "bench-harness/src/raw.rs",
     "engine/src/checksum.rs",
     "engine/src/io/aligned.rs",
+    "engine/src/io/futex.rs",
     "engine/src/io/mapping.rs",
     "engine/src/io/mapping/guard.rs",
     "engine/src/io/posix/syscall.rs",

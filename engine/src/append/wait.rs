@@ -1,11 +1,11 @@
 //! Waiting for a watermark, by a task or on a thread.
 //!
 //! A thread that waits alone spins for about one device time before it sleeps: the hand-off through the kernel costs as
-//! much as the device (design D16). A second one that comes meanwhile sleeps at once, so there is never more than one.
+//! much as the device (design D16). Where a second one waits both sleep.
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -95,34 +95,54 @@ pub fn wait_durable(channel: &Channel, goal: Goal) -> Result<(), Gone> {
     }
     channel.want_durable(goal.below);
     channel.ring();
-    if let Some(result) = spin_alone(|| durable_now(channel, goal)) {
+    let waiting = Waiting::begin();
+    if let Some(result) = spin_alone(&waiting, || durable_now(channel, goal)) {
         return result;
     }
-    let mut registration = Registration::default();
-    block_on(Duration::MAX, |cx| poll_durable(channel, goal, &mut registration, cx))
+    // Again: what it waits for may have been published since, by another thread.
+    channel.ring();
+    channel.durable_waiters.sleep_until(goal.below.0 - 1, || durable_now(channel, goal))
 }
 
-/// Spins for a while, if no other thread of the process does.
-fn spin_alone<T>(mut ready: impl FnMut() -> Option<T>) -> Option<T> {
-    static SPINNING: AtomicBool = AtomicBool::new(false);
-    if SPINNING.swap(true, Ordering::Acquire) {
-        return None;
-    }
+/// Spins for a while, if no other thread of the process waits: one that could run would have to wait for the end of the spinner's
+/// slice.
+fn spin_alone<T>(waiting: &Waiting, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
     let until = Instant::now() + SPIN;
-    let result = loop {
+    while waiting.is_alone() {
         for _ in 0..64 {
             if let Some(result) = ready() {
-                SPINNING.store(false, Ordering::Release);
                 return Some(result);
             }
             std::hint::spin_loop();
         }
         if Instant::now() >= until {
-            break None;
+            return None;
         }
-    };
-    SPINNING.store(false, Ordering::Release);
-    result
+    }
+    None
+}
+
+/// Threads of this process that wait for a durable mark.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// One of them.
+struct Waiting;
+
+impl Waiting {
+    fn begin() -> Self {
+        WAITING.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+
+    fn is_alone(&self) -> bool {
+        WAITING.load(Ordering::Relaxed) == 1
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 struct Unpark {

@@ -14,6 +14,7 @@
 
 pub mod aligned;
 pub mod doorbell;
+pub mod futex;
 pub mod located;
 pub mod mapping;
 pub mod posix;

@@ -22,6 +22,7 @@ mod follow;
 pub mod page;
 pub mod pool;
 pub mod sizes;
+pub mod sleepers;
 pub mod waiters;
 
 #[cfg(all(test, redex_loom))]

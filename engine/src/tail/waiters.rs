@@ -6,6 +6,7 @@
 use std::collections::BinaryHeap;
 use std::task::Waker;
 
+use super::sleepers::Sleepers;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
@@ -39,6 +40,7 @@ pub struct Waiters {
     /// How often waiters were taken out. One that registered before the last time may be gone.
     taken: AtomicU64,
     heap: Mutex<BinaryHeap<Waiter>>,
+    sleepers: Sleepers,
 }
 
 impl std::fmt::Debug for Waiters {
@@ -62,6 +64,11 @@ impl Waiters {
         taken
     }
 
+    /// Sleeps on this thread until `ready` gives something; it is asked at first, and whenever the mark may have passed `position`.
+    pub fn sleep_until<T>(&self, position: u64, ready: impl FnMut() -> Option<T>) -> T {
+        self.sleepers.sleep_until(position, ready)
+    }
+
     /// How often waiters were taken out.
     pub fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
@@ -76,6 +83,7 @@ impl Waiters {
     /// As [`Waiters::wake`], for one who has run a full fence since the mark was stored: one fence does for many marks.
     #[inline]
     pub fn wake_after_fence(&self, mark: u64) {
+        self.sleepers.wake_after_fence(mark);
         if self.count.load(Ordering::Relaxed) == 0 {
             return;
         }
