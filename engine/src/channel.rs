@@ -329,8 +329,8 @@ impl Channel {
     }
 
     /// Wakes those who wait for the durable mark, which was moved here.
-    pub fn wake_durable(&self, seq: Seq) {
-        self.durable_waiters.wake_after_fence(seq.0);
+    pub fn wake_durable(&self, seq: Seq) -> usize {
+        self.durable_waiters.wake_after_fence(seq.0)
     }
 
     /// Whether handles of this generation were closed. Closing ends the handles that are there; opening again gives new

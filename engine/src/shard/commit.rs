@@ -741,7 +741,6 @@ impl Shard {
             if commit.means == Means::Unflushed {
                 self.commits.unflushed_bytes = self.commits.unflushed_bytes.saturating_sub(commit.bytes);
             } else if commit.kind == Kind::Events {
-                self.regroup.acknowledged(self.now_us);
                 let elapsed = self.now_ns().saturating_sub(commit.submitted_ns);
                 let mut histograms = self.handle.stats.histograms.lock().expect("no panic while the lock is held");
                 histograms.latency_ns.saturating_record(elapsed.max(1));
@@ -754,12 +753,16 @@ impl Shard {
             }
             // All marks first: who is woken by one finds the others moved too, and makes one burst of what he appends next.
             fence(Ordering::SeqCst);
+            let mut tasks = 0;
             for (slot, position) in marks.drain(..) {
                 let active = self.active[slot as usize].as_ref().expect("committed channels are open");
-                active.channel.wake_durable(position.seq);
+                tasks += active.channel.wake_durable(position.seq);
                 self.timers.note_policy(&active.channel, self.now_us);
             }
             self.commits.spare_marks.push(marks);
+            if commit.kind == Kind::Events && commit.means != Means::Unflushed {
+                self.regroup.acknowledged(self.now_us, tasks);
+            }
             // Whoever waits for these finds the marks moved.
             self.notes_durable(notes, commit.lsn);
             self.groups.durable(self.commits.durable);

@@ -503,7 +503,7 @@ impl Shard {
     fn listen(&mut self) {
         if self.doorbell.take_urgent() {
             self.commit_now = true;
-            self.regroup.rung();
+            self.regroup.rung(self.now_us);
         }
     }
 

@@ -80,13 +80,15 @@ impl Waiters {
         self.wake_after_fence(mark);
     }
 
-    /// As [`Waiters::wake`], for one who has run a full fence since the mark was stored: one fence does for many marks.
+    /// As [`Waiters::wake`], for one who has run a full fence since the mark was stored: one fence does for many marks. Says how
+    /// many tasks it woke.
     #[inline]
-    pub fn wake_after_fence(&self, mark: u64) {
+    pub fn wake_after_fence(&self, mark: u64) -> usize {
         self.sleepers.wake_after_fence(mark);
         if self.count.load(Ordering::Relaxed) == 0 {
-            return;
+            return 0;
         }
+        let mut woken = 0;
         loop {
             // In portions, so that no lock is held while a waker runs, and nothing is allocated.
             let mut portion: [Option<Waker>; 32] = Default::default();
@@ -105,8 +107,9 @@ impl Waiters {
             for waker in portion.iter_mut().filter_map(Option::take) {
                 waker.wake();
             }
+            woken += taken;
             if taken < portion.len() {
-                return;
+                return woken;
             }
         }
     }
