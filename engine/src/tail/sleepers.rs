@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(bits(0, 32 * 16), u32::MAX);
         assert_eq!(bits(5, 5 + 32 * 16), u32::MAX);
         assert_eq!(bits(100, 40), u32::MAX, "the mark went back");
-        for position in [0, 15, 16, 511, 512, 10_000] {
+        for position in [0_u64, 15, 16, 511, 512, 10_000] {
             for (from, to) in
                 [(0, position + 1), (position, position + 1), (position.saturating_sub(40), position + 40)]
             {
