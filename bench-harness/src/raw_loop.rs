@@ -25,6 +25,10 @@ const ALLOCATED_SIZE_MIN: usize = 512 << 20;
 /// Bytes of one channel in one commit from which the engine writes them to the channel's segment.
 const EXTENT_BYTES: usize = 256 << 10;
 
+/// Size of a write of the raw stream, bytes, and how many are written between two flushes.
+const STREAM_WRITE_BYTES: usize = 1 << 20;
+const STREAM_UNFLUSHED_BYTES: usize = 64 << 20;
+
 /// How a write is made durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {
@@ -188,6 +192,46 @@ impl RawLoop {
             (Method::Fdatasync, _) => file.write_all_at(bytes, offset).and_then(|()| file.sync_data()),
             _ => write_dsync(file, bytes, offset),
         }
+    }
+}
+
+/// What a stream of appends that wait for nothing can come to: one write of a megabyte at a time into a file that is allocated and
+/// was never written, and a flush every 64 MiB.
+pub struct RawStream {
+    place: Place,
+    buffer: AlignedBytes,
+    unflushed: usize,
+}
+
+impl RawStream {
+    /// Makes its file at `path`.
+    pub fn new(path: &Path) -> anyhow::Result<Self> {
+        let mut buffer = AlignedBytes::new(STREAM_WRITE_BYTES);
+        buffer.fill(0xa5);
+        let place = Place::new(path, State::Allocated, ALLOCATED_SIZE_MIN, &buffer);
+        let place = place.with_context(|| format!("making the raw stream's file {}", path.display()))?;
+        Ok(Self { place, buffer, unflushed: 0 })
+    }
+
+    /// Writes for `time`. Bytes a second.
+    pub fn turn(&mut self, time: Duration) -> anyhow::Result<f64> {
+        let (mut bytes, mut elapsed) = (0, Duration::ZERO);
+        while elapsed < time {
+            if !self.place.has_room(STREAM_WRITE_BYTES) {
+                self.place.rewind().context("emptying the raw stream's file")?;
+            }
+            let start = Instant::now();
+            self.place.file.write_all_at(&self.buffer, self.place.offset as u64).context("raw stream")?;
+            self.place.offset += STREAM_WRITE_BYTES;
+            self.unflushed += STREAM_WRITE_BYTES;
+            if self.unflushed >= STREAM_UNFLUSHED_BYTES {
+                self.place.file.sync_data().context("raw stream")?;
+                self.unflushed = 0;
+            }
+            elapsed += start.elapsed();
+            bytes += STREAM_WRITE_BYTES;
+        }
+        Ok(bytes as f64 / elapsed.as_secs_f64())
     }
 }
 

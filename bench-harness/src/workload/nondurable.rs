@@ -5,7 +5,8 @@
 //! time of the closing sync is counted apart, as `synced_events_per_s`.
 //!
 //! The note says what bound the row: the device, if the appending thread slept for a part of its turns (an append whose
-//! memory is still to be written waits), else the processor.
+//! memory is still to be written waits), else the processor; and what the engine wrote beside what the device takes in space that was never
+//! written, in the same run ([`RawStream`]).
 
 use std::time::{Duration, Instant};
 
@@ -16,10 +17,11 @@ use super::{TURN_COUNT, Workload};
 use crate::counters::Meter;
 use crate::load::Payloads;
 use crate::plain_file::PlainFile;
+use crate::raw_loop::RawStream;
 use crate::readback;
 use crate::row::Row;
 use crate::run::Session;
-use crate::sample::{Latencies, Turn, Turns};
+use crate::sample::{Latencies, Turn, Turns, median};
 use crate::store;
 
 const NAME: &str = "nondurable";
@@ -33,8 +35,9 @@ const APPENDS_PER_SAMPLE: usize = 61;
 /// Payload bytes of one row at most, so that a long run does not fill the disk.
 const ROW_BYTES_MAX: u64 = 16 << 30;
 
-/// How a turn's time is dealt out between the engine and the plain file.
-const ENGINE_SHARE: f64 = 0.8;
+/// How a turn's time is dealt out between the engine, the raw stream and the plain file.
+const ENGINE_SHARE: f64 = 0.7;
+const RAW_SHARE: f64 = 0.15;
 
 /// Rows that it measures.
 pub(super) const ROW_COUNT: u32 = (PAYLOAD_SIZES.len() * BATCHES.len()) as u32;
@@ -61,18 +64,24 @@ fn row(session: &mut Session, payloads: &Payloads, batch: usize) -> anyhow::Resu
     let mut appender = Appender { file: &file, payloads, next: 0 };
     let mut meter = Meter::new(&dir);
     let mut pressure = Pressure::default();
+    let mut raw = RawStream::new(&session.place("raw")?)?;
+    let mut syncing = Duration::ZERO;
     let (mut engine_turns, mut file_turns) = (Turns::default(), Turns::default());
     for _ in 0..TURN_COUNT {
         let before = Before::read(&redex);
         let turn = meter.around(&redex, || appender.turn(batch, turn_time.mul_f64(ENGINE_SHARE)))?;
         pressure.add(&before, &turn, &redex);
         engine_turns.push(turn);
-        file_turns.push(plain.written(payloads, batch, turn_time.mul_f64(1.0 - ENGINE_SHARE))?);
+        // What is written behind is no part of the others' turns.
+        let sync = Instant::now();
+        file.sync().wait().context("syncing")?;
+        syncing += sync.elapsed();
+        pressure.raw.push(raw.turn(turn_time.mul_f64(RAW_SHARE))?);
+        file_turns.push(plain.written(payloads, batch, turn_time.mul_f64(1.0 - ENGINE_SHARE - RAW_SHARE))?);
     }
     let appended = appender.next;
-    let sync = Instant::now();
-    file.sync().wait().context("syncing")?;
-    let synced_in = engine_turns.elapsed() + sync.elapsed();
+    let synced_in = engine_turns.elapsed() + syncing;
+    session.place("raw")?;
     let facts = redex.stats().io;
     drop(file);
     store::close(redex)?;
@@ -100,6 +109,8 @@ const ASLEEP_SHARE: f64 = 0.1;
 struct Pressure {
     asleep: Duration,
     written_bytes: u64,
+    /// Bytes a second of the raw stream's turns.
+    raw: Vec<f64>,
 }
 
 /// The counters before a turn.
@@ -124,13 +135,15 @@ impl Pressure {
     fn told(&self, mut row: Row) -> Row {
         let asleep = self.asleep.as_secs_f64() / row.seconds.max(1e-9);
         let mb_per_s = self.written_bytes as f64 / 1e6 / row.seconds.max(1e-9);
+        let raw_mb_per_s = median(self.raw.clone()) / 1e6;
+        row.numbers.insert("raw_mb_per_s".to_owned(), raw_mb_per_s);
         let cpu_ns = row.cost.as_ref().map_or(0.0, |cost| cost.cpu_ns_per_event);
         row.numbers.insert("written_mb_per_s".to_owned(), mb_per_s);
         row.numbers.insert("waiting_share".to_owned(), asleep);
         let bound = if asleep >= ASLEEP_SHARE { "the device" } else { "the processor" };
         let percent = 100.0 * asleep;
         row.note = Some(format!(
-            "{bound} binds: {percent:.0} % waiting, {mb_per_s:.0} MB/s written, {cpu_ns:.0} ns of CPU an event"
+            "{bound} binds: {percent:.0} % waiting, {mb_per_s:.0} MB/s written (raw {raw_mb_per_s:.0}), {cpu_ns:.0} ns of CPU an event"
         ));
         row
     }
