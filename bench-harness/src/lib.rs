@@ -3,7 +3,7 @@
 //! `run` (the default) measures the engine beside the bare device and a plain file, in turns, on the same file system;
 //! `crash` kills a writing process again and again, and checks that nothing acknowledged is lost; `full-disk` and
 //! `read-only-remount` do harm to a real file system under a store; `soak` looks for what grows with time; `sweep` looks for how
-//! much in flight is enough; `compare` tells what is faster in one run than in another. Everything goes through the engine's public API. What a row measures is told by its module in [`workload`].
+//! much in flight is enough; `compare` tells what is faster in one run than in another. Everything goes through the engine's public API. What a row measures is told by its module in `workload`.
 //!
 //! The library is what the programs of the harness share: `redex-bench`, and `redex-peers` in a workspace of its own.
 //!

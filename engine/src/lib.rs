@@ -103,7 +103,7 @@ pub use options::Backend;
 pub use ordered::{OrderedAppender, Turn};
 pub use read::cursor::CursorParseError;
 pub use read::range::{ForEachRef, NextChunk, ReadOne, ReadRange, Scan};
-pub use read::subscribe::{Cursor, From, Subscribe, Tail, TailEnd, TailResults};
+pub use read::subscribe::{Cursor, From, NextTailChunk, Subscribe, Tail, TailEnd, TailResults};
 pub use read::time::{ReadTimeRange, SeekTime};
 pub use read::verify::{Finding, Verify, VerifyReport};
 pub use read_only::{ReadOnlyFile, ReadOnlyRedex};

@@ -6,7 +6,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use redex::{OrderedAppender, Redex, RedexFile, RedexFileConfig, Tail, TypedRedexFile};
+use redex::{AppendError, OrderedAppender, Redex, RedexFile, RedexFileConfig, Tail, TypedRedexFile};
 
 struct Counting;
 
@@ -33,7 +33,7 @@ static ALLOCATOR: Counting = Counting;
 const EVENTS: u64 = 200_000;
 const PAYLOAD: [u8; 100] = [7; 100];
 const BATCH: usize = 1000;
-const ROUNDS: u32 = 4;
+const ROUNDS: u32 = 12;
 
 /// Events between two syncs: a megabyte. Appends that are ahead of a slow disk wait in a backlog, as copies; that is memory by design.
 const GROUP: u64 = 10_000;
@@ -79,8 +79,16 @@ fn append(file: &RedexFile) {
     in_groups(file, |events| (0..events).for_each(|_| _ = file.append(PAYLOAD).wait().unwrap()));
 }
 
+/// What finds no room, because the disk is behind, is tried again when it has caught up.
 fn try_append(file: &RedexFile) {
-    in_groups(file, |events| (0..events).for_each(|_| _ = file.try_append(PAYLOAD).unwrap()));
+    in_groups(file, |events| {
+        for _ in 0..events {
+            while let Err(error) = file.try_append(PAYLOAD) {
+                assert!(matches!(error, AppendError::Full { .. }), "{error}");
+                file.sync().wait().unwrap();
+            }
+        }
+    });
 }
 
 fn append_batches(file: &RedexFile) {

@@ -281,17 +281,31 @@ impl EventReader {
     }
 
     /// The next event below `end`, from memory only: `None` if it would have to be read from disk.
+    #[inline]
     pub fn try_next(&mut self, end: Seq) -> Option<Result<RedexEvent, ReadError>> {
-        if self.next >= end || self.fetching.is_some() {
+        self.in_memory(end, Self::look)
+    }
+
+    /// The next events below `end`, from memory only: `None` if they would have to be read from disk.
+    pub fn try_next_chunk(&mut self, end: Seq) -> Option<Fetched> {
+        self.in_memory(end, |reader| reader.look_chunk(end))
+    }
+
+    #[inline]
+    fn in_memory<T>(&mut self, end: Seq, look: impl Fn(&mut Self) -> Look<T>) -> Option<Result<T, ReadError>> {
+        if self.fetching.is_some() {
             return None;
         }
-        match self.look() {
-            Look::Found(event) => Some(Ok(event)),
-            Look::Failed(error) => Some(Err(error)),
-            Look::Again => self.try_next(end),
-            Look::OnDisk if self.take_overlay() => self.try_next(end),
-            Look::OnDisk | Look::Gone => None,
+        while self.next < end {
+            match look(self) {
+                Look::Found(found) => return Some(Ok(found)),
+                Look::Failed(error) => return Some(Err(error)),
+                Look::Again => {}
+                Look::OnDisk if self.take_overlay() => {}
+                Look::OnDisk | Look::Gone => return None,
+            }
         }
+        None
     }
 
     /// The next event below `end`, read on this thread if need be; `None` at the end.
