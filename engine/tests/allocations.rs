@@ -35,8 +35,8 @@ const PAYLOAD: [u8; 100] = [7; 100];
 const BATCH: usize = 1000;
 const ROUNDS: u32 = 12;
 
-/// Events between two syncs: a megabyte. Appends that are ahead of a slow disk wait in a backlog, as copies; that is memory by design.
-const GROUP: u64 = 10_000;
+/// Events between two syncs: two megabytes. Appends that are ahead of a slow disk wait in a backlog, as copies; that is memory by design.
+const GROUP: u64 = 20_000;
 
 /// Pages, journal segments and files are made now and then; an event is not.
 const ALLOCATIONS_MAX: u64 = EVENTS / 1000;

@@ -1,7 +1,8 @@
 //! Waiting for a watermark, by a task or on a thread.
 //!
 //! A thread that waits alone spins for about one device time before it sleeps: the hand-off through the kernel costs as
-//! much as the device (design D16). Where a second one waits both sleep.
+//! much as the device (design D16). Where a second one waits both sleep, and where commits
+//! take longer than a spin, as on a slow device or with large batches.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -96,7 +97,9 @@ pub fn wait_durable(channel: &Channel, goal: Goal) -> Result<(), Gone> {
     channel.want_durable(goal.below);
     channel.ring();
     let waiting = Waiting::begin();
-    if let Some(result) = spin_alone(&waiting, || durable_now(channel, goal)) {
+    // A spin that ends before the commit does costs a core and gains nothing.
+    let is_short = channel.persistence().is_some_and(|persistence| persistence.shard.commit_time() < SPIN);
+    if is_short && let Some(result) = spin_alone(&waiting, || durable_now(channel, goal)) {
         return result;
     }
     // Again: what it waits for may have been published since, by another thread.

@@ -742,6 +742,7 @@ impl Shard {
                 self.commits.unflushed_bytes = self.commits.unflushed_bytes.saturating_sub(commit.bytes);
             } else if commit.kind == Kind::Events {
                 let elapsed = self.now_ns().saturating_sub(commit.submitted_ns);
+                self.handle.note_commit(elapsed);
                 let mut histograms = self.handle.stats.histograms.lock().expect("no panic while the lock is held");
                 histograms.latency_ns.saturating_record(elapsed.max(1));
             }

@@ -193,6 +193,8 @@ pub struct ShardHandle {
     /// Since when events have waited to be written.
     pub unwritten: Unwritten,
     behind: AtomicBool,
+    /// What a durable commit takes, on an average over the last ones, ns.
+    commit_ns: AtomicU64,
     gives_up: AtomicBool,
     closed: AtomicBool,
     /// Channels, so that a failure reaches those who wait for them.
@@ -230,6 +232,7 @@ impl ShardHandle {
             no_space: AtomicBool::new(false),
             unwritten: Unwritten::default(),
             behind: AtomicBool::new(false),
+            commit_ns: AtomicU64::new(0),
             gives_up: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             channels: Mutex::new(Vec::new()),
@@ -477,6 +480,17 @@ impl ShardHandle {
         if self.behind.load(Ordering::Relaxed) != behind {
             self.behind.store(behind, Ordering::Relaxed);
         }
+    }
+
+    /// A durable commit took so long.
+    pub fn note_commit(&self, took_ns: u64) {
+        let before = self.commit_ns.load(Ordering::Relaxed);
+        self.commit_ns.store(before - before / 8 + took_ns / 8, Ordering::Relaxed);
+    }
+
+    /// What a durable commit takes, on an average over the last ones.
+    pub fn commit_time(&self) -> Duration {
+        Duration::from_nanos(self.commit_ns.load(Ordering::Relaxed))
     }
 
     /// Whether events have waited too long to be written: more would make it worse.

@@ -28,13 +28,18 @@ pub const SPARES_WANTED: usize = 2;
 /// milliseconds.
 pub const SPARES_KEPT: usize = 6;
 
+/// Zeros in one write while commits go on: they stand behind it in the device's queue.
+const ZEROS_BESIDE_COMMITS: u64 = 128 << 10;
+
 /// A spare segment in the making.
 #[derive(Debug)]
 pub struct Making {
     name: String,
     file: Arc<dyn File>,
-    /// Bytes written with zeros; `None` once that is flushed.
+    /// Bytes written with zeros.
     written: u64,
+    /// Bytes of the slice that is being written.
+    slice: u64,
 }
 
 impl Shard {
@@ -136,40 +141,38 @@ impl Shard {
             }
             begun => self.checked("making of a spare", &spare_dir(self.handle.id), begun)?,
         };
-        self.making = Some(Making { name, file, written: 0 });
+        self.making = Some(Making { name, file, written: 0, slice: 0 });
         self.write_zeros();
         Ok(())
     }
 
     fn write_zeros(&mut self) {
-        let making = self.making.as_ref().expect("one is in the making");
+        // A roll that waits for it holds up every commit.
+        let slice = if self.journal.is_rolling() { ZEROS_BYTES as u64 } else { ZEROS_BESIDE_COMMITS };
+        let making = self.making.as_mut().expect("one is in the making");
         let left = self.journal.segment_bytes() - making.written;
+        making.slice = left.min(slice);
+        let (len, offset) = (making.slice as usize, making.written);
         let file = making.file.clone();
         if left == 0 {
             add(&self.handle.stats.checkpoint_flushes, 1);
             self.ops.submit(&mut *self.driver, Purpose::SpareFlush, Operation::Flush { file });
             return;
         }
-        let len = left.min(ZEROS_BYTES as u64) as usize;
         add(&self.handle.stats.prepared_bytes, len as u64);
         let buf = match self.zeros.take() {
             Some(buf) => buf,
             None => AlignedBuf::new(ZEROS_BYTES),
         };
-        let operation = Operation::Write {
-            file,
-            offset: making.written,
-            buf: IoBuf::Owned { buf, len },
-            durability: Durability::Written,
-        };
+        let operation =
+            Operation::Write { file, offset, buf: IoBuf::Owned { buf, len }, durability: Durability::Written };
         self.ops.submit(&mut *self.driver, Purpose::SpareZero, operation);
     }
 
     /// A slice of zeros was written.
     pub(super) fn zeros_written(&mut self) {
-        let segment_bytes = self.journal.segment_bytes();
         if let Some(making) = &mut self.making {
-            making.written += (segment_bytes - making.written).min(ZEROS_BYTES as u64);
+            making.written += making.slice;
             self.write_zeros();
         }
     }
