@@ -22,6 +22,7 @@ const PLACES: &[(&str, &str, &str)] = &[
     ("spare segment write", "journal/000/spare/", ".new"),
     ("spare segment flush", "journal/000/spare/", ".new"),
     ("extent write", "channels/", ".dat"),
+    ("extent flush", "channels/", ".dat"),
     ("dat write", "channels/", ".dat"),
     ("index write", "channels/", ".idx"),
     ("seal write", "channels/", ".idx"),

@@ -249,6 +249,7 @@ impl Channel {
         self.written.store(end.0, Ordering::Relaxed);
         self.durable_bytes.store(0, Ordering::Relaxed);
         self.durable.store(end.0, Ordering::Release);
+        self.durable_waiters.mark_goes_back();
         self.unseen_since_us.store(0, Ordering::Relaxed);
         self.unflushed_since_us.store(0, Ordering::Relaxed);
     }
@@ -358,11 +359,13 @@ impl Channel {
     }
 
     /// Asks for events below `seq` to become durable, and tells the shard that the channel has something to do.
-    pub fn want_durable(&self, seq: Seq) {
-        let Some(persistence) = self.persistence() else { return };
-        if self.wanted.fetch_max(seq.0, Ordering::AcqRel) < seq.0 && self.tail.set_dirty() {
+    pub fn want_durable(&self, seq: Seq) -> bool {
+        let Some(persistence) = self.persistence() else { return false };
+        let is_new = self.wanted.fetch_max(seq.0, Ordering::AcqRel) < seq.0;
+        if is_new && self.tail.set_dirty() {
             persistence.shard.push_dirty(persistence.slot, &self.clock);
         }
+        is_new
     }
 
     /// Asks the shard to look now.

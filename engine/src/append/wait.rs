@@ -104,7 +104,14 @@ pub fn wait_durable(channel: &Channel, goal: Goal) -> Result<(), Gone> {
     }
     // Again: what it waits for may have been published since, by another thread.
     channel.ring();
-    channel.durable_waiters.sleep_until(goal.below.0 - 1, || durable_now(channel, goal))
+    channel.durable_waiters.sleep_until(goal.below.0 - 1, || {
+        let result = durable_now(channel, goal);
+        // A cut takes the wish back with the events that it was for; what is waited for may have yet to come.
+        if result.is_none() && channel.want_durable(goal.below) {
+            channel.ring();
+        }
+        result
+    })
 }
 
 /// Spins for a while, if no other thread of the process waits: one that could run would have to wait for the end of the spinner's
@@ -125,7 +132,7 @@ fn spin_alone<T>(waiting: &Waiting, mut ready: impl FnMut() -> Option<T>) -> Opt
     None
 }
 
-/// Threads of this process that wait for a durable mark.
+/// Threads of this process that wait for a durable mark, asleep or not: who sleeps now may run any moment.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 /// One of them.

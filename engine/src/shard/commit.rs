@@ -258,7 +258,7 @@ impl Commits {
 impl Shard {
     /// Begins a commit if there is a reason and room for one. Says whether it did.
     pub(super) fn commit(&mut self) -> Result<bool, Poisoned> {
-        if !self.can_commit() || self.commit_held_until_us().is_some() {
+        if !self.can_commit() || self.held_until_us.is_some() {
             return Ok(false);
         }
         let due = self.timers.write_behind_due(self.now_us);
@@ -711,12 +711,14 @@ impl Shard {
         let nothing_beside = files.is_empty() && self.ops.in_flight() == 0;
         if nothing_beside || files.len() <= BLOCKING_FLUSHES_MAX && self.options.commit_depth == 1 {
             // No commit to overlap with: blocking calls are cheaper than kernel workers.
-            for file in files.iter().chain([&journal]) {
-                self.checked("flush", file.path(), file.flush())?;
+            for file in &files {
+                self.checked("extent flush", file.path(), file.flush())?;
             }
+            self.checked("journal flush", journal.path(), journal.flush())?;
             self.flushed(index);
             return Ok(());
         }
+        let commit = &mut self.commits.pending[index];
         commit.ops_left = 1 + files.len();
         let lsn = commit.lsn;
         for file in files.into_iter().chain([journal]) {
@@ -761,8 +763,9 @@ impl Shard {
                 self.timers.note_policy(&active.channel, self.now_us);
             }
             self.commits.spare_marks.push(marks);
-            if commit.kind == Kind::Events && commit.means != Means::Unflushed {
-                self.regroup.acknowledged(self.now_us, tasks);
+            let was_awaited = commit.kind == Kind::Events && commit.means != Means::Unflushed;
+            if was_awaited && self.options.commit_depth == 1 {
+                self.regroup.acknowledged(self.clock.steady_us(), tasks);
             }
             // Whoever waits for these finds the marks moved.
             self.notes_durable(notes, commit.lsn);

@@ -36,6 +36,8 @@ const IDX_BLOCKS: usize = 16;
 /// Index blocks in one write at the most. One write at a time is under way for a channel: with short events, of which a commit has tens
 /// of thousands, small ones would not keep up with the device.
 const IDX_BLOCKS_MAX: usize = 128;
+/// Buffers for them that a shard keeps.
+const IDX_BUFFERS_KEPT: usize = 4;
 /// Index blocks that are worth a write when memory is short.
 const IDX_BLOCKS_SHORT: usize = 4;
 /// Segment writes in flight at the most: more would stand before the commits in the device's queue.
@@ -295,7 +297,9 @@ impl Shard {
                 }
             }
             active.last_time_us = record_time_us(&buf[(blocks - 1) * BLOCK_SIZE..], RECORDS_PER_BLOCK - 1);
-            self.idx_buffers.push(buf);
+            if self.idx_buffers.len() < IDX_BUFFERS_KEPT {
+                self.idx_buffers.push(buf);
+            }
         }
         self.retries_in_vain = 0;
         active.idx_busy = false;

@@ -175,6 +175,8 @@ pub struct Shard {
     commit_now: bool,
     /// Whether the next commit waits for those whom the last one has woken.
     regroup: Regroup,
+    /// Until when it does, if it does: decided once a turn.
+    held_until_us: Option<u64>,
     /// Somebody waits for what is written and not flushed.
     flush_backlog: bool,
     /// Everything is to be flushed.
@@ -274,6 +276,7 @@ impl Shard {
             timers: Timers::default(),
             commit_now: false,
             regroup: Regroup::default(),
+            held_until_us: None,
             flush_backlog: false,
             flush_now: false,
             closing: false,
@@ -337,7 +340,7 @@ impl Shard {
             return Ok(Turn::Ended);
         }
         let to_commit = !self.queue.is_empty() || !self.notes.is_empty();
-        let ready = self.commit_now && to_commit && self.can_commit() && self.commit_held_until_us().is_none();
+        let ready = self.commit_now && to_commit && self.can_commit() && self.held_until_us.is_none();
         let worked = ready || reaped || received || gathered || committed || checkpointed || recycled || relieved;
         let worked = worked || more_to_destage;
         Ok(if worked { Turn::Worked } else { Turn::Idle { until_us: self.next_timer() } })
@@ -503,20 +506,21 @@ impl Shard {
     fn listen(&mut self) {
         if self.doorbell.take_urgent() {
             self.commit_now = true;
-            self.regroup.rung(self.now_us);
+            self.regroup.rung(self.clock.steady_us());
         }
     }
 
-    /// Until when the next commit waits for more events, if it does.
-    fn commit_held_until_us(&self) -> Option<u64> {
-        let held = self.commit_now && !self.flush_now && !self.closing;
-        self.regroup.held_until_us(self.now_us).filter(|_| held)
+    /// Decides until when the next commit waits for more events, if it does.
+    fn hold_commit(&mut self) {
+        let may_be_held = self.commit_now && !self.flush_now && !self.closing && self.can_commit();
+        self.held_until_us = self.regroup.held_until_us(self.now_us).filter(|_| may_be_held);
     }
 
     /// Takes channels off the dirty list: what they have published will be committed, what they want flushed.
     fn gather(&mut self) -> Result<bool, Poisoned> {
         // Before the look at the list: who rings has put its channel there.
         self.listen();
+        self.hold_commit();
         let mut any = false;
         while let Some(slot) = self.handle.pop_files_ready() {
             any = true;
@@ -532,7 +536,7 @@ impl Shard {
         }
         let due = self.timers.write_behind_due(self.now_us);
         let wanted = self.commit_now || self.flush_now || due || self.closing;
-        if !wanted || !self.can_commit() || self.commit_held_until_us().is_some() {
+        if !wanted || !self.can_commit() || self.held_until_us.is_some() {
             return Ok(any);
         }
         self.gathered_wall_us = self.clock.wall_us();
@@ -702,8 +706,12 @@ impl Shard {
             .filter(|_| !self.handle.is_behind())
             .map(|since| since + self.age_max_us());
         let backlog_at = (!self.backlogged.is_empty()).then_some(self.now_us + BACKLOG_RETRY_US);
-        let others = [held_back_at, backlog_at, self.commit_held_until_us()];
-        self.timers.next(self.can_commit() && waiting).into_iter().chain(others.into_iter().flatten()).min()
+        let others = [held_back_at, backlog_at, self.held_until_us];
+        self.timers
+            .next(self.can_commit() && waiting && self.held_until_us.is_none())
+            .into_iter()
+            .chain(others.into_iter().flatten())
+            .min()
     }
 
     fn fire_timers(&mut self) -> Result<(), Poisoned> {

@@ -61,7 +61,7 @@ fn step(shard: &mut Shard) -> bool {
             }
             Ok(Turn::Idle { until_us }) => until_us,
         };
-        if let Some(held_until_us) = shard.commit_held_until_us() {
+        if let Some(held_until_us) = shard.held_until_us {
             // Shorter than a sleep. Who is waited for rings soon.
             let left = Duration::from_micros(held_until_us - shard.now_us);
             shard.handle_is_rung(Instant::now() + left);

@@ -22,7 +22,7 @@ pub struct Sleepers {
     count: AtomicU32,
     /// Changes with every step of the mark that finds somebody asleep.
     steps: AtomicU32,
-    /// Positions below were passed by the mark the last time that somebody was woken.
+    /// Positions below were passed by the mark the last time that somebody was woken. Lower is always safe.
     woken_below: AtomicU64,
 }
 
@@ -50,6 +50,11 @@ impl Sleepers {
         if self.count.load(Ordering::Relaxed) > 0 {
             self.wake(mark);
         }
+    }
+
+    /// The mark goes back: what it passes next are positions below those of before. By the one who moves it.
+    pub fn mark_goes_back(&self) {
+        self.woken_below.store(0, Ordering::Relaxed);
     }
 
     #[cold]
@@ -94,6 +99,29 @@ mod tests {
                 assert_ne!(bits(position, position + 1) & bits(from, to), 0, "{position} in {from}..{to}");
             }
         }
+    }
+
+    /// A step that leads from below the old mark to above it wakes who waits for what lies below the old mark, too.
+    #[test]
+    fn a_mark_that_went_back_wakes_all_that_it_passes_again() {
+        let (sleepers, mark) = (Arc::new(Sleepers::default()), Arc::new(AtomicU64::new(60)));
+        sleepers.woken_below.store(100, Ordering::Relaxed);
+        sleepers.mark_goes_back();
+        let sleeper = {
+            let (sleepers, mark) = (sleepers.clone(), mark.clone());
+            thread::spawn(move || sleepers.sleep_until(60, || (mark.load(Ordering::Acquire) > 60).then_some(())))
+        };
+        while sleepers.count.load(Ordering::Relaxed) == 0 {
+            thread::yield_now();
+        }
+        // Long enough that it is asleep, mostly; if it is not, the test shows less.
+        thread::sleep(std::time::Duration::from_millis(50));
+        mark.store(161, Ordering::Release);
+        fence(Ordering::SeqCst);
+        sleepers.wake_after_fence(161);
+        thread::sleep(std::time::Duration::from_millis(500));
+        assert!(sleeper.is_finished(), "it sleeps on");
+        sleeper.join().unwrap();
     }
 
     /// Threads sleep for one position after the other, and a mark that moves by uneven steps wakes each: nobody is left asleep.

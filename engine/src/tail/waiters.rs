@@ -69,6 +69,11 @@ impl Waiters {
         self.sleepers.sleep_until(position, ready)
     }
 
+    /// The mark goes back, as at a cut. By the one who moves it.
+    pub fn mark_goes_back(&self) {
+        self.sleepers.mark_goes_back();
+    }
+
     /// How often waiters were taken out.
     pub fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
