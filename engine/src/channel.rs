@@ -329,7 +329,7 @@ impl Channel {
         }
     }
 
-    /// Wakes those who wait for the durable mark, which was moved here.
+    /// Wakes those who wait for the durable mark, which was moved here. Says how many tasks it woke.
     pub fn wake_durable(&self, seq: Seq) -> usize {
         self.durable_waiters.wake_after_fence(seq.0)
     }
@@ -358,7 +358,8 @@ impl Channel {
         Seq(self.wanted.load(Ordering::Acquire))
     }
 
-    /// Asks for events below `seq` to become durable, and tells the shard that the channel has something to do.
+    /// Asks for events below `seq` to become durable, and tells the shard that the channel has something to do. Says whether nobody
+    /// had asked for so much.
     pub fn want_durable(&self, seq: Seq) -> bool {
         let Some(persistence) = self.persistence() else { return false };
         let is_new = self.wanted.fetch_max(seq.0, Ordering::AcqRel) < seq.0;

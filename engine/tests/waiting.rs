@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use redex::{Backend, Redex, RedexFile, RedexFileConfig, SyncError};
+use redex::{Backend, FsyncPolicy, Redex, RedexFile, RedexFileConfig, SyncError};
 
 use support::{open, persistent, scratch};
 
@@ -93,6 +93,33 @@ fn wait_published_fails_when_nobody_will_append_any_more() {
         file.wait_published(0).wait().expect("what is there was published");
         assert!(matches!(file.wait_published(1).wait(), Err(SyncError::Closed { seq: 1, .. })));
     });
+}
+
+/// A cut takes back what was asked to be flushed. Who waits for an event that is yet to come, under a policy that flushes nothing,
+/// asks for it again.
+#[test]
+fn a_cut_forgets_nobody_who_waits_for_an_event_to_come() {
+    let dir = scratch();
+    let redex = open(dir.path(), Backend::Auto);
+    let file = redex.open_file("a", persistent().with_fsync_policy(FsyncPolicy::Never)).unwrap();
+    (0..100).for_each(|_| _ = file.append_durable(b"before").wait().unwrap());
+    let waiters = [150, 199].map(|seq| {
+        let file = file.clone();
+        thread::spawn(move || file.wait_durable(seq).wait())
+    });
+    thread::sleep(WATCHED);
+    file.truncate_suffix(40).wait().unwrap();
+    thread::sleep(WATCHED);
+    while file.append(b"behind").wait().unwrap() < 199 {}
+    let deadline = Instant::now() + Duration::from_secs(10);
+    for waiter in waiters {
+        while !waiter.is_finished() {
+            assert!(Instant::now() < deadline, "a waiter is forgotten");
+            thread::sleep(Duration::from_millis(10));
+        }
+        waiter.join().unwrap().unwrap();
+    }
+    assert_eq!(file.durable(), 200);
 }
 
 #[test]

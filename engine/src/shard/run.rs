@@ -62,8 +62,8 @@ fn step(shard: &mut Shard) -> bool {
             Ok(Turn::Idle { until_us }) => until_us,
         };
         if let Some(held_until_us) = shard.held_until_us {
-            // Shorter than a sleep. Who is waited for rings soon.
-            let left = Duration::from_micros(held_until_us - shard.now_us);
+            // Shorter than a sleep. Who is waited for rings soon. By the clock of now: the turn may have taken a flush.
+            let left = Duration::from_micros(held_until_us.saturating_sub(shard.clock.steady_us()));
             shard.handle_is_rung(Instant::now() + left);
             continue;
         }
