@@ -15,8 +15,12 @@ use crate::channel::{Channel, Life};
 use crate::ids::Seq;
 use crate::tail::waiters::Registration;
 
-/// Longest spin of a lone waiter: a durable commit and the hand-offs around it, on the slower of our devices.
-const SPIN: Duration = Duration::from_micros(200);
+/// A lone waiter spins where a durable commit takes less at the mean, hand-offs not counted.
+const SPIN_WHERE_BELOW: Duration = Duration::from_micros(400);
+
+/// Longest spin: one that ends before its commit does makes the next commits slower, too, since a virtual processor that went idle
+/// takes as long as a commit to come back. It has to outlast the few commits that take some times the mean.
+const SPIN_MAX: Duration = Duration::from_millis(1);
 
 /// The mark will not come to what was waited for: the channel was closed or its shard has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +102,7 @@ pub fn wait_durable(channel: &Channel, goal: Goal) -> Result<(), Gone> {
     channel.ring();
     let waiting = Waiting::begin();
     // A spin that ends before the commit does costs a core and gains nothing.
-    let is_short = channel.persistence().is_some_and(|persistence| persistence.shard.commit_time() < SPIN);
+    let is_short = channel.persistence().is_some_and(|persistence| persistence.shard.commit_time() < SPIN_WHERE_BELOW);
     if is_short && let Some(result) = spin_alone(&waiting, || durable_now(channel, goal)) {
         return result;
     }
@@ -117,7 +121,7 @@ pub fn wait_durable(channel: &Channel, goal: Goal) -> Result<(), Gone> {
 /// Spins for a while, if no other thread of the process waits: one that could run would have to wait for the end of the spinner's
 /// slice.
 fn spin_alone<T>(waiting: &Waiting, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
-    let until = Instant::now() + SPIN;
+    let until = Instant::now() + SPIN_MAX;
     while waiting.is_alone() {
         for _ in 0..64 {
             if let Some(result) = ready() {

@@ -28,8 +28,8 @@ pub const SPARES_WANTED: usize = 2;
 /// milliseconds.
 pub const SPARES_KEPT: usize = 6;
 
-/// Zeros in one write while commits go on: they stand behind it in the device's queue.
-const ZEROS_BESIDE_COMMITS: u64 = 128 << 10;
+/// Spares are made once so small a part of the first segment is written: a store that holds a few events never needs them.
+const SPARES_FROM: u64 = 32;
 
 /// A spare segment in the making.
 #[derive(Debug)]
@@ -147,11 +147,10 @@ impl Shard {
     }
 
     fn write_zeros(&mut self) {
-        // A roll that waits for it holds up every commit.
-        let slice = if self.journal.is_rolling() { ZEROS_BYTES as u64 } else { ZEROS_BESIDE_COMMITS };
         let making = self.making.as_mut().expect("one is in the making");
         let left = self.journal.segment_bytes() - making.written;
-        making.slice = left.min(slice);
+        // Commits wait behind a slice. Many small ones make more of them late, by less: large ones keep that below one of a hundred.
+        making.slice = left.min(ZEROS_BYTES as u64);
         let (len, offset) = (making.slice as usize, making.written);
         let file = making.file.clone();
         if left == 0 {
@@ -215,11 +214,14 @@ impl Shard {
         Ok(())
     }
 
-    /// Keeps the wanted number of spares in the making: from the middle of a segment on, and while appends are refused for
-    /// lack of space, since they are let in again only when the spares are there.
+    /// Keeps the wanted number of spares in the making: in a new store soon after its first events, so that all that come later find
+    /// them ready; behind a roll from the middle of a segment on, since a checkpoint has recycled one by then, as a rule; and while
+    /// appends are refused for lack of space, since they are let in again only when the spares are there.
     pub(super) fn keep_spares(&mut self) -> Result<(), Poisoned> {
-        let half = self.journal.bytes_left() < self.journal.segment_bytes() / 2;
-        if self.pool.ready() < SPARES_WANTED && (half || self.handle.no_space()) && !self.closing {
+        let segment = self.journal.segment_bytes();
+        let from = if self.journal.has_older() { segment / 2 } else { segment / SPARES_FROM };
+        let is_time = self.journal.bytes_left() < segment - from;
+        if self.pool.ready() < SPARES_WANTED && (is_time || self.handle.no_space()) && !self.closing {
             self.make_spare()?;
         }
         Ok(())

@@ -95,6 +95,9 @@ pub struct JobArgs {
 pub struct ReplayArgs {
     /// The file that the failed run named.
     pub recording: PathBuf,
+    /// How often the point is made: what fails by a race does not fail each time.
+    #[arg(long, default_value_t = 1, conflicts_with = "shell")]
+    pub times: u64,
     /// Leave what the power cut left mounted at /mnt in a namespace of its own, and start this program in it.
     #[arg(long)]
     pub shell: Option<PathBuf>,

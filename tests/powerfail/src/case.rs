@@ -90,6 +90,24 @@ pub struct Saved {
     pub tape: Tape,
     /// The point.
     pub point: Point,
+    /// What was not as it must be, in words.
+    pub what: String,
+    /// The recovery's own log and the cut in it, if it was the second cut that failed: the log of another recovery is never quite
+    /// the same.
+    pub second: Option<Second>,
+}
+
+/// A second power cut, with the log that it fell into.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Second {
+    /// What the recovery did.
+    pub tape: Tape,
+    /// The cut.
+    pub cut: Cut,
+    /// What the recovery had found.
+    pub history: History,
+    /// Whether the store was opened through io_uring.
+    pub by_uring: bool,
 }
 
 /// What went wrong, and where.
@@ -232,13 +250,22 @@ impl Case<'_> {
         let mut tally = Tally::default();
         let result = check_cut(self.rig, &recorded.settings, &recorded.history, point, &mut tally);
         listener.counted(&tally);
-        result.map_err(|error| CaseError {
-            point: Some(number),
-            what: format!("{}; {}", describe(&point, &error), self.once_more(recorded, point)),
-            saved: self.rig.drive.tape().ok().map(|tape| {
-                let (kind, settings) = (self.rig.kind, recorded.settings);
-                Box::new(Saved { kind, settings, history: recorded.history.clone(), tape, point })
-            }),
+        result.map_err(|Failed { error, second }| {
+            let what = describe(&point, &error);
+            let what = format!("{what}; {}", self.once_more(recorded, point));
+            let saved = self.rig.drive.tape().ok().map(|tape| {
+                let (kind, settings, history) = (self.rig.kind, recorded.settings, recorded.history.clone());
+                Box::new(Saved {
+                    kind,
+                    settings,
+                    history,
+                    tape,
+                    point,
+                    what: what.clone(),
+                    second: second.map(|second| *second),
+                })
+            });
+            CaseError { point: Some(number), what, saved }
         })
     }
 }
@@ -255,19 +282,49 @@ pub fn check_cut(
     history: &History,
     point: Point,
     tally: &mut Tally,
-) -> anyhow::Result<Vec<Found>> {
+) -> Result<Vec<Found>, Failed> {
     let left = rig.drive.cut(point.cut)?;
     let (found, recovered) = check_once(rig, settings, history, point.cut.position, point.by_uring, left, tally)?;
     let Some(again) = point.again else { return Ok(found) };
     let position = recovered * usize::from(again.percent) / 100;
-    let left = rig.drive.cut_again(Cut { position, seed: again.seed, ..point.cut })?;
+    let cut = Cut { position, seed: again.seed, ..point.cut };
+    let left = rig.drive.cut_again(cut)?;
     tally.in_recovery += 1;
     // Recovery has made durable what it has shown, and finds the same however often it is cut off.
     let history = history.going_on(&found);
-    check_once(rig, settings, &history, position, !point.by_uring, left, tally).map_err(|error| {
-        error.context(format!("after a second power cut at {position} of {recovered} in the recovery"))
-    })?;
-    Ok(found)
+    let Err(error) = check_once(rig, settings, &history, position, !point.by_uring, left, tally) else {
+        return Ok(found);
+    };
+    let error = error.context(format!("after a second power cut at {position} of {recovered} in the recovery"));
+    let second = rig.drive.tape_again().ok();
+    Err(Failed { error, second: second.map(|tape| Box::new(Second { tape, cut, history, by_uring: !point.by_uring })) })
+}
+
+/// Makes the second cut of a saved point again, in the very log that it fell into.
+///
+/// # Errors
+///
+/// What is not as it must be.
+pub fn check_second(rig: &mut Rig, settings: &Settings, second: &Second) -> anyhow::Result<()> {
+    rig.drive.use_tape(second.tape.clone())?;
+    let left = rig.drive.cut(second.cut)?;
+    let (position, by_uring) = (second.cut.position, second.by_uring);
+    check_once(rig, settings, &second.history, position, by_uring, left, &mut Tally::default()).map(drop)
+}
+
+/// What is not as it must be at a point.
+#[derive(Debug)]
+pub struct Failed {
+    /// What.
+    pub error: anyhow::Error,
+    /// To repeat it exactly, if it is behind a second cut.
+    pub second: Option<Box<Second>>,
+}
+
+impl From<anyhow::Error> for Failed {
+    fn from(error: anyhow::Error) -> Self {
+        Self { error, second: None }
+    }
 }
 
 /// Returns what was found, and the position in the drive's log when it was.

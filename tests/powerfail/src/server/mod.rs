@@ -31,7 +31,7 @@ pub fn serve(mount_point: &Path, size: u64) -> anyhow::Result<()> {
     let session = fuser::spawn_mount(OneFile::new(shared.clone(), size), mount_point, &config)
         .with_context(|| format!("FUSE cannot be mounted at {}", mount_point.display()))?;
     let (mut from, mut to) = (BufReader::new(stdin().lock()), BufWriter::new(stdout().lock()));
-    let mut desk = Desk { shared, blank: Image::default(), tape: Tape::default() };
+    let mut desk = Desk { shared, blank: Image::default(), tape: Tape::default(), again: Tape::default() };
     // The rig waits for this before it opens the file.
     send(&mut to, &Answer::Done)?;
     while let Some(request) = receive(&mut from)? {
@@ -46,6 +46,7 @@ struct Desk {
     shared: Arc<Mutex<Shared>>,
     blank: Image,
     tape: Tape,
+    again: Tape,
 }
 
 impl Desk {
@@ -67,11 +68,13 @@ impl Desk {
                 return Answer::Left(left);
             }
             Request::CutAgain(cut) => {
-                let (image, left) = shared.drive.tape().cut(&cut);
+                self.again = shared.drive.tape().clone();
+                let (image, left) = self.again.cut(&cut);
                 shared.drive = Drive::holding(image);
                 return Answer::Left(left);
             }
             Request::Tape => return Answer::Tape(Box::new(self.tape.clone())),
+            Request::TapeAgain => return Answer::Tape(Box::new(self.again.clone())),
             Request::UseTape(tape) => self.tape = *tape,
         }
         Answer::Done

@@ -116,7 +116,16 @@ impl Remote {
 
     /// The kept tape.
     pub fn tape(&mut self) -> anyhow::Result<Tape> {
-        match self.ask(&Request::Tape)? {
+        self.asked_tape(&Request::Tape)
+    }
+
+    /// The tape that the last [`Remote::cut_again`] has cut.
+    pub fn tape_again(&mut self) -> anyhow::Result<Tape> {
+        self.asked_tape(&Request::TapeAgain)
+    }
+
+    fn asked_tape(&mut self, request: &Request) -> anyhow::Result<Tape> {
+        match self.ask(request)? {
             Answer::Tape(tape) => Ok(*tape),
             other => bail!("no tape but {other:?}"),
         }

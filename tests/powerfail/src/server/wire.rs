@@ -32,6 +32,8 @@ pub enum Request {
     CutAgain(Cut),
     /// The kept tape.
     Tape,
+    /// The tape that the last [`Request::CutAgain`] has cut.
+    TapeAgain,
     /// This tape is the one to cut.
     UseTape(Box<Tape>),
 }
