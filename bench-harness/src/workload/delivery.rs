@@ -199,7 +199,7 @@ fn stream(session: &mut Session) -> anyhow::Result<()> {
     row.mode = "stream";
     row.numbers.insert("writer_events_per_s".to_owned(), appended.rate());
     let rate = appended.rate() / 1e6;
-    row.note = Some(format!("received; the writer {rate:.2} M/s meanwhile; latency is that of 1000 events"));
+    row.note = Some(format!("received; the writer {rate:.2} M/s meanwhile; latency is that of 1000 events or a chunk"));
     session.finish(row.costing(&meter.usage(), &facts))
 }
 
@@ -218,17 +218,20 @@ fn stream_turn(file: &RedexFile, payloads: &Payloads, time: Duration) -> anyhow:
 fn take_all(mut tail: Tail, payloads: &Payloads, first: u64, end: &End) -> anyhow::Result<Turn> {
     let mut latencies = Latencies::new();
     let (mut next, start) = (first, Instant::now());
-    let mut sampled = start;
+    let (mut sampled, mut sampled_at) = (start, 0);
     while next < end.load(Ordering::Acquire) {
-        let event = tail.next_wait().with_context(|| format!("the tail ended at event {next}"))?;
-        ensure!(event.seq == next, "the tail gave event {} instead of {next}", event.seq);
-        let whole = next.is_multiple_of(EVENTS_PER_COMPARE);
-        ensure!(!whole || *event.payload == *payloads.get(next), "the tail gave a wrong payload for event {next}");
-        next += 1;
-        if (next - first).is_multiple_of(EVENTS_PER_SAMPLE) {
+        let chunk = tail.next_chunk().wait().with_context(|| format!("the tail ended at event {next}"))?;
+        for event in &chunk {
+            ensure!(event.seq == next, "the tail gave event {} instead of {next}", event.seq);
+            let whole = next.is_multiple_of(EVENTS_PER_COMPARE);
+            ensure!(!whole || *event.payload == *payloads.get(next), "the tail gave a wrong payload for event {next}");
+            next += 1;
+        }
+        tail.check(&chunk)?;
+        if next - first >= sampled_at + EVENTS_PER_SAMPLE {
             let now = Instant::now();
             latencies.record(now - sampled);
-            sampled = now;
+            (sampled, sampled_at) = (now, next - first);
         }
     }
     Ok(Turn { latencies, events: next - first, elapsed: start.elapsed() })

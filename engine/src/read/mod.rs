@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use self::hold::Hold;
-use self::offload::Offloaded;
+use self::offload::{Ahead, Offloaded};
 use self::subscribe::{Cursor, check_cursor};
 use crate::channel::Channel;
 use crate::error::{ReadError, SubscribeError};
@@ -37,12 +37,33 @@ pub struct EventReader {
     /// What was read from disk, and how much of it was shown.
     chunk: Option<(EventChunk, usize)>,
     failed: Option<ReadError>,
-    fetching: Option<Offloaded<Fetched>>,
+    fetching: Option<Fetching>,
+    /// What follows the chunk from here on, while that is looked at.
+    ahead: Option<(Seq, Ahead<Fetched>)>,
     /// How often the channel's suffix had been cut off when this was last looked at, and the epoch since then.
     resets: u32,
     epoch: Epoch,
     /// Keeps retention from dropping what is ahead.
     hold: Option<Hold>,
+}
+
+/// A read beside this thread.
+#[derive(Debug)]
+enum Fetching {
+    Demanded(Offloaded<Fetched>),
+    /// It was begun before it was needed.
+    Ahead(Ahead<Fetched>),
+}
+
+impl Future for Fetching {
+    type Output = Fetched;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Fetched> {
+        match self.get_mut() {
+            Self::Demanded(fetching) => Pin::new(fetching).poll(cx),
+            Self::Ahead(fetching) => Pin::new(fetching).poll(cx),
+        }
+    }
 }
 
 /// What one look at memory found.
@@ -62,7 +83,8 @@ impl EventReader {
         // The count first: a cut that comes between is noticed, at worst twice.
         let resets = channel.tail.resets();
         let epoch = channel.epoch();
-        Self { channel, next, page: None, chunk: None, failed: None, fetching: None, resets, epoch, hold: None }
+        let (page, chunk, failed, fetching, ahead, hold) = (None, None, None, None, None, None);
+        Self { channel, next, page, chunk, failed, fetching, ahead, resets, epoch, hold }
     }
 
     /// The same, and retention waits for it as long as the channel allows.
@@ -264,12 +286,42 @@ impl EventReader {
         fetched.map_err(|error| trimmed(channel, from).unwrap_or(error))
     }
 
+    fn begin_fetch(&mut self, end: Seq) -> Fetching {
+        if let Some(ahead) = self.take_ahead() {
+            return Fetching::Ahead(ahead);
+        }
+        let (channel, from) = (self.channel.clone(), self.next);
+        let persistence = channel.persistence().expect("in memory, everything is in pages");
+        let offload = persistence.offload.clone();
+        Fetching::Demanded(offload.run(move || Self::fetch(&channel, from, end)))
+    }
+
     fn take_fetched(&mut self, fetched: Fetched) {
         self.page = None;
         match fetched {
             Ok(chunk) => self.chunk = Some((chunk, 0)),
             Err(error) => self.failed = Some(error),
         }
+    }
+
+    /// Begins to read what follows the chunk that was just read from a file, so that the device works while this thread does. What is
+    /// in memory, or mapped, needs no such thing.
+    fn read_ahead(&mut self, end: Seq) {
+        let Some((chunk, _)) = &self.chunk else { return };
+        let Some(persistence) = self.channel.persistence() else { return };
+        let (channel, from) = (self.channel.clone(), Seq(chunk.end_seq()));
+        let is_on_disk = from < end && from < self.channel.tail.first_in_memory();
+        if !chunk.is_from_file() || !is_on_disk || persistence.overlay.is_some() {
+            return;
+        }
+        let ahead = persistence.offload.run_ahead(move || Self::fetch(&channel, from, end));
+        self.ahead = ahead.map(|ahead| (from, ahead));
+    }
+
+    /// What was read ahead, if it is what comes next.
+    fn take_ahead(&mut self) -> Option<Ahead<Fetched>> {
+        let (from, ahead) = self.ahead.take()?;
+        (from == self.next).then_some(ahead)
     }
 
     /// Has what comes next at hand, if another process writes the channel and the journal's part of it, in memory, has that.
@@ -329,8 +381,12 @@ impl EventReader {
                 Look::Gone => return None,
                 Look::Again => {}
                 Look::OnDisk => {
-                    let fetched = Self::fetch(&self.channel, self.next, end);
+                    let fetched = match self.take_ahead() {
+                        Some(ahead) => ahead.wait(),
+                        None => Self::fetch(&self.channel, self.next, end),
+                    };
                     self.take_fetched(fetched);
+                    self.read_ahead(end);
                 }
             }
         }
@@ -368,6 +424,7 @@ impl EventReader {
                     Poll::Ready(fetched) => {
                         self.fetching = None;
                         self.take_fetched(fetched);
+                        self.read_ahead(end);
                     }
                 }
             }
@@ -377,12 +434,7 @@ impl EventReader {
                 Look::Gone => return Poll::Ready(None),
                 Look::Again => {}
                 Look::OnDisk if self.take_overlay() => {}
-                Look::OnDisk => {
-                    let (channel, from) = (self.channel.clone(), self.next);
-                    let persistence = channel.persistence().expect("in memory, everything is in pages");
-                    let offload = persistence.offload.clone();
-                    self.fetching = Some(offload.run(move || Self::fetch(&channel, from, end)));
-                }
+                Look::OnDisk => self.fetching = Some(self.begin_fetch(end)),
             }
         }
         Poll::Ready(self.at_end().map(Err))

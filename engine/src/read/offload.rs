@@ -11,6 +11,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::append::wait::block_on;
 
 /// Something to run once, on some thread.
 pub type Job = Box<dyn FnOnce() + Send>;
@@ -115,6 +118,18 @@ impl Offload {
         offloaded
     }
 
+    /// Begins `job` elsewhere, for somebody who will want its result later and then runs it himself if nobody has begun it. `None`
+    /// where no thread is there for it.
+    pub fn run_ahead<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Option<Ahead<T>> {
+        if self.by_hand || self.threads_max == 0 {
+            return None;
+        }
+        let job = Arc::new(Mutex::new(Some(Box::new(job) as Box<dyn FnOnce() -> T + Send>)));
+        let theirs = job.clone();
+        let (run, result) = Self::job(move || take(&theirs).map(|job| job()));
+        self.hand_over(run).is_none().then_some(Ahead { job, result })
+    }
+
     /// A job for any thread, and its result.
     pub fn job<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> (Job, Offloaded<T>) {
         let slot = Arc::new(Mutex::new(SlotState { result: None, waker: None }));
@@ -205,6 +220,42 @@ impl<T> Future for Offloaded<T> {
     }
 }
 
+/// The result of a job that was begun ahead of its use.
+pub struct Ahead<T> {
+    /// Until somebody has begun it.
+    job: Arc<Mutex<Option<Box<dyn FnOnce() -> T + Send>>>>,
+    result: Offloaded<Option<T>>,
+}
+
+fn take<T>(job: &Mutex<Option<T>>) -> Option<T> {
+    job.lock().expect("no panic while the lock is held").take()
+}
+
+impl<T> Ahead<T> {
+    /// Waits for it on this thread; runs it here if nobody has begun it: whoever waits never waits for other jobs.
+    pub fn wait(mut self) -> T {
+        if let Some(job) = take(&self.job) {
+            return job();
+        }
+        let result = block_on(Duration::MAX, |cx| Pin::new(&mut self.result).poll(cx));
+        result.expect("it was begun elsewhere")
+    }
+}
+
+impl<T> std::fmt::Debug for Ahead<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ahead")
+    }
+}
+
+impl<T> Future for Ahead<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        Pin::new(&mut self.result).poll(cx).map(|result| result.expect("only `wait` takes the job, and this with it"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -232,6 +283,32 @@ mod tests {
         }
         let mut late = offload.run(|| 7);
         assert_eq!(Pin::new(&mut late).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(7), "done here");
+    }
+
+    #[test]
+    fn what_was_begun_ahead_is_run_once_by_whoever_comes_first() {
+        let offload = Offload::new("offload-test", 1);
+        let runs = Arc::new(AtomicUsize::new(0));
+        let ahead = |value: usize| {
+            let runs = runs.clone();
+            let job = move || {
+                runs.fetch_add(1, Ordering::Relaxed);
+                value
+            };
+            offload.run_ahead(job).expect("it has a thread")
+        };
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        // The one thread is busy: this is not begun before the wait, which runs it.
+        let busy = offload.run(move || held.recv());
+        assert_eq!(ahead(1).wait(), 1);
+        let mut polled = ahead(2);
+        release.send(()).unwrap();
+        drop(busy);
+        offload.finish();
+        assert_eq!(Pin::new(&mut polled).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(2));
+        assert_eq!(runs.load(Ordering::Relaxed), 2);
+        assert!(offload.run_ahead(|| 3).is_none(), "its threads are gone");
+        assert!(Offload::inline().run_ahead(|| 3).is_none());
     }
 
     #[test]

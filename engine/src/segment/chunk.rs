@@ -128,6 +128,11 @@ impl EventChunk {
         }
     }
 
+    /// Whether its events were read from a file into memory of its own.
+    pub(crate) fn is_from_file(&self) -> bool {
+        matches!(self.source, Source::Read { .. })
+    }
+
     /// Leaves out the first `count` events.
     pub(crate) fn skip(&mut self, count: usize) {
         let count = count.min(self.count);

@@ -7,6 +7,7 @@
 //! Promises: every block and every payload is checked before it is shown; damage names the file, the place and the
 //! events. The shard's thread tells what is on disk; nothing here writes.
 
+mod buf;
 pub mod sizes;
 
 use std::collections::VecDeque;
@@ -15,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use self::buf::ReadBuf;
 use super::block::{BlockPlace, RECORDS_PER_BLOCK, decode_block};
 use super::chunk::{DatBytes, EventChunk};
 use super::footer::Footer;
@@ -32,7 +34,7 @@ use crate::io::{AlignedBuf, BLOCK_SIZE, Disk, File, OpenMode};
 use crate::sync::scheduled::Mutex;
 
 /// Index blocks read at once.
-const IDX_BLOCKS_PER_READ: usize = 16;
+const IDX_BLOCKS_PER_READ: usize = 32;
 /// Payload bytes read at once, unless one event has more.
 const DAT_BYTES_PER_READ: usize = 1 << 20;
 /// Bytes for which memory is had because a record says so. For more its file is asked first: whole checksums around wrong lengths are
@@ -578,7 +580,7 @@ impl OnDisk {
         let first_block = start / BLOCK_SIZE as u32 * BLOCK_SIZE as u32;
         let end = if end - u64::from(start) > LENGTH_TRUSTED { end.min(self.dat_end(plan)?) } else { end };
         let len = end.saturating_sub(u64::from(first_block)) as usize;
-        let mut buf = AlignedBuf::new(len);
+        let mut buf = ReadBuf::new(len);
         let rounded = len.next_multiple_of(BLOCK_SIZE);
         let read = match &plan.dat {
             Some(dat) => {
