@@ -18,8 +18,7 @@ use crate::tail::waiters::Registration;
 /// A lone waiter spins where a durable commit takes less at the mean, hand-offs not counted.
 const SPIN_WHERE_BELOW: Duration = Duration::from_micros(400);
 
-/// Longest spin: one that ends before its commit does makes the next commits slower, too, since a virtual processor that went idle
-/// takes as long as a commit to come back. It has to outlast the few commits that take some times the mean.
+/// Longest spin: it outlasts the few commits that take some times the mean.
 const SPIN_MAX: Duration = Duration::from_millis(1);
 
 /// The mark will not come to what was waited for: the channel was closed or its shard has failed.
@@ -132,6 +131,9 @@ fn spin_alone<T>(waiting: &Waiting, mut ready: impl FnMut() -> Option<T>) -> Opt
         if Instant::now() >= until {
             return None;
         }
+        // The kernel may have put the shard, which the ring has woken, in line on this very processor, though another one is idle: where a
+        // hypervisor has taken that one away it counts as busy. The shard would wait for the end of the spin.
+        std::thread::yield_now();
     }
     None
 }

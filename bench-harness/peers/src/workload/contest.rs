@@ -69,6 +69,14 @@ impl Contest {
         self.round_named(|_, log, feed| turn(log, feed));
     }
 
+    /// A round of one writer that does not count.
+    pub(crate) fn uncounted_round(&mut self, mut turn: impl FnMut(&mut dyn Log, &mut Feed) -> anyhow::Result<Turn>) {
+        assert!(self.in_order, "what several writers have appended is known by the turns only");
+        self.contestants.iter_mut().for_each(|contestant| {
+            contestant.try_turn(&mut |_, log, feed| turn(log, feed));
+        });
+    }
+
     /// The same for who has to know which engine it is.
     pub(crate) fn round_named(&mut self, mut turn: impl NamedTurn) {
         let count = self.contestants.len();
@@ -102,18 +110,23 @@ impl Contest {
 
 impl Contestant {
     fn turn(&mut self, turn: &mut impl NamedTurn) {
-        let Some(log) = &mut self.log else { return };
         let cpu = process_cpu_ns();
+        // A log that is full sits out: its earlier turns count.
+        if let Some(turn) = self.try_turn(turn).filter(|turn| turn.events > 0) {
+            self.cpu_ns += process_cpu_ns() - cpu;
+            self.turns.push(turn);
+        }
+    }
+
+    /// A turn; who fails is out.
+    fn try_turn(&mut self, turn: &mut impl NamedTurn) -> Option<Turn> {
+        let log = self.log.as_mut()?;
         match turn(self.engine.name(), log.as_mut(), &mut self.feed) {
-            // A log that is full sits out: its earlier turns count.
-            Ok(turn) if turn.events == 0 => {}
-            Ok(turn) => {
-                self.cpu_ns += process_cpu_ns() - cpu;
-                self.turns.push(turn);
-            }
+            Ok(turn) => Some(turn),
             Err(error) => {
                 self.note = Some(failure("appending", &error));
                 self.log = None;
+                None
             }
         }
     }

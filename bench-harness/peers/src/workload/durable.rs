@@ -17,8 +17,13 @@ const PAYLOAD_SIZES: [usize; 2] = [256, 4096];
 /// Time of each way of the raw loop in a round, as a share of an engine's.
 const RAW_SHARE: f64 = 0.5;
 
+/// What comes before the first round is not counted: logs make files that they will use again and again, each at another time. So many
+/// events are in flight at the least, for this share of a turn.
+const WARM_UP_IN_FLIGHT: usize = 256;
+const WARM_UP_SHARE: f64 = 0.5;
+
 /// Bytes that engines prepare space for: what a good one writes in a row.
-const ROOM_BYTES: [u64; 2] = [256 << 20, 1 << 30];
+const ROOM_BYTES: [u64; 2] = [384 << 20, 3 << 29];
 
 /// Payload size, events in flight, bytes to prepare for.
 pub(super) fn loads(quick: bool) -> impl Iterator<Item = (usize, usize, u64)> {
@@ -42,6 +47,8 @@ fn load(session: &mut Session, raw: &mut RawLoop, size: usize, in_flight: usize,
     raw.load(&payloads, in_flight);
     let mut contest = Contest::open(session, "", &payloads, room, By::OneWriter, |_| true)?;
     let mut raw_turns = RawTurns::default();
+    let (warm_up, time) = (in_flight.max(WARM_UP_IN_FLIGHT), session.turn_time.mul_f64(WARM_UP_SHARE));
+    contest.uncounted_round(|log, feed| log.durable_turn(feed, warm_up, time));
     for _ in 0..session.turns {
         let time = session.turn_time;
         contest.round(|log, feed| log.durable_turn(feed, in_flight, time));
