@@ -124,7 +124,7 @@ impl Offload {
         if self.by_hand || self.threads_max == 0 {
             return None;
         }
-        let job = Arc::new(Mutex::new(Some(Box::new(job) as Box<dyn FnOnce() -> T + Send>)));
+        let job: Arc<NotBegun<T>> = Arc::new(Mutex::new(Some(Box::new(job))));
         let theirs = job.clone();
         let (run, result) = Self::job(move || take(&theirs).map(|job| job()));
         self.hand_over(run).is_none().then_some(Ahead { job, result })
@@ -220,10 +220,12 @@ impl<T> Future for Offloaded<T> {
     }
 }
 
+/// A job until somebody has begun it.
+type NotBegun<T> = Mutex<Option<Box<dyn FnOnce() -> T + Send>>>;
+
 /// The result of a job that was begun ahead of its use.
 pub struct Ahead<T> {
-    /// Until somebody has begun it.
-    job: Arc<Mutex<Option<Box<dyn FnOnce() -> T + Send>>>>,
+    job: Arc<NotBegun<T>>,
     result: Offloaded<Option<T>>,
 }
 
