@@ -1,7 +1,7 @@
 //! Waiting for a watermark, by a task or on a thread.
 //!
-//! A thread that waits alone spins for about one device time before it sleeps: the hand-off through the kernel costs as
-//! much as the device (design D16). It sleeps at once where another one waits, too, and where commits take longer than a spin, as
+//! A thread that waits alone spins before it sleeps, and gives way all the while: the hand-off through the kernel costs as
+//! much as the device (design D16). It sleeps at once where another one waits, too, and where commits take long, as
 //! on a slow device or with large batches.
 
 use std::cell::RefCell;

@@ -45,6 +45,7 @@ pub struct Journal {
     total: u64,
     /// The roll, if one is under way.
     pub rolling: Rolling,
+    has_rolled: bool,
 }
 
 impl Journal {
@@ -60,6 +61,7 @@ impl Journal {
             segment_bytes,
             total: 0,
             rolling: Rolling::No,
+            has_rolled: false,
         }
     }
 
@@ -136,6 +138,12 @@ impl Journal {
         self.file = next.file;
         self.offset = BLOCK_SIZE as u64;
         self.rolling = Rolling::No;
+        self.has_rolled = true;
+    }
+
+    /// Whether this is not the segment that the store was opened with.
+    pub fn has_rolled(&self) -> bool {
+        self.has_rolled
     }
 
     /// The segment in which this commit lies.

@@ -311,7 +311,9 @@ impl EventReader {
         let Some(persistence) = self.channel.persistence() else { return };
         let (channel, from) = (self.channel.clone(), Seq(chunk.end_seq()));
         let is_on_disk = from < end && from < self.channel.tail.first_in_memory();
-        if !chunk.is_from_file() || !is_on_disk || persistence.overlay.is_some() {
+        // What may have to be fetched from afar would keep the one thread from what is asked for now.
+        let is_near = persistence.overlay.is_none() && persistence.on_disk.cold().is_none();
+        if !chunk.is_from_file() || !is_on_disk || !is_near {
             return;
         }
         let ahead = persistence.offload.run_ahead(move || Self::fetch(&channel, from, end));
@@ -381,10 +383,9 @@ impl EventReader {
                 Look::Gone => return None,
                 Look::Again => {}
                 Look::OnDisk => {
-                    let fetched = match self.take_ahead() {
-                        Some(ahead) => ahead.wait(),
-                        None => Self::fetch(&self.channel, self.next, end),
-                    };
+                    // What failed some time ago may not fail now.
+                    let ahead = self.take_ahead().and_then(|ahead| ahead.wait().ok());
+                    let fetched = ahead.map_or_else(|| Self::fetch(&self.channel, self.next, end), Ok);
                     self.take_fetched(fetched);
                     self.read_ahead(end);
                 }
@@ -419,8 +420,14 @@ impl EventReader {
     ) -> Poll<Option<Result<T, ReadError>>> {
         while self.next < end {
             if let Some(fetching) = &mut self.fetching {
+                let was_ahead = matches!(fetching, Fetching::Ahead(_));
                 match Pin::new(fetching).poll(cx) {
                     Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(_)) if was_ahead => {
+                        // What failed some time ago may not fail now.
+                        self.fetching = Some(self.begin_fetch(end));
+                        continue;
+                    }
                     Poll::Ready(fetched) => {
                         self.fetching = None;
                         self.take_fetched(fetched);

@@ -21,6 +21,8 @@ pub type Job = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 struct Jobs {
     waiting: VecDeque<Job>,
+    /// Jobs that were begun ahead and have not ended.
+    ahead: usize,
     threads: Vec<JoinHandle<()>>,
     idle: usize,
     /// No more jobs are taken; what waits is still done.
@@ -30,6 +32,7 @@ struct Jobs {
 struct Shared {
     jobs: Mutex<Jobs>,
     changed: Condvar,
+    ahead_ended: Condvar,
 }
 
 impl Shared {
@@ -79,7 +82,7 @@ impl Offload {
             name,
             threads_max,
             by_hand: false,
-            shared: Arc::new(Shared { jobs: Mutex::default(), changed: Condvar::new() }),
+            shared: Arc::new(Shared { jobs: Mutex::default(), changed: Condvar::new(), ahead_ended: Condvar::new() }),
         }
     }
 
@@ -126,8 +129,20 @@ impl Offload {
         }
         let job: Arc<NotBegun<T>> = Arc::new(Mutex::new(Some(Box::new(job))));
         let theirs = job.clone();
-        let (run, result) = Self::job(move || take(&theirs).map(|job| job()));
+        let shared = self.shared.clone();
+        let (run, result) = Self::job(move || {
+            let running = Running::begin(shared);
+            let result = take(&theirs).map(|job| job());
+            drop(running);
+            result
+        });
         self.hand_over(run).is_none().then_some(Ahead { job, result })
+    }
+
+    /// Waits until no job runs that was begun ahead. Those whose readers are gone do not begin.
+    pub fn finish_ahead(&self) {
+        let jobs = self.shared.jobs();
+        drop(self.shared.ahead_ended.wait_while(jobs, |jobs| jobs.ahead > 0).expect("no panic while the lock is held"));
     }
 
     /// A job for any thread, and its result.
@@ -220,6 +235,23 @@ impl<T> Future for Offloaded<T> {
     }
 }
 
+/// A job that was begun ahead, while it runs.
+struct Running(Arc<Shared>);
+
+impl Running {
+    fn begin(shared: Arc<Shared>) -> Self {
+        shared.jobs().ahead += 1;
+        Self(shared)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.jobs().ahead -= 1;
+        self.0.ahead_ended.notify_all();
+    }
+}
+
 /// A job until somebody has begun it.
 type NotBegun<T> = Mutex<Option<Box<dyn FnOnce() -> T + Send>>>;
 
@@ -241,6 +273,13 @@ impl<T> Ahead<T> {
         }
         let result = block_on(Duration::MAX, |cx| Pin::new(&mut self.result).poll(cx));
         result.expect("it was begun elsewhere")
+    }
+}
+
+/// What nobody wants any more does not begin.
+impl<T> Drop for Ahead<T> {
+    fn drop(&mut self) {
+        drop(take(&self.job));
     }
 }
 
@@ -310,7 +349,38 @@ mod tests {
         assert_eq!(Pin::new(&mut polled).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(2));
         assert_eq!(runs.load(Ordering::Relaxed), 2);
         assert!(offload.run_ahead(|| 3).is_none(), "its threads are gone");
+        offload.finish_ahead();
         assert!(Offload::inline().run_ahead(|| 3).is_none());
+    }
+
+    #[test]
+    fn what_nobody_wants_does_not_begin_and_what_runs_is_waited_for() {
+        let offload = Arc::new(Offload::new("offload-test", 1));
+        let runs = Arc::new(AtomicUsize::new(0));
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (begun, begins) = std::sync::mpsc::channel();
+        let ended = runs.clone();
+        let running = offload.run_ahead(move || {
+            begun.send(()).unwrap();
+            held.recv().unwrap();
+            ended.fetch_add(1, Ordering::Relaxed);
+        });
+        begins.recv().unwrap();
+        let other = runs.clone();
+        drop(offload.run_ahead(move || other.fetch_add(10, Ordering::Relaxed)));
+        drop(running);
+        let closing = std::thread::spawn({
+            let (offload, runs) = (offload.clone(), runs.clone());
+            move || {
+                offload.finish_ahead();
+                runs.load(Ordering::Relaxed)
+            }
+        });
+        std::thread::sleep(Duration::from_millis(20));
+        release.send(()).unwrap();
+        assert_eq!(closing.join().unwrap(), 1, "it ended before the wait for it did");
+        offload.finish();
+        assert_eq!(runs.load(Ordering::Relaxed), 1, "the other one never began");
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Future for ReadOne {
 
 /// Events of a range, one after the other: a stream, and on a plain thread an iterator by [`Scan::blocking`].
 ///
-/// Memory is bounded: about two megabytes are read ahead. It ends after an error.
+/// Memory is bounded: about two megabytes are at hand, or two events that are larger. It ends after an error.
 #[derive(Debug)]
 pub struct Scan {
     reader: EventReader,

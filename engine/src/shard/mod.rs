@@ -382,7 +382,7 @@ impl Shard {
             Purpose::RollHeader => self.roll_header_written(),
             Purpose::SpareZero => {
                 self.zeros = completion.buf;
-                self.zeros_written();
+                self.zeros_written()?;
             }
             Purpose::SpareFlush => self.spare_flushed()?,
             Purpose::CheckpointFlush => self.checkpoint_flushed(),

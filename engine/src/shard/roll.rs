@@ -28,7 +28,7 @@ pub const SPARES_WANTED: usize = 2;
 /// milliseconds.
 pub const SPARES_KEPT: usize = 6;
 
-/// Spares are made once so small a part of the first segment is written: a store that holds a few events never needs them.
+/// Spares are made once so small a part of the first segment is written: a store that takes a few events never needs them.
 const SPARES_FROM: u64 = 32;
 
 /// A spare segment in the making.
@@ -169,16 +169,23 @@ impl Shard {
     }
 
     /// A slice of zeros was written.
-    pub(super) fn zeros_written(&mut self) {
+    pub(super) fn zeros_written(&mut self) -> Result<(), Poisoned> {
+        if self.closing && !self.lacks_spares() {
+            // Nothing rolls any more: whoever closes does not wait for the rest.
+            return self.abandon_spare();
+        }
         if let Some(making) = &mut self.making {
             making.written += making.slice;
             self.write_zeros();
         }
+        Ok(())
     }
 
     /// There is no room for a spare. It is tried again later; what else needs room need not wait for that.
     fn spare_found_no_space(&mut self) {
-        self.handle.set_no_space(true);
+        if self.spares_are_due() {
+            self.handle.set_no_space(true);
+        }
         self.timers.spare_retry_at = Some(self.now_us + SPACE_RETRY_US);
     }
 
@@ -195,6 +202,10 @@ impl Shard {
     /// There was no room for the zeros: the file goes, and is tried again later.
     pub(super) fn zeros_found_no_space(&mut self) -> Result<(), Poisoned> {
         self.spare_found_no_space();
+        self.abandon_spare()
+    }
+
+    fn abandon_spare(&mut self) -> Result<(), Poisoned> {
         if let Some(making) = self.making.take() {
             drop(making.file);
             let result = self.pool.abandon(&making.name);
@@ -214,17 +225,28 @@ impl Shard {
         Ok(())
     }
 
-    /// Keeps the wanted number of spares in the making: in a new store soon after its first events, so that all that come later find
-    /// them ready; behind a roll from the middle of a segment on, since a checkpoint has recycled one by then, as a rule; and while
-    /// appends are refused for lack of space, since they are let in again only when the spares are there.
+    /// Keeps the wanted number of spares in the making: in the first segment soon after its first events, so that all that come
+    /// later find them ready; behind a roll from the middle of a segment on, since a checkpoint has recycled one by then, as a
+    /// rule; and while appends are refused for lack of space, since they are let in again only when the spares are there.
     pub(super) fn keep_spares(&mut self) -> Result<(), Poisoned> {
+        if self.closing || !self.lacks_spares() {
+            return Ok(());
+        }
         let segment = self.journal.segment_bytes();
-        let from = if self.journal.has_older() { segment / 2 } else { segment / SPARES_FROM };
-        let is_time = self.journal.bytes_left() < segment - from;
-        if self.pool.ready() < SPARES_WANTED && (is_time || self.handle.no_space()) && !self.closing {
+        let is_early = !self.journal.has_rolled() && self.journal.offset() > segment / SPARES_FROM;
+        if self.spares_are_due() && self.timers.spare_retry_at.is_some() {
+            // It was tried before, when nobody needed it yet.
+            self.handle.set_no_space(true);
+        }
+        if is_early || self.spares_are_due() || self.handle.no_space() {
             self.make_spare()?;
         }
         Ok(())
+    }
+
+    /// Whether the next roll comes so soon that a spare which cannot be made is a lack of space.
+    fn spares_are_due(&self) -> bool {
+        self.journal.is_rolling() || self.journal.bytes_left() < self.journal.segment_bytes() / 2
     }
 
     /// Removes spares beyond those that are wanted, whose room something else needs. Says whether there were any.

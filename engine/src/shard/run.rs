@@ -110,6 +110,8 @@ impl Shard {
             if Instant::now() >= until {
                 return false;
             }
+            // Those who were woken may stand in line for this very processor.
+            std::thread::yield_now();
         }
     }
 

@@ -554,6 +554,8 @@ impl Store {
         }
         // A failed shard leaves errands behind: they end before somebody else may have the store.
         self.environment.file_maker.finish();
+        // Nor does a read that nobody waits for keep a file open.
+        self.environment.offload.finish_ahead();
         let result = self.write_clean_end();
         self.shards.iter().for_each(|shard| shard.forget_channels());
         self.lock.lock().expect("no panic while the lock is held").take();

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::io::{AlignedBuf, BLOCK_SIZE};
 
 /// Buffers from here on are kept, and have one size.
-const KEPT_FROM: usize = 256 << 10;
+const KEPT_FROM: usize = 512 << 10;
 const KEPT_SIZE: usize = (1 << 20) + 2 * BLOCK_SIZE;
 
 /// How many the process keeps.
@@ -61,8 +61,11 @@ impl AsRef<[u8]> for ReadBuf {
 impl Drop for ReadBuf {
     fn drop(&mut self) {
         let Some(buf) = self.0.take() else { return };
+        if buf.len() != KEPT_SIZE {
+            return;
+        }
         let mut kept = kept();
-        if buf.len() == KEPT_SIZE && kept.len() < KEPT_MAX {
+        if kept.len() < KEPT_MAX {
             kept.push(buf);
         }
     }

@@ -51,6 +51,12 @@ impl Drive {
         &self.tape
     }
 
+    /// Gives up the log.
+    #[must_use]
+    pub fn into_tape(self) -> Tape {
+        self.tape
+    }
+
     /// Fills `buf` from `offset` on.
     pub fn read(&self, offset: u64, buf: &mut [u8]) {
         self.image.read(offset, buf);

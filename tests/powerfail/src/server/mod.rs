@@ -68,7 +68,7 @@ impl Desk {
                 return Answer::Left(left);
             }
             Request::CutAgain(cut) => {
-                self.again = shared.drive.tape().clone();
+                self.again = std::mem::take(&mut shared.drive).into_tape();
                 let (image, left) = self.again.cut(&cut);
                 shared.drive = Drive::holding(image);
                 return Answer::Left(left);
