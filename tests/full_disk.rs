@@ -95,6 +95,63 @@ fn a_checkpoint_frees_the_segment_that_a_full_disk_refuses() {
     store.close().expect("the close finds room for its checkpoint");
 }
 
+/// Files of the spare directory, whole or in the making.
+fn spares_begun(disk: &SimDisk) -> usize {
+    disk.list_all().iter().filter(|path| path.contains("/spare/")).count()
+}
+
+/// A new store makes its spares long before it needs them. One that finds no room then refuses nothing: the first half of the segment
+/// is as good as ever. Behind it, where the next roll has nothing to go to, appends are refused.
+#[test]
+fn a_spare_that_is_not_needed_yet_refuses_nothing() {
+    const BIG: u64 = 1 << 20;
+    let settings = SimSettings { checkpoint_bytes: 4 * BIG, journal_segment_bytes: BIG, ..SimSettings::default() };
+    let disk = SimDisk::new(1, SimOptions::default());
+    let mut store = open(&disk, &settings);
+    let file = store.redex().open_file("a", config()).unwrap();
+    assert_eq!(append(&mut store, &file, &payload(0)), Some(0));
+    let before = spares_begun(&disk);
+    assert!(before < 2, "a store that holds one event has written no spare but that for recovery: {before}");
+    disk.set_space(Some(disk.space_used() + BIG / 2));
+    let mut end = 1;
+    // A commit takes a block.
+    while end < BIG / 4096 / 2 - 16 {
+        assert_eq!(append(&mut store, &file, &payload(end)), Some(end), "in the first half");
+        end += 1;
+    }
+    assert_eq!(spares(&disk), before, "there was no room");
+    let refused = (0..BIG / 4096).any(|_| match append(&mut store, &file, &payload(end)) {
+        Some(seq) => {
+            assert_eq!(seq, end);
+            end += 1;
+            false
+        }
+        None => true,
+    });
+    assert!(refused, "the last half is kept for what lets appends in again");
+    disk.set_space(None);
+    append_patiently(&mut store, &file, end);
+    assert_eq!(spares(&disk), 2);
+    check(&file, end + 1);
+}
+
+/// Behind a roll the segment that a checkpoint gives back becomes the spare: no third one is made while checkpoints keep up.
+#[test]
+fn a_segment_that_comes_back_is_a_spare() {
+    const BIG: u64 = 256 << 10;
+    let settings = SimSettings { checkpoint_bytes: BIG / 4, journal_segment_bytes: BIG, ..SimSettings::default() };
+    for seed in 0..8 {
+        let disk = SimDisk::new(seed, SimOptions::default());
+        let mut store = open(&disk, &settings);
+        let file = store.redex().open_file("a", config()).unwrap();
+        for seq in 0..4 * BIG / 4096 {
+            append_patiently(&mut store, &file, seq);
+            let files = segments(&disk) + spares_begun(&disk);
+            assert!(files <= 3, "seed {seed}, event {seq}: {files} segments in all");
+        }
+    }
+}
+
 /// A commit's extent finds no room: nothing fails, appends are refused meanwhile, and what was accepted is acknowledged in
 /// its order once there is room.
 #[test]

@@ -233,7 +233,8 @@ impl Shard {
             return Ok(());
         }
         let segment = self.journal.segment_bytes();
-        let is_early = !self.journal.has_rolled() && self.journal.offset() > segment / SPARES_FROM;
+        let is_first = !self.journal.has_rolled() && !self.journal.is_rolling();
+        let is_early = is_first && self.journal.offset() > segment / SPARES_FROM;
         if self.spares_are_due() && self.timers.spare_retry_at.is_some() {
             // It was tried before, when nobody needed it yet.
             self.handle.set_no_space(true);
@@ -244,9 +245,11 @@ impl Shard {
         Ok(())
     }
 
-    /// Whether the next roll comes so soon that a spare which cannot be made is a lack of space.
+    /// Whether the next roll comes so soon that a spare which cannot be made is a lack of space. Once a roll has its segment it is the
+    /// roll after that.
     fn spares_are_due(&self) -> bool {
-        self.journal.is_rolling() || self.journal.bytes_left() < self.journal.segment_bytes() / 2
+        let half = self.journal.bytes_left() < self.journal.segment_bytes() / 2;
+        self.journal.waits_to_roll() || (half && !self.journal.is_rolling())
     }
 
     /// Removes spares beyond those that are wanted, whose room something else needs. Says whether there were any.
