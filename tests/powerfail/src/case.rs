@@ -104,6 +104,8 @@ pub struct Second {
     pub tape: Tape,
     /// The cut.
     pub cut: Cut,
+    /// Where that log ended when the store was open.
+    pub recovered: Position,
     /// What the recovery had found.
     pub history: History,
     /// Whether the store was opened through io_uring.
@@ -292,12 +294,15 @@ pub fn check_cut(
     tally.in_recovery += 1;
     // Recovery has made durable what it has shown, and finds the same however often it is cut off.
     let history = history.going_on(&found);
-    let Err(error) = check_once(rig, settings, &history, position, !point.by_uring, left, tally) else {
-        return Ok(found);
-    };
-    let error = error.context(format!("after a second power cut at {position} of {recovered} in the recovery"));
+    let by_uring = !point.by_uring;
+    let Err(error) = check_once(rig, settings, &history, position, by_uring, left, tally) else { return Ok(found) };
     let second = rig.drive.tape_again().ok();
-    Err(Failed { error, second: second.map(|tape| Box::new(Second { tape, cut, history, by_uring: !point.by_uring })) })
+    let second = second.map(|tape| Box::new(Second { tape, cut, recovered, history, by_uring }));
+    Err(Failed { error: in_recovery(error, position, recovered), second })
+}
+
+fn in_recovery(error: anyhow::Error, position: Position, recovered: Position) -> anyhow::Error {
+    error.context(format!("after a second power cut at {position} of {recovered} in the recovery"))
 }
 
 /// Makes the second cut of a saved point again, in the very log that it fell into.
@@ -308,8 +313,9 @@ pub fn check_cut(
 pub fn check_second(rig: &mut Rig, settings: &Settings, second: &Second) -> anyhow::Result<()> {
     rig.drive.use_tape(second.tape.clone())?;
     let left = rig.drive.cut(second.cut)?;
-    let (position, by_uring) = (second.cut.position, second.by_uring);
-    check_once(rig, settings, &second.history, position, by_uring, left, &mut Tally::default()).map(drop)
+    let Second { cut: Cut { position, .. }, recovered, by_uring, .. } = *second;
+    let checked = check_once(rig, settings, &second.history, position, by_uring, left, &mut Tally::default());
+    checked.map(drop).map_err(|error| in_recovery(error, position, recovered))
 }
 
 /// What is not as it must be at a point.

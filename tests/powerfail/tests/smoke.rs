@@ -90,6 +90,8 @@ fn a_saved_recording_fails_again_in_the_same_way() {
     for _ in 0..2 {
         let (output, text) = run(&words).expect("it ran before");
         assert!(!output.status.success(), "{text}");
-        assert_eq!(Some(text.lines().next().unwrap()), what.split(';').next());
+        let mut lines = text.lines();
+        assert_eq!(lines.next(), Some(format!("saved when it failed: {what}").as_str()));
+        assert_eq!(lines.next(), what.split(';').next());
     }
 }
