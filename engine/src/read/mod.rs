@@ -286,6 +286,17 @@ impl EventReader {
         fetched.map_err(|error| trimmed(channel, from).unwrap_or(error))
     }
 
+    /// Has what comes next at hand, read on this thread unless another one has.
+    #[cold]
+    #[inline(never)]
+    fn fetch_here(&mut self, end: Seq) {
+        // What failed some time ago may not fail now.
+        let ahead = self.take_ahead().and_then(|ahead| ahead.wait().ok());
+        let fetched = ahead.map_or_else(|| Self::fetch(&self.channel, self.next, end), Ok);
+        self.take_fetched(fetched);
+        self.read_ahead(end);
+    }
+
     fn begin_fetch(&mut self, end: Seq) -> Fetching {
         if let Some(ahead) = self.take_ahead() {
             return Fetching::Ahead(ahead);
@@ -382,13 +393,7 @@ impl EventReader {
                 Look::Failed(error) => return Some(Err(error)),
                 Look::Gone => return None,
                 Look::Again => {}
-                Look::OnDisk => {
-                    // What failed some time ago may not fail now.
-                    let ahead = self.take_ahead().and_then(|ahead| ahead.wait().ok());
-                    let fetched = ahead.map_or_else(|| Self::fetch(&self.channel, self.next, end), Ok);
-                    self.take_fetched(fetched);
-                    self.read_ahead(end);
-                }
+                Look::OnDisk => self.fetch_here(end),
             }
         }
         self.at_end().map(Err)
