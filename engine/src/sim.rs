@@ -285,6 +285,8 @@ impl SimStore {
         }
         match timer {
             _ if busy || (self.file_maker.has_waiting() && !failed && !ended) => SimStep::Worked,
+            // Behind the errands of the shard that failed are those of one that goes on: threads would come to them.
+            None if failed && self.file_maker.run_next() => SimStep::Worked,
             Some(at_us) => {
                 self.clock.advance(Duration::from_micros(at_us.saturating_sub(self.clock.steady_us())));
                 SimStep::Waited

@@ -172,7 +172,9 @@ impl Shard {
     pub(super) fn zeros_written(&mut self) -> Result<(), Poisoned> {
         if self.closing && !self.lacks_spares() {
             // Nothing rolls any more: whoever closes does not wait for the rest.
-            return self.abandon_spare();
+            self.abandon_spare()?;
+            self.space_was_found();
+            return Ok(());
         }
         if let Some(making) = &mut self.making {
             making.written += making.slice;
