@@ -31,6 +31,7 @@ const FOUND: &[(&str, Mode, &[u64])] = &[
     ("a checkpoint has the heads of the commits below it", Mode::Honest, &[1094, 5258, 11164]),
     ("a segment at the head stays until something follows it", Mode::Damage, &[32283]),
     ("space below the head comes back at a reopen", Mode::Honest, &[2888, 3021]),
+    ("a shard that closes beside a failed one comes to its end", Mode::Faults, &[519]),
 ];
 
 #[test]
