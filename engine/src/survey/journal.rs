@@ -174,8 +174,22 @@ pub fn survey(place: &JournalPlace<'_>, files: &JournalFiles, findings: &mut Vec
     cut_torn_tail(place, &mut survey, findings);
     survey.checkpoint = survey.commits.iter().rev().find_map(checkpoint_of);
     check_beginning(place, root, &mut survey);
+    pass_over_spares(&misplaced, &mut survey);
     misplaced.iter().for_each(|segment| tell_misplaced(place, segment, &survey, findings));
     survey
+}
+
+/// The first segment that is needed.
+fn needed_from(survey: &JournalSurvey) -> SegmentNo {
+    survey.checkpoint.as_ref().map_or(SegmentNo(0), |checkpoint| checkpoint.replay_segment)
+}
+
+/// A spare segment that was about to become another one has lost what the first commits of that one were written over, while its
+/// header is that of before. Nobody needs what it had.
+fn pass_over_spares(misplaced: &[Segment], survey: &mut JournalSurvey) {
+    let needed = needed_from(survey);
+    let is_spare = |path: &str| misplaced.iter().any(|segment| segment.number < needed && segment.path == path);
+    survey.holes.retain(|hole| !is_spare(&hole.path));
 }
 
 /// A segment in another one's place gives all that it has, and no open finds it there. What a checkpoint has made needless may
@@ -186,8 +200,7 @@ fn tell_misplaced(
     survey: &JournalSurvey,
     findings: &mut Vec<StoreFinding>,
 ) {
-    let needed = survey.checkpoint.as_ref().map_or(SegmentNo(0), |checkpoint| checkpoint.replay_segment);
-    if segment.number >= needed {
+    if segment.number >= needed_from(survey) {
         let cause = format!("by its header it is segment {} of shard {}", segment.number, place.shard);
         findings.push(StoreFinding::loss(FindingKind::JournalHeader, &segment.path, 0, cause));
     }
